@@ -1,0 +1,97 @@
+# Universe VAE: `make` alone lists what there is.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lab notebooks figures explore bench clean which-python
+
+export PYTHONHASHSEED := 0
+export NO_COLOR := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Kernels inherit MPLBACKEND, and a value such as Agg silently takes the pictures out of the notebooks.
+unexport MPLBACKEND
+
+PY := .venv/bin/python
+STAMP := .venv/installed-pyproject.toml
+SERVER_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root)
+# Nothing to open a page with: print the address only.
+ifeq ($(shell uname),Linux)
+BROWSER_FLAGS := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-browser)
+endif
+
+# Sets $python to the first Python 3.11 to 3.13 that starts (a pyenv shim may not) and has venv (Debian's may not).
+define find_python
+python=; \
+for candidate in $(PYTHON) python3.12 python3.13 python3.11 python3; do \
+    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+        >/dev/null 2>&1; then python="$$candidate"; break; fi; \
+    if [ "$$candidate" = "$(PYTHON)" ]; then \
+        echo "set-up: PYTHON=$$candidate is no Python 3.11 to 3.13 with venv; looking for another" >&2; fi; \
+done; \
+if [ -z "$$python" ]; then \
+    echo "set-up: found no Python 3.11 to 3.13 with venv. Install one (Debian: apt-get install python3 python3-venv)" \
+        "or name one: make setup PYTHON=/path/to/python3" >&2; exit 1; fi
+endef
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# The stamp is written last and is a copy of what was installed: an interrupted set-up is taken up again.
+# A .venv whose first installation did not end is made anew, as a package in it may be half there.
+setup: ## .venv with everything (does nothing when it is up to date)
+	@set -euo pipefail; \
+	wanted="$$(cat pyproject.toml; echo '# in $(CURDIR)')"; \
+	if [ "$$(cat $(STAMP) 2>/dev/null)" = "$$wanted" ] && $(PY) -c '' 2>/dev/null; then exit 0; fi; \
+	if [ -e .venv/unfinished ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \
+	    $(find_python); \
+	    echo "set-up: new .venv with $$("$$python" --version)"; \
+	    "$$python" -m venv --clear .venv; \
+	    touch .venv/unfinished; \
+	fi; \
+	echo "set-up: installing the packages that pyproject.toml names (PyTorch is large: minutes the first time)"; \
+	quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
+	$(PY) -m pip install $$quiet -e '.[dev]' \
+	    2> >(grep --line-buffered -v 'is ignored: it is neither a file nor a directory' >&2); \
+	printf '%s\n' "$$wanted" > $(STAMP).new; \
+	rm -f .venv/unfinished; \
+	mv $(STAMP).new $(STAMP); \
+	echo "set-up: done"
+
+demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures in figures/ (under 30 minutes)
+	$(PY) -m uvae_lib simulate --preset demo
+	$(PY) -m uvae_lib train --preset demo
+	$(PY) -m uvae_lib evaluate --run runs/demo
+	UVAE_PRESET=demo $(PY) notebooks/run.py --out build/demo --html figures/demo
+	@echo "make demo: the notebooks with their pictures are in figures/demo; make lab opens them to play with"
+
+# Suite and run of the smoke preset are made anew, so that the notebooks meet the code as it is now.
+test: setup ## ruff, pytest, and all notebooks on the smoke preset
+	$(PY) -m ruff check --quiet .
+	$(PY) -m ruff format --check --quiet .
+	env -u UVAE_DATA -u UVAE_PRESET $(PY) -m pytest -q tests
+	rm -rf data/smoke runs/smoke
+	env -u UVAE_DATA UVAE_PRESET=smoke TQDM_DISABLE=1 $(PY) -m pytest -q -x \
+	    --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+	    --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks/[0-9]*.ipynb
+
+lab: setup ## JupyterLab on the notebooks, on this machine only
+	$(PY) -m jupyterlab --ip=127.0.0.1 $(SERVER_FLAGS) $(BROWSER_FLAGS) \
+	    --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+
+notebooks: setup ## run all notebooks and keep their outputs in them (UVAE_PRESET=smoke|demo|reference, default demo)
+	$(PY) notebooks/run.py --inplace
+
+figures: setup ## the figures for papers, in figures/ (UVAE_PRESET as above)
+	$(PY) notebooks/run.py --out build/figures notebooks/07_paper_figures.ipynb
+
+explore: setup ## the latent sliders as a page of their own, on this machine only, with a token
+	$(PY) -m voila --Voila.ip=127.0.0.1 --Voila.auto_token=True $(BROWSER_FLAGS) \
+	    notebooks/04_latent_traversals.ipynb
+
+bench: setup ## measure speed and quality side by side
+	$(PY) tests/benchmarks/run.py
+
+clean: ## remove build/ and caches; data/, runs/, figures/ and .venv stay
+	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find uvae_lib tests notebooks \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+which-python:
+	@$(find_python); echo "$$python"

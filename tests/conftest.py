@@ -1,0 +1,57 @@
+"""Fixtures for all tests. A test that drives the browser is marked `browser`, needs Chromium, and is skipped without
+it, unless UVAE_REQUIRE_BROWSER=1, which makes it fail."""
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from live_lab import CHROMIUM_FLAGS, find_chromium, jupyter_lab
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_runtest_setup(item):
+    """Skip or fail tests of the browser where there is none, before their fixtures start anything."""
+    if item.get_closest_marker("browser") is None:
+        return
+    if find_chromium() and importlib.util.find_spec("playwright"):
+        return
+    sentence = "no Chromium, or no playwright, to run JupyterLab in (Debian: apt-get install chromium)"
+    if os.environ.get("UVAE_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"{sentence}, and UVAE_REQUIRE_BROWSER=1", pytrace=False)
+    pytest.skip(sentence)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """JupyterLab on a folder with a copy of notebooks/, which so has its own data/, runs/ and figures/."""
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(
+        ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__")
+    )
+    with jupyter_lab(folder, tmp_path_factory.mktemp("lab_server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium that reaches this machine only. Per module: while it lives, no other asyncio loop can run."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, request):
+    """A fresh page, 1200 x 1000. What it shows at the end is kept as build/screenshots/<test>.png."""
+    context = browser.new_context(viewport={"width": 1200, "height": 1000})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    yield page
+    page.screenshot(path=ROOT / "build" / "screenshots" / f"{request.node.name}.png")
+    context.close()

@@ -1,0 +1,129 @@
+"""Reader of the CAMELS Multifield Dataset (arXiv:2109.10915), whose layout our simulations share.
+
+3D grids    `Grids_{field}_{suite}_{set}_{N}_z={z}.npy`, (n, N, N, N)
+2D maps     `Maps_{field}_{suite}_{set}_z={z}.npy`, (15 n, N, N), fifteen slices a universe
+parameters  `params_{set}_{suite}.txt`, row i belongs to universe i
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from . import parameters
+from .arrayfiles import open_npy, refusal
+from .layouts import Layout, Request, check_stack, choose, files_below, files_in, parameter_table
+
+REDSHIFT = r"z=(?P<z>\d+(\.\d+)?)"
+GRIDS = re.compile(rf"Grids_(?P<field>[^_]+)_(?P<suite>.+)_(?P<set>[^_]+)_(?P<side>\d+)_{REDSHIFT}\.npy")
+MAPS = re.compile(rf"Maps_(?P<field>[^_]+)_(?P<suite>.+)_(?P<set>[^_]+)_{REDSHIFT}\.npy")
+SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE", "Magneticum", "Ramses", "Enzo")
+DENSITIES = ("Mcdm", "Mtot", "Mgas", "Mstar", "HI", "ne")
+BOX = 25.0  # [Mpc/h]
+MAPS_PER_CUBE = 15
+
+
+def grids(path: Path, request: Request) -> Layout:
+    """3D grids: a file, or a folder with files of several fields and sets."""
+    return _cmd(path, request, GRIDS)
+
+
+def maps(path: Path, request: Request) -> Layout:
+    """2D maps, ready-made sets of fifteen slices a universe: a file or a folder."""
+    return _cmd(path, request, MAPS)
+
+
+def _cmd(path: Path, request: Request, pattern: re.Pattern) -> Layout:
+    notes: list[str] = []
+    if path.is_dir():
+        path = _choose_file(path, request, pattern, notes)
+    per_cube = MAPS_PER_CUBE if pattern is MAPS else 0
+    file = open_npy(path, block_dims=2 if per_cube else 3)
+    count = check_stack(path, file.shape, per_cube)
+    match = pattern.fullmatch(path.name)  # another name is possible with format=
+    name = match.groupdict() if match else {"suite": path.stem, "set": "?", "field": "?", "z": "?"}
+    universe = name["suite"].removeprefix(
+        "Nbody_"
+    )  # an N-body suite repeats its hydrodynamic twin's universes
+    what = "2D maps, 15 a universe" if per_cube else "3D grids"
+    source = (
+        f"CAMELS {what}: suite {name['suite']}, set {name['set']}, field {name['field']}, z = {name['z']}"
+    )
+    return Layout(
+        format="cmd-maps" if per_cube else "cmd-grids",
+        source=f"{source} ({path})",
+        files=(file,),
+        ids=tuple(f"{universe}/{name['set']}/{i}" for i in range(count)),
+        params=_params(path, request.params, name["suite"], name["set"], count, notes),
+        box_size=_box(path, name, notes),
+        maps_per_cube=per_cube,
+        cautions=_cautions(path, name, file.shape[-1]),
+        notes=tuple(notes),
+    )
+
+
+def _cautions(path: Path, name: dict[str, str], side: int) -> tuple[str, ...]:
+    cautions = []
+    if int(name.get("side") or side) != side:
+        cautions.append(
+            f"{path.name} says {name['side']} voxels a side, the array has {side}; {side} is used"
+        )
+    if name["field"] not in (*DENSITIES, "?"):
+        text = f"field {name['field']} is no density: divided by its mean it is not an overdensity of matter"
+        cautions.append(f"suspicious unit: {text}; use Mcdm or Mtot")
+    return tuple(cautions)
+
+
+def _choose_file(folder: Path, request: Request, pattern: re.Pattern, notes: list[str]) -> Path:
+    """One file of a folder: the field and set asked for, or the usual ones; notes name those passed over."""
+    here = [file for file in files_in(folder) if pattern.fullmatch(file.name)]
+    files = here or [file for file in files_below(folder, 3) if pattern.fullmatch(file.name)]
+    if not files:
+        expected = f"names like {pattern.pattern[:6].strip('(')}..."
+        raise refusal(folder, "no file of that layout", expected, "leave format= out")
+    parts = {file: pattern.fullmatch(file.name).groupdict() for file in files}
+    for key, wanted, usual in (
+        ("suite", None, ()),
+        ("field", request.field, ("Mcdm", "Mtot")),
+        ("set", request.set_name, ("LH",)),
+        ("side", None, ()),
+    ):
+        values = sorted({p[key] for p in parts.values() if p.get(key)})
+        chosen = choose(folder, key, values, wanted, usual, notes)
+        parts = {file: p for file, p in parts.items() if p.get(key) == chosen}
+    latest = min(float(p["z"]) for p in parts.values())
+    if len(parts) > 1:
+        notes.append(f"z = {latest:g} of {len(parts)} redshifts; name the file itself for another")
+    return next(file for file, p in parts.items() if float(p["z"]) == latest)
+
+
+def _params(path: Path, given, suite: str, set_name: str, count: int, notes: list[str]) -> pd.DataFrame:
+    source = parameters.camels_file(path.parent, suite, set_name) if given is None else given
+    table = parameter_table(source, parameters.CAMELS, count, notes, f"params_{set_name}_{suite}.txt")
+    if suite.startswith("Nbody_") and table.shape[1] > 2:
+        notes.append("N-body suite: the astrophysical parameters mean nothing here and are left out")
+        table = table.iloc[:, :2]
+    return table
+
+
+def _box(path: Path, name: dict[str, str], notes: list[str]) -> float | None:
+    """[Mpc/h] from the record of our simulations, the path, or the documentation; None if nothing tells."""
+    sidecar = path.parent / f"simulation_{name['set']}_{name.get('side')}.json"
+    if sidecar.is_file():
+        return _sidecar_box(sidecar)
+    if name["suite"].removeprefix("Nbody_") not in SUITES:
+        return None
+    if re.search(r"L50|50Mpc", str(path.parent)):
+        notes.append("box of 50 Mpc/h, by the folder's name")
+        return 50.0
+    notes.append(f"box of {BOX:g} Mpc/h assumed, as documented for CAMELS; pass box_size= for the newer ones")
+    return BOX
+
+
+def _sidecar_box(sidecar: Path) -> float:
+    try:
+        return float(json.loads(sidecar.read_text(encoding="utf-8"))["settings"]["box_size"])
+    except (ValueError, KeyError, TypeError) as error:
+        found = "no number settings.box_size"
+        raise refusal(sidecar, found, "the record of a simulation", "restore it, or move it away") from error

@@ -1,0 +1,304 @@
+"""Slices of periodic cubes: the crop, the transform of the pixels, and sets of slices cut on the device.
+
+A suite goes in (`cubes.CubeSuite`), standardised slices come out: p = (x - mean) / std with x = log(y + eps),
+y = rho / <rho>. Every draw is a function of (seed, step) alone, so that a run can be resumed and repeated.
+"""
+
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from .cubes import CubeSuite
+
+EPS = 1e-8  # of the transform, as in the note
+
+
+def periodic_crop(plane: Tensor | np.ndarray, corner: tuple, size: int) -> Tensor | np.ndarray:
+    """Cut a square from a periodic plane, wrapping past its edges.
+
+    plane   (..., N, N)  a field on a periodic grid, tensor or array
+    corner  (row, col)   first pixel of the square, taken modulo N; integers, or integer tensors (arrays) of
+                         the shape of plane's leading dimensions, one corner a plane
+    size                 side of the square [pixels], at most N
+    Returns (..., size, size), of the type of plane. Raises ValueError when the square would cover a pixel twice.
+    """
+    if plane.ndim < 2 or plane.shape[-1] != plane.shape[-2]:
+        raise ValueError(
+            f"found a plane of shape {tuple(plane.shape)}; expected (..., N, N), a periodic square"
+        )
+    side = plane.shape[-1]
+    if not 1 <= size <= side:
+        raise ValueError(
+            f"a {size}-pixel crop does not fit a {side}-pixel periodic plane; use 1 <= size <= {side}"
+        )
+    if isinstance(plane, np.ndarray):
+        return periodic_crop(torch.from_numpy(plane), corner, size).numpy()
+    rows, cols = (
+        (torch.as_tensor(start, device=plane.device)[..., None] + torch.arange(size, device=plane.device))
+        % side
+        for start in corner
+    )
+    if rows.ndim == 1:
+        return plane[..., rows[:, None], cols[None, :]]
+    if rows.shape[:-1] != plane.shape[:-2]:
+        raise ValueError(
+            f"found corners of shape {tuple(rows.shape[:-1])} for planes of shape {tuple(plane.shape[:-2])}; "
+            "give one corner for all planes, or one for each"
+        )
+    flat = (rows[..., :, None] * side + cols[..., None, :]).flatten(-2)
+    return plane.flatten(-2).gather(-1, flat).unflatten(-1, (size, size))
+
+
+def log_density(y: Tensor | np.ndarray, eps: float = EPS) -> Tensor | np.ndarray:
+    """x = log(y + eps) of an overdensity y = rho / <rho> >= 0, any shape; the pixels of the note."""
+    return torch.log(y + eps) if isinstance(y, Tensor) else np.log(y + np.asarray(eps, dtype=y.dtype))
+
+
+def overdensity(x: Tensor | np.ndarray, eps: float = EPS) -> Tensor | np.ndarray:
+    """y = exp(x) - eps, the inverse of `log_density`, never below zero."""
+    return (torch.exp(x) - eps).clamp_min(0) if isinstance(x, Tensor) else np.maximum(np.exp(x) - eps, 0)
+
+
+def standardisation(
+    suite: CubeSuite, indices: list[int], eps: float = EPS, max_cubes: int = 64
+) -> tuple[float, float]:
+    """Mean and standard deviation of x over training cubes: the two constants of a run.
+
+    indices    training cubes; when there are more than max_cubes, that many of them, evenly spread
+    """
+    chosen = np.asarray(indices)[
+        np.linspace(0, len(indices) - 1, min(len(indices), max_cubes)).round().astype(int)
+    ]
+    moments = np.zeros(2)
+    for index in chosen:
+        x = log_density(suite.overdensity(int(index)), eps)
+        moments += x.mean(dtype=np.float64), np.square(x).mean(dtype=np.float64)
+    mean, square = moments / len(chosen)
+    return float(mean), float(math.sqrt(square - mean**2))
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Where slices are cut: integer tensors of one shape (...), one entry a slice.
+
+    cube, axis, plane   which plane of which cube: plane[axis] of volumes[cube]
+    row, col            corner, in the two axes that remain, in their order
+    transpose, flip_row, flip_col    0 or 1: the eight symmetries of a square (quarter turns and mirror flips)
+    """
+
+    cube: Tensor
+    axis: Tensor
+    plane: Tensor
+    row: Tensor
+    col: Tensor
+    transpose: Tensor
+    flip_row: Tensor
+    flip_col: Tensor
+
+    def __getitem__(self, key) -> "Cuts":
+        return Cuts(**{name: value[key] for name, value in vars(self).items()})
+
+    def to(self, device: torch.device | str) -> "Cuts":
+        return Cuts(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+def cut_slices(volumes: Tensor, cuts: Cuts, size: int, thickness: int = 1) -> Tensor:
+    """Cut many periodic slices at once, by index arithmetic on the device that holds the cubes.
+
+    volumes    (C, P, N, N)  log densities x; P planes along axis 0 (P = N for cubes)
+    cuts       where, of shape (...), on any device
+    size       side of the square [pixels], at most N;  thickness [voxels] averages the overdensity y of that
+               many planes, plane first, wrapping
+    Returns (..., 1, size, size) in float32.
+    """
+    n_planes, side = volumes.shape[1], volumes.shape[-1]
+    if size > side:
+        raise ValueError(f"a {size}-pixel slice does not fit a {side}-voxel cube; use image_size <= {side}")
+    cuts = cuts.to(volumes.device)
+    strides = torch.tensor([side * side, side, 1], device=volumes.device)
+    row_stride, col_stride = strides[(cuts.axis == 0).long()], strides[2 - (cuts.axis == 2).long()]
+    steps = torch.arange(size, device=volumes.device)
+    rows = (cuts.row[..., None] + (1 - 2 * cuts.flip_row[..., None]) * steps) % side * row_stride[..., None]
+    cols = (cuts.col[..., None] + (1 - 2 * cuts.flip_col[..., None]) * steps) % side * col_stride[..., None]
+    square = torch.where(
+        cuts.transpose[..., None, None].bool(),
+        cols[..., :, None] + rows[..., None, :],
+        rows[..., :, None] + cols[..., None, :],
+    )
+    flat, start = volumes.view(-1), cuts.cube * (n_planes * side * side)
+    depth = torch.where(cuts.axis == 0, n_planes, side)
+    layers = [
+        flat[square + (start + (cuts.plane + i) % depth * strides[cuts.axis])[..., None, None]].float()
+        for i in range(thickness)
+    ]
+    if thickness == 1:
+        return layers[0].unsqueeze(-3)
+    return torch.logsumexp(torch.stack(layers), 0).sub(math.log(thickness)).unsqueeze(-3)
+
+
+class CubePool:
+    """Log densities of the cubes in use, as one tensor on the training device.
+
+    When all cubes fit into `memory` they are loaded once. Otherwise `size` of them are held, and every `refresh`
+    steps one is exchanged for the next of a shuffled order, read ahead by a thread: the file is read a whole cube
+    at a time (a single plane of the last axis would touch every page of a cube), memory stays bounded, and which
+    cubes are held is a function of (seed, step).
+
+    suite, indices   which cubes;  dtype of storage (float16 halves the memory: |error in x| < 0.005)
+    memory           bytes for the pool; None takes 40 % of what is free on the device
+    size             number of cubes held; None as many as fit: give it to repeat a run on another machine
+    """
+
+    def __init__(
+        self,
+        suite: CubeSuite,
+        indices: list[int],
+        *,
+        eps: float = EPS,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        memory: int | None = None,
+        size: int | None = None,
+        refresh: int = 8,
+        seed: int = 0,
+    ):
+        self.suite, self.indices, self.eps = suite, list(indices), eps
+        self.seed, self.refresh = seed, refresh
+        shape = (suite.n_planes, suite.side, suite.side)
+        cube_bytes = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
+        budget = _free_memory(torch.device(device)) * 2 // 5 if memory is None else memory
+        self.size = min(len(self.indices), size or max(1, budget // cube_bytes))
+        if size is None and cube_bytes > budget:
+            raise ValueError(
+                f"one cube takes {cube_bytes / 2**20:.0f} MiB, the memory for cubes is {budget / 2**20:.0f} MiB; "
+                "store float16, or raise the memory limit"
+            )
+        self.volumes = torch.empty((self.size, *shape), dtype=dtype, device=device)
+        self._held = [None] * self.size
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="cubes")
+        self._ahead: dict[int, Future] = {}
+
+    def at(self, step: int) -> tuple[Tensor, list[int]]:
+        """The cubes of a step: volumes (size, P, N, N) and the suite's index of each."""
+        first = 0 if self.size == len(self.indices) else step // self.refresh
+        for position in range(first, first + self.size):
+            slot, cube = position % self.size, self._cube(position)
+            if self._held[slot] != cube:
+                ahead = self._ahead.pop(position, None)
+                x = ahead.result() if ahead else self._read(cube)
+                self.volumes[slot].copy_(x)
+                self._held[slot] = cube
+        if self.size < len(self.indices) and first + self.size not in self._ahead:
+            self._ahead = {first + self.size: self._reader.submit(self._read, self._cube(first + self.size))}
+        return self.volumes, list(self._held)
+
+    def _cube(self, position: int) -> int:
+        """The order in which cubes come: a new permutation each time all have been seen."""
+        epoch, place = divmod(position, len(self.indices))
+        if self.size == len(self.indices):
+            return self.indices[place]
+        return self.indices[
+            int(np.random.default_rng([self.seed, epoch]).permutation(len(self.indices))[place])
+        ]
+
+    def _read(self, cube: int) -> Tensor:
+        x = log_density(torch.from_numpy(self.suite.overdensity(cube)), self.eps)
+        return x.to(self.volumes.dtype)
+
+
+class SliceSets:
+    """Sets of standardised slices, each set from one cube, cut on the device that holds the cubes.
+
+    pool           the cubes;  mean, std of x, the two constants of the run
+    image_size     side of a slice [pixels], at most the cube's side
+    set_size       slices a set, all from different planes (slabs when thickness > 1)
+    sets_per_step  sets a step, from different cubes as long as there are enough
+    thickness      [voxels];  augment: random quarter turns and mirror flips
+    seed           every draw is a function of (seed, step)
+    rank, world_size    this process cuts its part of the sets of a step (distributed training)
+    Raises ValueError when a slice does not fit the cube or a set asks for more planes than a cube has.
+    """
+
+    def __init__(
+        self,
+        pool: CubePool,
+        mean: float,
+        std: float,
+        *,
+        image_size: int,
+        set_size: int,
+        sets_per_step: int,
+        thickness: int = 1,
+        augment: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        suite = pool.suite
+        if image_size > suite.side:
+            raise ValueError(
+                f"a {image_size}-pixel slice does not fit a {suite.side}-voxel cube; use image_size <= {suite.side}"
+            )
+        self.n_slabs = suite.n_planes // thickness
+        if set_size > len(suite.axes) * self.n_slabs:
+            raise ValueError(
+                f"a set of {set_size} slices was asked for; a cube of {suite.n_planes} planes has "
+                f"{len(suite.axes) * self.n_slabs} that differ at thickness {thickness}"
+            )
+        if sets_per_step % world_size:
+            raise ValueError(
+                f"{sets_per_step} sets a step cannot be shared by {world_size} processes; use a multiple"
+            )
+        self.pool, self.mean, self.std = pool, mean, std
+        self.image_size, self.set_size, self.sets_per_step = image_size, set_size, sets_per_step
+        self.thickness, self.augment, self.seed = thickness, augment, seed
+        self.rank, self.world_size = rank, world_size
+
+    def cuts(self, step: int) -> Cuts:
+        """Where the slices of a step are cut: integer tensors (sets_per_step, set_size) on the CPU."""
+        suite, shape = self.pool.suite, (self.sets_per_step, self.set_size)
+        rng = np.random.default_rng([self.seed, step])
+        turns = -(-self.sets_per_step // self.pool.size)
+        cube = np.concatenate([rng.permutation(self.pool.size) for _ in range(turns)])[: self.sets_per_step]
+        # without replacement: a random order of all planes of all axes, of which the first set_size are taken
+        order = rng.random((self.sets_per_step, len(suite.axes) * self.n_slabs)).argsort(axis=1)
+        axis, slab = np.divmod(order[:, : self.set_size], self.n_slabs)
+        offset = rng.integers(0, suite.n_planes, (self.sets_per_step, 1))  # slabs of a set stay disjoint
+        values = {
+            "cube": np.broadcast_to(cube[:, None], shape).copy(),
+            "axis": np.asarray(suite.axes)[axis],
+            "plane": (slab * self.thickness + offset) % suite.n_planes,
+            "row": rng.integers(0, suite.side, shape),
+            "col": rng.integers(0, suite.side, shape),
+        }
+        symmetry = rng.integers(0, 2, (3, *shape)) * int(self.augment)
+        values |= dict(zip(("transpose", "flip_row", "flip_col"), symmetry, strict=True))
+        return Cuts(**{name: torch.from_numpy(value) for name, value in values.items()})
+
+    def sets(self, step: int) -> Tensor:
+        """The sets of a step: (sets of this process, set_size, 1, image_size, image_size), standardised."""
+        volumes, _ = self.pool.at(step)
+        x = cut_slices(
+            volumes, self.cuts(step)[self.rank :: self.world_size], self.image_size, self.thickness
+        )
+        return (x - self.mean) / self.std
+
+    def item(self, step: int) -> tuple[Tensor, Tensor]:
+        """The training items of a step as the note has them: `img_zs` (B, S, 1, H, W) and `img_h` (B, 1, H, W).
+
+        S is set_size - 1: the last slice of each set is the target, never one of the context planes.
+        """
+        sets = self.sets(step)
+        return sets[:, :-1], sets[:, -1]
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available

@@ -1,0 +1,199 @@
+"""All configuration: frozen dataclasses, and three presets that are values of them.
+
+smoke      tests and CI: 32-pixel slices of six small cubes, seconds
+demo       first contact: 64 cubes of 128^3, minutes on two CPU cores
+reference  the numbers and pictures that are shown: 400 cubes, hours
+cmd        CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
+"""
+
+import os
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class SimulationConfig:
+    """The simulated suite."""
+
+    side: int = 128
+    """Voxels, and particles, along an edge."""
+    box_size: float = 128.0
+    """[Mpc/h]"""
+    n_lh: int = 64
+    """Cubes with cosmologies from a Latin hypercube."""
+    n_cv: int = 0
+    """Cubes of one cosmology with different phases."""
+    n_1p: int = 0
+    """Cubes of one phase with one parameter moved at a time."""
+    n_steps: int = 8
+    """Leapfrog steps from a = 0.1 to a = 1."""
+    seed: int = 0
+    processes: int = 2
+    """Simulated side by side, one core and about 2 GB each at 128^3."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The cubes and how slices are cut."""
+
+    path: str = "data/demo"
+    """A folder or file that `open_cubes` understands."""
+    set_name: str | None = None
+    """LH, CV, 1P, ... where a folder holds several sets; LH when absent."""
+    image_size: int = 128
+    """Pixels along a slice: 32, 64, 128, 256 or 512."""
+    thickness: int = 1
+    """Planes averaged in a slice [voxels]."""
+    eps: float = 1e-8
+    """Of x = log(y + eps)."""
+    augment: bool = True
+    """Random quarter turns and mirror flips."""
+    val_fraction: float = 0.1
+    test_fraction: float = 0.1
+    split_seed: int = 0
+    storage: Literal["float32", "float16", "bfloat16"] = "float32"
+    """How cubes are held on the device."""
+    pool_memory: float | None = None
+    """[GiB] for cubes on the device; 40 % of what is free when absent."""
+    pool_size: int | None = None
+    """Cubes held at a time; as many as fit when absent. Draws depend on it."""
+    refresh: int = 8
+    """Steps after which one of the cubes held is exchanged, when not all fit."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The networks."""
+
+    latent_dim: int = 512
+    pooling: Literal["sum", "mean"] = "sum"
+    norm: Literal["batch", "group"] = "batch"
+    circular: bool = False
+    """Convolutions wrap around; only where a slice is the whole periodic box."""
+    logvar_h: float = 0.0
+    """Start of the log-variance of h's posterior."""
+    logvar_z: float = 0.0
+    """Start of the log-variance of z's posterior."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss."""
+
+    likelihood: Literal["note", "gaussian", "spectral"] = "note"
+    kl_z: float = 1.0
+    """Weight of KL(z): on its mean over dimensions ("note"), else on nats."""
+    kl_h: float = 1.0
+    """Weight of KL(h), likewise."""
+    kl_warmup: int = 0
+    """Steps over which both weights rise from zero."""
+    free_bits: float = 0.0
+    """[nats a dimension] of h that cost nothing."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The optimisation."""
+
+    steps: int = 1000
+    set_size: int = 4
+    """Slices of a set: the target and its context."""
+    sets_per_step: int = 6
+    targets: Literal["all", "last"] = "all"
+    """Each slice of a set as target with the others as context, or only the last, as the note writes it."""
+    least_context: int | None = None
+    """With it, a target is given a random number of slices, from this to set_size - 1."""
+    lr: float = 5e-4
+    lr_warmup: int = 50
+    """Steps of linear rise of the learning rate; a cosine fall to lr_end * lr follows."""
+    lr_end: float = 0.02
+    weight_decay: float = 0.01
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 leaves it alone."""
+    ema: float = 0.0
+    """Decay of the average of the weights that is kept for evaluation; 0 keeps none."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: bfloat16 autocast where the hardware multiplies it."""
+    compile: bool = False
+    """torch.compile, in place: a minute or more before the first step."""
+    seed: int = 0
+    log_every: int = 10
+    val_every: int = 100
+    save_every: int = 100
+    devices: int = 1
+    num_nodes: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run: everything that decides its numbers."""
+
+    name: str = "demo"
+    simulation: SimulationConfig = field(default_factory=SimulationConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    training: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self):
+        """Refuse what cannot run, with the field's name. Raises ValueError."""
+        train = self.training
+        if train.set_size < 2:
+            raise ValueError(
+                f"found training.set_size={train.set_size}; a target needs context: use at least 2"
+            )
+        if train.least_context is not None and not 1 <= train.least_context < train.set_size:
+            raise ValueError(
+                f"found training.least_context={train.least_context} with set_size={train.set_size}; "
+                f"use 1 to {train.set_size - 1}"
+            )
+        if train.least_context is not None and train.targets == "last":
+            raise ValueError('training.least_context needs training.targets="all"')
+
+
+SMOKE = Config(
+    name="smoke",
+    simulation=SimulationConfig(side=32, box_size=32.0, n_lh=6, n_cv=2, n_1p=4, n_steps=3),
+    data=DataConfig(path="data/smoke", image_size=32, val_fraction=0.17, test_fraction=0.17),
+    model=ModelConfig(logvar_h=-4.0, logvar_z=-3.0, circular=True),
+    loss=LossConfig(kl_h=10.0, kl_warmup=5),
+    training=TrainConfig(
+        steps=12, set_size=3, sets_per_step=2, lr_warmup=3, log_every=2, val_every=6, save_every=6, ema=0.9
+    ),
+)
+DEMO = Config(
+    name="demo",
+    model=ModelConfig(logvar_h=-4.0, logvar_z=-3.0),
+    loss=LossConfig(kl_h=10.0, kl_warmup=200),
+    training=TrainConfig(steps=1000),
+)
+PRESETS = {preset.name: preset for preset in (SMOKE, DEMO)}
+
+
+def load_preset(name: str | None = None) -> Config:
+    """A preset by name, or by the environment variable UVAE_PRESET (default demo); UVAE_DATA replaces its data path.
+
+    Raises ValueError for a name that is none of them.
+    """
+    name = name or os.environ.get("UVAE_PRESET", "demo")
+    if name not in PRESETS:
+        raise ValueError(f'found preset "{name}"; expected one of {", ".join(PRESETS)}')
+    preset = PRESETS[name]
+    path = os.environ.get("UVAE_DATA")
+    return replace(preset, data=replace(preset.data, path=path)) if path else preset
+
+
+def to_dict(config: Config) -> dict:
+    """Plain nested values, for JSON."""
+    return asdict(config)
+
+
+def from_dict(values: dict, cls: type = Config):
+    """The inverse of `to_dict`. Raises ValueError for a name that is no field."""
+    known = {f.name: f for f in fields(cls)}
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; expected {', '.join(known)}")
+    return cls(
+        **{k: from_dict(v, known[k].type) if is_dataclass(known[k].type) else v for k, v in values.items()}
+    )

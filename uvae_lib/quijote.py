@@ -1,0 +1,103 @@
+"""Reader of Quijote's density fields (arXiv:1909.05273) and of its Big Sobol Sequence.
+
+`3D_cubes/{cosmology}/{realization}/df_m_{N}_{MAS}_z={z}.npy` holds one cube, the density contrast delta. In
+the Big Sobol Sequence it is `df_m_CIC_z=0.00.hdf5`, data set `df`, particles in a voxel. Realizations may be
+missing.
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from . import parameters
+from .arrayfiles import Hdf5File, refusal
+from .layouts import (
+    Layout,
+    Request,
+    check_sides,
+    choose,
+    files_in,
+    folders_in,
+    open_cubes_of,
+    parameter_table,
+)
+
+NAME = re.compile(r"df_m_((?P<side>\d+)_)?((?P<mas>[A-Z]+)_)?z=(?P<z>\d+(\.\d+)?)\.(npy|hdf5)")
+BOX = 1000.0  # [Mpc/h]
+
+
+def density_fields(path: Path, request: Request) -> Layout:
+    """One cube a realization, of one cosmology: any folder of the tree, or one file."""
+    notes: list[str] = []
+    files = _files_of_set(path, request, notes) if path.is_dir() else [path.absolute()]
+    stacks = tuple(open_cubes_of(file, request.dataset) for file in files)
+    check_sides(stacks)
+    folder = files[0].parent.parent
+    numbers = [int(file.parent.name) for file in files if file.parent.name.isdigit()]
+    missing = sorted(set(range(max(numbers, default=0))) - set(numbers))
+    if len(files) > 1 and missing:
+        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        notes.append(f"{len(missing)} realizations missing ({shown}); parameters follow the folders' numbers")
+    rows = numbers if len(numbers) == len(files) else len(files)
+    params = _params(folder, request.params, rows, len(files), notes)
+    notes.append(f"box of {BOX:g} Mpc/h, as documented for Quijote")
+    return Layout(
+        format="quijote",
+        source=f"Quijote {folder.name}: {len(files)} realizations of {files[0].name} ({path})",
+        files=stacks,
+        ids=tuple(f"Quijote/{folder.name}/{file.parent.name}" for file in files),
+        params=params,
+        box_size=BOX,
+        kind="counts" if isinstance(stacks[0], Hdf5File) else None,
+        notes=tuple(notes),
+    )
+
+
+def find_sets(path: Path) -> dict[str, list[Path]]:
+    """{cosmology: its realization folders, by number}, for a path at any level of the tree."""
+    path = path / "3D_cubes" if (path / "3D_cubes").is_dir() else path
+    if any(NAME.fullmatch(file.name) for file in files_in(path)):
+        return {path.absolute().parent.name: [path]}
+    found = {}
+    for folder in [path, *folders_in(path)]:
+        numbered = sorted((f for f in folders_in(folder) if f.name.isdigit()), key=lambda f: int(f.name))
+        if any(NAME.fullmatch(file.name) for f in numbered[:100] for file in files_in(f)):
+            found[folder.absolute().name] = numbered
+    return found
+
+
+def _files_of_set(path: Path, request: Request, notes: list[str]) -> list[Path]:
+    sets = find_sets(path)
+    if not sets:
+        expected = "folders of realizations with df_m_*.npy"
+        raise refusal(path, "no Quijote folders", expected, "leave format= out, or check the path")
+    usual = ("latin_hypercube", "latin_hypercube_nwLH", "BSQ", "fiducial")
+    name = choose(path, "set", sorted(sets), request.set_name, usual, notes)
+    return _choose_files(sets[name], request.field, notes)
+
+
+def _choose_files(realizations: list[Path], wanted: str | None, notes: list[str]) -> list[Path]:
+    """One file a realization, at the lowest redshift; field= decides between grids and assignment schemes."""
+    files = [file for folder in realizations for file in files_in(folder) if NAME.fullmatch(file.name)]
+    redshift = {file.name: float(NAME.fullmatch(file.name)["z"]) for file in files}
+    names = sorted(redshift, key=redshift.get)
+    lowest = [name for name in names if redshift[name] == redshift[names[0]]]
+    if (wanted is None and len(lowest) > 1) or wanted not in (None, *names):
+        expected = repr(wanted) if wanted else "one kind of file"
+        found = f"files {', '.join(names[:8])}"
+        raise refusal(realizations[0].parent, found, expected, "pass field= with one of these names")
+    if len(names) > 1:
+        notes.append(f"file {wanted or lowest[0]} of {', '.join(names)}; pass field= for another")
+    return [file.absolute() for file in files if file.name == (wanted or lowest[0])]
+
+
+def _params(folder: Path, given, rows: list[int] | int, count: int, notes: list[str]) -> pd.DataFrame:
+    source = parameters.quijote_file(folder) if given is None else given
+    fixed = parameters.quijote_cosmology(folder.name)
+    if source is None and fixed is not None:
+        notes.append(f"parameters of the {folder.name} cosmology, the same for every cube (arXiv:1909.05273)")
+        return pd.DataFrame([fixed] * count)
+    if given is not None and not isinstance(given, str | Path):
+        rows = count  # a table given by hand has one row a cube
+    return parameter_table(source, parameters.QUIJOTE, rows, notes, f"{folder.name}_params.txt")

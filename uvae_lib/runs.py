@@ -1,0 +1,189 @@
+"""A run on disk, and how it is read back without Lightning and without unpickling anything.
+
+runs/NAME/run.json            configuration, split, standardisation, seeds, versions, commit, machine
+runs/NAME/history.csv         one row every `log_every` steps;  timing.csv: seconds, not repeatable
+runs/NAME/best.safetensors    weights with the lowest validation loss;  last.safetensors: the final ones
+runs/NAME/checkpoints/        what a resumed training needs
+"""
+
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from .cropping import SliceSets, log_density, overdensity
+from .cubes import CubeSuite, open_cubes
+from .files import write_atomically
+from .loss import make_likelihood
+from .model import UniverseVAE
+from .presets import Config, from_dict
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class Run:
+    """A trained Universe VAE with everything that is needed to use it.
+
+    model        in evaluation mode, on the CPU;  likelihood: the pixel noise, in evaluation mode
+    config       the configuration;  split: {"train", "val", "test"} -> cube indices
+    mean, std    standardisation: pixels p = (x - mean) / std, x = log(y + eps)
+    box_size     of the cubes [Mpc/h];  side [voxels]
+    history      one row a logged step;  info: seeds, versions, commit, machine, cube names
+    """
+
+    folder: Path
+    model: UniverseVAE
+    likelihood: nn.Module
+    config: Config
+    split: dict[str, list[int]]
+    mean: float
+    std: float
+    box_size: float
+    side: int
+    history: pd.DataFrame
+    info: dict
+
+    @property
+    def image_box(self) -> float:
+        """Side of a slice [Mpc/h]."""
+        return self.box_size * self.config.data.image_size / self.side
+
+    def to_pixels(self, y: Tensor) -> Tensor:
+        """Overdensity y -> standardised pixels, any shape."""
+        return (log_density(y, self.config.data.eps) - self.mean) / self.std
+
+    def to_log(self, pixels: Tensor) -> Tensor:
+        """Standardised pixels -> x = log(y + eps), any shape."""
+        return pixels.float() * self.std + self.mean
+
+    def to_overdensity(self, pixels: Tensor) -> Tensor:
+        """Standardised pixels -> overdensity y, any shape."""
+        return overdensity(self.to_log(pixels), self.config.data.eps)
+
+    def open_suite(self) -> CubeSuite:
+        """The cubes of the run. Raises ValueError when they are not those that it was trained on."""
+        suite = open_cubes(self.config.data.path, set_name=self.config.data.set_name)
+        check_same_cubes(suite, self.info, self.folder)
+        return suite
+
+
+def load_run(folder: str | Path, which: str = "best") -> Run:
+    """Read a run folder (or the weights that come with the project: load_run("weights/reference")).
+
+    which    "best": the lowest validation loss;  "last": the final weights
+    Raises FileNotFoundError for what is not there, ValueError for a file that is damaged or of another model.
+    """
+    folder = Path(folder)
+    info, config = read_info(folder)
+    model = build_model(config)
+    likelihood = make_likelihood(
+        config.loss.likelihood, config.data.image_size, covers_box(config, info["side"])
+    )
+    path = folder / f"{which}.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} holds no {path.name}: no validation was finished; train it further"
+        )
+    try:
+        weights = load_file(path)
+        nn.ModuleDict({"model": model, "likelihood": likelihood}).load_state_dict(
+            {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+        )
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} does not fit the model of {folder}/run.json: {error}") from error
+    history = folder / "history.csv"
+    return Run(
+        folder=folder,
+        model=model.eval().to(memory_format=torch.channels_last).requires_grad_(False),
+        likelihood=likelihood.eval(),
+        config=config,
+        split=info["split"],
+        mean=info["mean"],
+        std=info["std"],
+        box_size=info["box_size"],
+        side=info["side"],
+        history=pd.read_csv(history) if history.exists() else pd.DataFrame(),
+        info=info,
+    )
+
+
+def read_info(folder: Path) -> tuple[dict, Config]:
+    """run.json and the configuration in it."""
+    path = folder / "run.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{folder} is no run: it has no run.json; train one with `python -m uvae_lib train`"
+        )
+    info = json.loads(path.read_text())
+    return info, from_dict(info["config"])
+
+
+def save_weights(
+    path: Path, model: nn.Module, likelihood: nn.Module, dtype: torch.dtype | None = None
+) -> None:
+    """Model and likelihood as safetensors, atomically; floating point numbers in dtype where one is given."""
+    state = nn.ModuleDict({"model": model, "likelihood": likelihood}).state_dict()
+    tensors = {
+        name: value.to("cpu", dtype if dtype and value.is_floating_point() else None).contiguous()
+        for name, value in state.items()
+    }
+    write_atomically(path, save(tensors))
+
+
+def build_model(config: Config) -> UniverseVAE:
+    """The model of a configuration, with new weights drawn from torch's global state."""
+    return UniverseVAE(config.data.image_size, **vars(config.model))
+
+
+def covers_box(config: Config, side: int) -> bool:
+    """Whether a slice is the whole periodic box."""
+    return config.data.image_size == side
+
+
+def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:
+    """Raise ValueError when a suite is not the one that a run was trained on."""
+    found = (suite.n_cubes, suite.side, float(suite.box_size))
+    expected = (sum(len(info["split"][part]) for part in SPLITS), info["side"], info["box_size"])
+    if found != expected:
+        raise ValueError(
+            f"{suite.source} has {found[0]} cubes of {found[1]}^3 in {found[2]:g} Mpc/h; {folder} was trained on "
+            f"{expected[0]} of {expected[1]}^3 in {expected[2]:g} Mpc/h; give the same suite, or another run name"
+        )
+
+
+def held_out_sets(run: Run, suite: CubeSuite, part: str, pool, **settings) -> SliceSets:
+    """Sets of slices of one part of the split, standardised as the run's training slices."""
+    data = run.config.data
+    return SliceSets(
+        pool, run.mean, run.std, image_size=data.image_size, thickness=data.thickness, **settings
+    )
+
+
+def provenance() -> dict:
+    """Versions, commit and machine, to write beside results."""
+    packages = ("torch", "torchvision", "lightning", "numpy")
+    return {
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "commit": _commit(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
+        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", CPU"),
+    }
+
+
+def _commit() -> str:
+    """The commit of the checkout that this package runs from, "+" when it is changed; "unknown" outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=10"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"

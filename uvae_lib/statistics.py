@@ -1,0 +1,393 @@
+"""Summary statistics of slices: torch in, torch out, on the input's device, any leading batch dimensions.
+
+field       (..., H, W) real; float64 is computed in float64, everything else in float32
+box_size    side of the image [Mpc/h]
+Fields are periodic. For a crop out of a larger periodic plane the spectra take a `window`.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# --- spectra
+
+
+def power_spectrum(
+    field: Tensor, box_size: float, window: str | Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Isotropic power spectrum P(k) = <|f_k|^2> / area of square images, their mean removed.
+
+    field     (..., H, H)
+    window    None: the field is periodic. "hann" or weights (H, H): for a crop; the field is multiplied by
+              the window over its rms, so that white noise keeps its power. The mean removed is the weighted
+              one of the crop, which takes power from the first bin: "hann" leaves 0.71 of white noise there.
+    Returns   k (n,) mean |k| of the modes in a bin [h/Mpc], P (..., n) [field^2 (Mpc/h)^2];
+              n = H // 2 - 1 bins [i, i + 1) k_f, i = 1, 2, ..., k_f = 2 pi / box_size, up to Nyquist.
+    """
+    modes = _fourier_modes(field, window)
+    return _wavenumbers(modes, box_size), box_size**2 * _ring_mean(modes.abs().square())
+
+
+def cross_correlation(
+    a: Tensor, b: Tensor, box_size: float, window: str | Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Correlation r(k) = P_ab / sqrt(P_aa P_bb): 1 where phases agree, 0 where they are unrelated.
+
+    a, b      (..., H, H), leading dimensions broadcast;  window as in `power_spectrum`
+    Returns   k (n,) [h/Mpc], r (..., n) in [-1, 1], rounding noise or NaN where a field has no power at all.
+    """
+    modes_a, modes_b = _fourier_modes(a, window), _fourier_modes(b, window)
+    amplitude_a, amplitude_b = (_ring_mean(modes.abs().square()).sqrt() for modes in (modes_a, modes_b))
+    cross = _ring_mean((modes_a * modes_b.conj()).real)
+    return _wavenumbers(modes_a, box_size), cross / (amplitude_a * amplitude_b)
+
+
+def transfer_function(
+    a: Tensor, b: Tensor, box_size: float, window: str | Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Transfer function T(k) = sqrt(P_a / P_b): amplitudes of a (a reconstruction) against b (the truth).
+
+    a, b      (..., H, H), leading dimensions broadcast;  window as in `power_spectrum`
+    Returns   k (n,) [h/Mpc], T (..., n).
+    """
+    k, power_a = power_spectrum(a, box_size, window)
+    return k, (power_a / power_spectrum(b, box_size, window)[1]).sqrt()
+
+
+def mode_counts(size: int) -> Tensor:
+    """Modes N in the bins (n,) of size x size images, both +-k; Gaussian P scatters by P sqrt(2 / N)."""
+    return torch.tensor(_rings(size)[3], dtype=torch.int64)
+
+
+def _fourier_modes(field: Tensor, window: str | Tensor | None) -> Tensor:
+    """Half-plane of the transform of the field less its (weighted) mean, divided by the number of pixels."""
+    field, size = _at_least_float32(field), field.shape[-1]
+    if field.ndim < 2 or field.shape[-2] != size or size < 4:
+        raise ValueError(f"found a field of shape {tuple(field.shape)}; spectra need (..., H, H) with H >= 4")
+    if window is None:
+        return torch.fft.rfft2(field - field.mean((-2, -1), keepdim=True), norm="forward")
+    weight = _window(window, field)
+    mean = (weight * field).sum((-2, -1), keepdim=True) / weight.sum()
+    return torch.fft.rfft2(weight * (field - mean) / weight.square().mean().sqrt(), norm="forward")
+
+
+def _window(window: str | Tensor, field: Tensor) -> Tensor:
+    """Weights (H, H) of a window given by name or by value."""
+    if isinstance(window, str):
+        if window != "hann":
+            raise ValueError(f'unknown window {window!r}; use None, "hann" or weights of shape (H, H)')
+        hann = torch.hann_window(field.shape[-1], dtype=field.dtype, device=field.device)
+        return hann[:, None] * hann
+    if window.shape != field.shape[-2:]:
+        raise ValueError(f"the window is {tuple(window.shape)}; the field needs {tuple(field.shape[-2:])}")
+    return window.to(field)
+
+
+@lru_cache(maxsize=8)
+def _rings(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Bin (n: none) and Hermitian weight of each half-plane mode; mean |k| / k_f and modes of each bin.
+
+    Arrays of the host: nothing cached occupies a device or was born in somebody's inference mode.
+    """
+    rows, columns = np.fft.fftfreq(size, 1 / size), np.arange(size // 2 + 1)
+    radius = np.hypot(rows[:, None], columns).ravel()
+    has_both_signs = (columns == 0) | (2 * columns == size)  # columns that hold k and -k
+    weight = np.broadcast_to(np.where(has_both_signs, 1.0, 2.0), (size, len(columns))).ravel()
+    n = size // 2 - 1
+    ring = np.where((radius >= 1) & (radius < n + 1), np.floor(radius).astype(np.int64) - 1, n)
+    counts = np.bincount(ring, weight, n + 1)[:n]
+    return ring, weight, np.bincount(ring, weight * radius, n + 1)[:n] / counts, counts
+
+
+def _wavenumbers(modes: Tensor, box_size: float) -> Tensor:
+    """Mean |k| of the bins [h/Mpc], of the modes' precision and device."""
+    k = 2 * np.pi / box_size * _rings(modes.shape[-2])[2]
+    return torch.tensor(k, dtype=modes.real.dtype, device=modes.device)
+
+
+def _ring_mean(values: Tensor) -> Tensor:
+    """Mean over the modes of each bin, k and -k both counted: (..., H, H // 2 + 1) -> (..., n)."""
+    ring, weight, _, counts = _rings(values.shape[-2])
+    weight, counts = (torch.tensor(x, dtype=values.dtype, device=values.device) for x in (weight, counts))
+    weighted = values.flatten(-2) * weight
+    total = weighted.new_zeros(*weighted.shape[:-1], len(counts) + 1)
+    total = total.index_add(-1, torch.tensor(ring, device=values.device), weighted)
+    return total[..., :-1] / counts
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+# --- covariance, chi squared, confidence
+
+
+def power_covariance(spectra: Tensor) -> Tensor:
+    """Unbiased covariance between bins: (..., n_spectra, n) with independent rows -> (..., n, n)."""
+    spectra = _at_least_float32(spectra)
+    if spectra.ndim < 2 or spectra.shape[-2] < 2:
+        raise ValueError(f"found spectra of shape {tuple(spectra.shape)}; use (..., n_spectra >= 2, n)")
+    difference = spectra.cpu().double()
+    difference = difference - difference.mean(-2, keepdim=True)
+    return (difference.mT @ difference / (spectra.shape[-2] - 1)).to(spectra)
+
+
+def band_powers(power: Tensor, n_bands: int) -> Tensor:
+    """Mean power in bands of about equal width in log k, none of them empty: (..., n) -> (..., n_bands)."""
+    power, n = _at_least_float32(power), power.shape[-1]
+    if not 1 <= n_bands <= n:
+        raise ValueError(f"{n_bands} bands were asked of {n} bins; use 1 to {n}")
+    edges = [1]
+    for edge in np.geomspace(1, n + 1, n_bands + 1)[1:]:
+        edges.append(max(round(edge), edges[-1] + 1))
+    return torch.stack([power[..., low - 1 : high - 1].mean(-1) for low, high in pairwise(edges)], -1)
+
+
+def leave_one_out_chi2(
+    truth: Tensor, generated: Tensor, n_bands: int = 8, log: bool = True
+) -> tuple[Tensor, Tensor]:
+    """chi^2 of each true spectrum against the other true ones, of each generated one against all true ones.
+
+    truth       (n_truth, n), generated (n_generated, n): spectra in independent rows. Slices of one cube are
+                not independent: average the slices of a cube first, and as many generated slices of one z.
+    n_bands     of `band_powers`: a covariance is invertible only for fewer numbers than spectra
+    log         compare log P, whose scatter is closer to a Gaussian
+    Returns     (n_truth,), (n_generated,); both have expectation n_bands if both sets are Gaussian and drawn
+                alike: the inverse of a covariance from N spectra is on average (N - 1) / (N - n_bands - 2)
+                times too large (Hartlap et al. 2007, arXiv:astro-ph/0608064), and their mean adds 1 / N to
+                the variance. Both are corrected for.
+    Raises ValueError with too few true spectra for n_bands.
+    """
+    n = len(truth)
+    if n < n_bands + 4:
+        raise ValueError(
+            f"{n} true spectra cannot give the inverse covariance of {n_bands} bands; "
+            f"use n_bands <= {n - 4} or at least {n_bands + 4} spectra"
+        )
+    x, y = (band_powers(spectra.cpu().double(), n_bands) for spectra in (truth, generated))
+    x, y = (x.log(), y.log()) if log else (x, y)
+    mean = x.mean(0)
+    root = torch.linalg.cholesky((x - mean).T @ (x - mean))
+    d_x, d_y = (torch.linalg.solve_triangular(root, (v - mean).T, upper=False) for v in (x, y))
+    q_x, q_y = d_x.square().sum(0), d_y.square().sum(0)
+
+    def correction(n_spectra: int) -> float:
+        return (n_spectra - n_bands - 2) / (n_spectra - 1) / (1 + 1 / n_spectra)
+
+    # mean and scatter matrix without spectrum i follow from those of all (Sherman & Morrison), without a loop
+    chi2_x = correction(n - 1) * (n - 2) * (n / (n - 1)) ** 2 * q_x / (1 - n / (n - 1) * q_x)
+    chi2_y = correction(n) * (n - 1) * q_y
+    like = _at_least_float32(truth)
+    return chi2_x.to(like), chi2_y.to(like)
+
+
+def bootstrap_interval(
+    values: Tensor,
+    level: float = 0.68,
+    n_resamples: int = 1000,
+    seed: int | torch.Generator = 0,
+    statistic: Callable[[Tensor], Tensor] = lambda sample: sample.mean(0),
+) -> tuple[Tensor, Tensor]:
+    """Percentile bootstrap over independent cubes: the central interval that holds a share `level`.
+
+    values      (n_cubes, ...); what comes from one cube belongs in one row
+    statistic   maps (n_cubes, ...) to (...): the mean over cubes
+    Returns     low, high, shaped like statistic(values).
+    """
+    values = _at_least_float32(values)
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    n = len(values)
+    draws = torch.randint(n, (n_resamples, n), generator=generator, device=generator.device)
+    resampled = torch.stack([statistic(values[draw]) for draw in draws.to(values.device)])
+    low, high = (resampled.quantile((1 + side * level) / 2, dim=0) for side in (-1, 1))
+    return low, high
+
+
+# --- pixels
+
+
+def pixel_pdf(field: Tensor, edges: Tensor) -> Tensor:
+    """Share of all pixels per unit of the field, in the bins [edges[i], edges[i + 1]).
+
+    field (..., H, W), edges (n + 1,) increasing -> (..., n), its integral the share of pixels inside.
+    """
+    field = _at_least_float32(field)
+    edges = _increasing(edges, field)
+    counts = -_count_at_least(field, edges).diff()
+    return counts.to(field) / (field.shape[-2] * field.shape[-1] * edges.diff())
+
+
+def wasserstein(a: Tensor, b: Tensor) -> Tensor:
+    """Wasserstein-1 distance of the pixel distributions of images: the area between quantile functions.
+
+    a, b      (..., H, W), leading dimensions broadcast, numbers of pixels may differ; to pool a batch, make
+              one tall image of it: `fields.flatten(0, -2)`
+    Returns   (...) in units of the field, exact: both quantile functions are steps.
+    """
+    if a.ndim < 2 or b.ndim < 2:
+        raise ValueError(f"found shapes {tuple(a.shape)} and {tuple(b.shape)}; use images (..., H, W)")
+    a, b = (_at_least_float32(x).flatten(-2).sort(-1).values for x in (a, b))
+    n, m = a.shape[-1], b.shape[-1]
+    every_a, every_b = torch.arange(n, device=a.device) * m, torch.arange(m, device=a.device) * n
+    step = torch.cat([every_a, every_b]).unique()  # where either function steps, in units of 1 / (n m)
+    width = torch.cat([step, step.new_tensor([n * m])]).diff().to(a) / (n * m)
+    return ((a[..., step // m] - b[..., step // n]).abs() * width).sum(-1)
+
+
+# --- peaks, minima, Minkowski functionals
+
+
+def peak_counts(field: Tensor, thresholds: Tensor) -> Tensor:
+    """Number of peaks at or above each threshold; a peak exceeds its 8 neighbours, across the border too.
+
+    field (..., H, W), thresholds (n,) increasing -> (..., n). A pixel that equals a neighbour is no peak.
+    """
+    field = _at_least_float32(field)
+    is_peak = torch.ones_like(field, dtype=torch.bool)
+    for shift in [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]:
+        is_peak &= field > field.roll(shift, (-2, -1))
+    peaks = field.masked_fill(~is_peak & ~field.isnan(), -torch.inf)
+    return _count_at_least(peaks, _increasing(thresholds, field)).to(field)
+
+
+def minimum_counts(field: Tensor, thresholds: Tensor) -> Tensor:
+    """Number of minima at or below each threshold: the peaks of the field turned upside down."""
+    return peak_counts(-_at_least_float32(field), -torch.as_tensor(thresholds).flip(0)).flip(-1)
+
+
+def minkowski(field: Tensor, thresholds: Tensor, box_size: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Minkowski functionals, per area, of the sets {field >= threshold} of periodic images.
+
+    field (..., H, H), thresholds (n,) increasing, box_size [Mpc/h]. Returns three (..., n):
+    V0   area fraction
+    V1   boundary length per area [h/Mpc], from crossings between neighbours in rows and columns (Crofton):
+         right for discs, and on average for isotropic sets; an upright square reads pi / 4 of its perimeter
+    V2   Euler characteristic (components minus holes) per area [(h/Mpc)^2], from pixels, edges, vertices:
+         the mean of the counts in which pixels that touch at a corner are connected, and are not
+
+    Schmalzing & Gorski (1998, arXiv:astro-ph/9710185; their V1 is a quarter of this one): a Gaussian field of
+    variance s^2, with variance t of one component of its gradient, has at x = (threshold - mean) / s
+    V0 = erfc(x / sqrt 2) / 2, V1 = sqrt(t) / (2 s) exp(-x^2 / 2), V2 = t / s^2 (2 pi)^(-3/2) x exp(-x^2 / 2).
+    Structure of the size of a pixel is lost: white noise smoothed by a Gaussian of 2 pixels reads V1 low by
+    1 %, V2 by 2 % of their maxima. Without smoothing, compare with images of the same pixel size only.
+    """
+    field = _at_least_float32(field)
+    if field.shape[-2] != field.shape[-1]:
+        raise ValueError(f"found a field of shape {tuple(field.shape)}; box_size is the side of (..., H, H)")
+    thresholds = _increasing(thresholds, field)
+
+    def below(x: Tensor) -> Tensor:
+        return x.roll(-1, -2)
+
+    def count(*fields: Tensor) -> Tensor:
+        return sum(_count_at_least(x, thresholds) for x in fields)
+
+    right = field.roll(-1, -1)
+    low, high = field.minimum(right), field.maximum(right)  # of a pair along a row, then of a block of four
+    pixels = count(field)
+    pairs_inside = count(low, field.minimum(below(field)))
+    pairs_touched = count(high, field.maximum(below(field)))
+    apart = pixels - pairs_inside + count(low.minimum(below(low)))  # pixels are vertices of a graph
+    joined = pixels - pairs_touched + count(high.maximum(below(high)))  # pixels are closed squares
+    side = field.shape[-1]
+    v1 = np.pi / 4 * (pairs_touched - pairs_inside).to(field) / (side * box_size)
+    return pixels.to(field) / side**2, v1, (apart + joined).to(field) / (2 * box_size**2)
+
+
+def _increasing(thresholds: Tensor, field: Tensor) -> Tensor:
+    """Thresholds as a tensor like the field; ValueError unless they are a strictly increasing row."""
+    thresholds = torch.as_tensor(thresholds).to(field)
+    if thresholds.ndim != 1 or not (thresholds.diff() > 0).all():
+        raise ValueError(f"found thresholds or edges {thresholds.tolist()}; use one strictly increasing row")
+    return thresholds
+
+
+def _count_at_least(field: Tensor, thresholds: Tensor) -> Tensor:
+    """How many pixels of (..., H, W) are >= each of the thresholds (n,): (..., n) int64."""
+    if field.isnan().any():
+        raise ValueError(
+            f"{int(field.isnan().sum())} pixels are NaN and cannot be counted; find their origin"
+        )
+    passed = torch.bucketize(field.flatten(-2).contiguous(), thresholds, right=True)
+    histogram = passed.new_zeros(*passed.shape[:-1], len(thresholds) + 1)
+    histogram = histogram.scatter_add(-1, passed, torch.ones_like(passed))
+    return histogram.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+
+
+# --- what a linear code of n numbers can do
+
+
+class FourierPCA(NamedTuple):
+    """`mean`, one number, and `mask` (H, W), true at the real Fourier modes that are kept."""
+
+    mean: Tensor
+    mask: Tensor
+
+
+class SamplePCA(NamedTuple):
+    """`mean` (H, W) and orthonormal `components` (n_components, H, W)."""
+
+    mean: Tensor
+    components: Tensor
+
+
+def fourier_pca(train: Tensor, n_components: int) -> FourierPCA:
+    """The n strongest real Fourier modes: the population PCA of whole periodic planes, placed anywhere.
+
+    Their covariance depends on separation alone, so that Fourier modes diagonalise it, with the power as
+    eigenvalue. Modes count as real numbers: two (cos, sin) for each pair +-k, one where k = -k.
+    train (..., H, W), pooled. Not the PCA of crops, which are not periodic.
+    """
+    train = _at_least_float32(train).flatten(0, -3) if train.ndim > 2 else _at_least_float32(train)[None]
+    n_pixels = train[0].numel()
+    if not 1 <= n_components <= n_pixels:
+        raise ValueError(f"{n_components} components of {n_pixels} pixels; use 1 to {n_pixels}")
+    mean = train.mean()
+    power = sum(torch.fft.fft2(part - mean, norm="ortho").abs().square().sum(0) for part in train.split(256))
+    mask = torch.zeros_like(power, dtype=torch.bool).flatten()
+    mask[power.flatten().topk(n_components).indices] = True
+    return FourierPCA(mean, mask.view_as(power))
+
+
+def sample_pca(train: Tensor, n_components: int) -> SamplePCA:
+    """PCA of the sample itself, by an exact SVD: a check of `fourier_pca`, for up to some thousand images.
+
+    train (n_images, ..., H, W), pooled, with more images than components.
+    """
+    images = _at_least_float32(train).flatten(0, -3)
+    limit = min(len(images) - 1, images[0].numel())
+    if not 1 <= n_components <= limit:
+        raise ValueError(f"{n_components} components of {len(images)} images; use 1 to {limit}")
+    mean = images.mean(0)
+    rows = torch.linalg.svd((images - mean).flatten(1), full_matrices=False).Vh
+    return SamplePCA(mean, rows[:n_components].unflatten(-1, mean.shape))
+
+
+def project(images: Tensor, pca: FourierPCA | SamplePCA) -> Tensor:
+    """What is left of images (..., H, W) after passing through the PCA's n_components numbers."""
+    images = _at_least_float32(images)
+    if images.shape[-2:] != pca[1].shape[-2:]:
+        raise ValueError(f"the PCA is of {tuple(pca[1].shape[-2:])} images, found {tuple(images.shape[-2:])}")
+    difference = images - pca.mean
+    if isinstance(pca, FourierPCA):
+        return pca.mean + _hartley(_hartley(difference) * pca.mask)
+    components = pca.components.flatten(1).to(images)
+    with torch.autocast(images.device.type, enabled=False):
+        return pca.mean + (difference.flatten(-2) @ components.T @ components).view_as(difference)
+
+
+def unexplained_variance(images: Tensor, approximation: Tensor, mean: Tensor | float) -> Tensor:
+    """Fraction of variance unexplained, one number: summed squared error over that of the constant `mean`."""
+    images = _at_least_float32(images)
+    return (images - approximation).square().sum() / (images - mean).square().sum()
+
+
+def _hartley(field: Tensor) -> Tensor:
+    """Orthonormal Hartley transform, its own inverse: one real number a mode, +k and -k as cos and sin."""
+    modes = torch.fft.fft2(field, norm="ortho")
+    return modes.real - modes.imag
