@@ -43,21 +43,22 @@ setup: ## .venv with everything (does nothing when it is up to date)
 	if [ -e .venv/unfinished ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	    $(find_python); \
 	    echo "set-up: new .venv with $$("$$python" --version)"; \
-	    "$$python" -m venv --clear .venv; \
+	    "$$python" -m venv --clear --without-pip .venv; \
 	    touch .venv/unfinished; \
+	    $(PY) -Im ensurepip --upgrade --default-pip >/dev/null; \
 	fi; \
 	echo "set-up: installing the packages that pyproject.toml names (PyTorch is large: minutes the first time)"; \
 	quiet=--quiet; if [ -t 1 ]; then quiet=; fi; \
 	$(PY) -m pip install $$quiet -e '.[dev]' \
-	    2> >(grep --line-buffered -v 'is ignored: it is neither a file nor a directory' >&2); \
+	    2> >(grep --line-buffered -Ev 'Location .* is ignored: it is (n?either) a' >&2); \
 	printf '%s\n' "$$wanted" > $(STAMP).new; \
 	rm -f .venv/unfinished; \
 	mv $(STAMP).new $(STAMP); \
 	echo "set-up: done"
 
 demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures in figures/ (under 30 minutes)
-	$(PY) -m uvae_lib simulate --preset demo
-	$(PY) -m uvae_lib train --preset demo
+	[ -n "$$UVAE_DATA" ] || $(PY) -m uvae_lib simulate --preset demo
+	$(PY) -m uvae_lib train --preset demo --resume
 	$(PY) -m uvae_lib evaluate --run runs/demo
 	UVAE_PRESET=demo $(PY) notebooks/run.py --out build/demo --html figures/demo
 	@echo "make demo: the notebooks with their pictures are in figures/demo; make lab opens them to play with"

@@ -54,9 +54,8 @@ def library_commit() -> str:
         return "unknown"
     if head.returncode:
         return "unknown"
-    return head.stdout.strip() + (
-        "+changes" if git("diff", "--quiet", "HEAD", "--", "uvae_lib").returncode else ""
-    )
+    changed = git("diff", "--quiet", "HEAD", "--", "uvae_lib").returncode
+    return head.stdout.strip() + ("+changes" if changed else "")
 
 
 def tidy(nb: NotebookNode) -> None:
@@ -71,7 +70,7 @@ def tidy(nb: NotebookNode) -> None:
 
 
 def execute(nb: NotebookNode, folder: Path, timeout: float) -> str | None:
-    """Run the cells of `nb` in place, in a kernel of its own that works in `folder`, a line of progress a cell.
+    """Run the cells of `nb`, in place, in a kernel of its own that works in `folder`; prints a line a cell.
 
     timeout  [s] for a cell, unless its metadata.execution_timeout says otherwise
     Returns None, or what went wrong: the cell's number, its source, its error. Raises KeyboardInterrupt.
@@ -79,30 +78,31 @@ def execute(nb: NotebookNode, folder: Path, timeout: float) -> str | None:
     cells = code_cells(nb)
     number, started, interrupted = 0, 0.0, False
 
-    def begin(cell: NotebookNode, **_) -> None:
-        nonlocal number, started
-        number, started = number + 1, time.monotonic()
-        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt, asyncio.current_task())
-        print(
-            f"  cell {number:2}/{len(cells)}  {cell.source.strip().splitlines()[0][:70]:70}",
-            end="",
-            flush=True,
-        )
-
     def interrupt(task: asyncio.Task) -> None:
         nonlocal interrupted
         interrupted = True
         task.cancel()
 
+    def begin(cell: NotebookNode, **_) -> None:
+        nonlocal number, started
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, interrupt, asyncio.current_task())
+        number, started = number + 1, time.monotonic()
+        title = cell.source.strip().splitlines()[0][:70]
+        print(f"  cell {number:2}/{len(cells)}  {title:70}", end="", flush=True)
+
     def end(cell: NotebookNode, **_) -> None:
         noisy = any(output.get("name") == "stderr" for output in cell.outputs)
         print(f" {time.monotonic() - started:6.1f} s{'  (wrote to stderr)' if noisy else ''}", flush=True)
+
+    def limit(cell: NotebookNode) -> float:
+        return cell.metadata.get("execution_timeout", timeout)
 
     client = NotebookClient(
         nb,
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
-        timeout_func=lambda cell: cell.metadata.get("execution_timeout", timeout),
+        extra_arguments=["--log-level=ERROR"],
+        timeout_func=limit,
         record_timing=False,
         coalesce_streams=True,
         on_cell_execute=begin,
@@ -114,9 +114,7 @@ def execute(nb: NotebookNode, folder: Path, timeout: float) -> str | None:
     except CellExecutionError as error:
         reason = ANSI.sub("", error.traceback).rstrip() or f"{error.ename}: {error.evalue}"
     except CellTimeoutError:
-        reason = (
-            f"the cell ran longer than {cells[number - 1].metadata.get('execution_timeout', timeout):g} s"
-        )
+        reason = f"the cell ran longer than {limit(cells[number - 1]):g} s"
     except DeadKernelError:
         if interrupted:
             raise KeyboardInterrupt from None
@@ -133,7 +131,7 @@ def page(nb: NotebookNode, title: str) -> str:
 
 
 def run(path: Path, out: Path, html: Path | None, failed: Path, timeout: float, stamp: dict) -> bool:
-    """Run one notebook and write it into the folder `out`, and as a page into `html`; whether all cells passed."""
+    """Run one notebook, write it into the folder `out` and as a page into `html`; True when it passed."""
     nb = nbformat.read(path, as_version=4)
     started = time.monotonic()
     problem = execute(nb, path.parent, timeout)
@@ -143,10 +141,8 @@ def run(path: Path, out: Path, html: Path | None, failed: Path, timeout: float, 
     write_atomically(target, nbformat.writes(nb) + "\n")
     seconds = time.monotonic() - started
     if problem:
-        print(
-            f"\n\n{path.name} failed after {seconds:.1f} s, its outputs so far are in {target}\n\n{problem}\n",
-            flush=True,
-        )
+        print(f"\n\n{path.name} failed after {seconds:.1f} s; its outputs so far are in {target}")
+        print(f"\n{problem}\n", flush=True)
         return False
     if html:
         write_atomically(html / f"{path.stem}.html", page(nb, path.stem))
@@ -154,27 +150,22 @@ def run(path: Path, out: Path, html: Path | None, failed: Path, timeout: float, 
     return True
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "notebooks", nargs="*", type=Path, help="default: all numbered ones beside this script"
-    )
-    place = parser.add_mutually_exclusive_group()
-    place.add_argument(
-        "--inplace", action="store_true", help="write the outputs into the notebooks themselves"
-    )
-    place.add_argument(
-        "--out", type=Path, default=ROOT / "build" / "executed", help="folder for them (default: %(default)s)"
-    )
-    parser.add_argument("--html", type=Path, help="folder for a web page of each notebook")
-    parser.add_argument(
-        "--failed", type=Path, default=ROOT / "build" / "failed", help="folder for one that fails"
-    )
-    parser.add_argument("--timeout", type=float, default=1800, help="for a cell [s] (default: %(default)s)")
-    return parser.parse_args(arguments)
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    add = parser.add_argument
+    add("notebooks", nargs="*", type=Path, help="default: all numbered ones beside this script")
+    add("--inplace", action="store_true", help="write the outputs into the notebooks themselves")
+    add("--out", type=Path, help="or into copies in this folder (default: build/executed)")
+    add("--html", type=Path, help="folder for a web page of each notebook")
+    add("--failed", type=Path, default=ROOT / "build/failed", help="folder for one that fails (build/failed)")
+    add("--timeout", type=float, default=1800, help="for a cell [s] (default: %(default)g)")
+    options = parser.parse_args()
+    if options.inplace and options.out:
+        parser.error("found both --inplace and --out; give one of them")
+    options.out = options.out or ROOT / "build/executed"
+    return options
 
 
 def main() -> int:

@@ -1,5 +1,8 @@
-"""Fixtures for all tests. A test that drives the browser is marked `browser`, needs Chromium, and is skipped without
-it, unless UVAE_REQUIRE_BROWSER=1, which makes it fail."""
+"""Fixtures for all tests.
+
+A test that drives the browser is marked `browser` and needs Chromium; without it the test is skipped, or fails
+when UVAE_REQUIRE_BROWSER=1.
+"""
 
 import importlib.util
 import os
@@ -18,7 +21,7 @@ def pytest_runtest_setup(item):
         return
     if find_chromium() and importlib.util.find_spec("playwright"):
         return
-    sentence = "no Chromium, or no playwright, to run JupyterLab in (Debian: apt-get install chromium)"
+    sentence = "no Chromium, or no playwright, to drive JupyterLab with (Debian: apt-get install chromium)"
     if os.environ.get("UVAE_REQUIRE_BROWSER") == "1":
         pytest.fail(f"{sentence}, and UVAE_REQUIRE_BROWSER=1", pytrace=False)
     pytest.skip(sentence)
@@ -28,16 +31,18 @@ def pytest_runtest_setup(item):
 def lab(tmp_path_factory):
     """JupyterLab on a folder with a copy of notebooks/, which so has its own data/, runs/ and figures/."""
     folder = tmp_path_factory.mktemp("lab")
-    shutil.copytree(
-        ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".*", "__pycache__")
-    )
+    hidden = shutil.ignore_patterns(".*", "__pycache__")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=hidden)
     with jupyter_lab(folder, tmp_path_factory.mktemp("lab_server")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium that reaches this machine only. Per module: while it lives, no other asyncio loop can run."""
+    """A headless Chromium that reaches this machine only.
+
+    One a module, not one a session: while it lives, nothing else in this process can run an asyncio loop.
+    """
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -51,7 +56,7 @@ def page(browser, request):
     """A fresh page, 1200 x 1000. What it shows at the end is kept as build/screenshots/<test>.png."""
     context = browser.new_context(viewport={"width": 1200, "height": 1000})
     page = context.new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(60_000)
     yield page
     page.screenshot(path=ROOT / "build" / "screenshots" / f"{request.node.name}.png")
     context.close()

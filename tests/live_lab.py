@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +35,16 @@ SETTINGS = {
     # Cells out of view must be in the page to be found.
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
 }
+KERNEL_IS_IDLE = """() =>
+    window.jupyterapp?.shell?.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'"""
+RUN_ALL = """() => {
+    window.ran = false;
+    window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.ran = true; }); }"""
+COUNTS_AND_ERRORS = """() => window.jupyterapp.shell.currentWidget.content.widgets
+    .filter(cell => cell.model.type === 'code' && cell.model.sharedModel.source.trim())
+    .map(cell => [cell.model.executionCount, cell.model.outputs.toJSON()
+        .filter(output => output.output_type === 'error')
+        .map(output => output.ename + ': ' + output.evalue)])"""
 
 
 @dataclass(frozen=True)
@@ -61,15 +70,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(
-    command: list[str], url: str, log: Path, env: dict[str, str], timeout: float = 60
-) -> Iterator[None]:
-    """Run a server until the block ends. Raises RuntimeError, with the end of its log, when `url` does not answer."""
+def serving(command: list[str], url: str, log: Path, env: dict[str, str], timeout: float = 60) -> Iterator:
+    """Run a server until the block ends.
+
+    url      answers once the server is up
+    timeout  [s] for that
+    Raises RuntimeError, with the end of the log, when it does not answer.
+    """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with log.open("w") as file:
-        process = subprocess.Popen(
-            command, env=env, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-        )
+        streams = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, env=env, **streams)
     try:
         deadline = time.monotonic() + timeout
         while True:
@@ -78,9 +89,8 @@ def serving(
                 break
             except OSError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(
-                        f"{command[:3]} does not answer: {error}\n{log.read_text()[-3000:]}"
-                    ) from error
+                    end = log.read_text()[-3000:]
+                    raise RuntimeError(f"{command[:3]} does not answer at {url}\n{end}") from error
                 time.sleep(0.1)
         yield
     finally:
@@ -93,7 +103,7 @@ def serving(
 
 
 def private_environment(base: Path) -> dict[str, str]:
-    """The environment for a Jupyter server that reads and writes nothing of the user's; notebooks run as smoke."""
+    """Environment of a Jupyter server that touches nothing of the user's; notebooks run the smoke preset."""
     env = {name: value for name, value in os.environ.items() if name not in ("MPLBACKEND", "UVAE_DATA")}
     for name in ("CONFIG", "DATA", "RUNTIME"):
         env[f"JUPYTER_{name}_DIR"] = str(base / name.lower())
@@ -121,36 +131,25 @@ def jupyter_lab(folder: Path, base: Path) -> Iterator[Server]:
 
 
 def open_and_run(page, lab: Server, name: str, timeout: float = 120) -> None:
-    """Open a notebook (a path below lab.folder), run all its cells, and assert that each ran without an error.
+    """Open a notebook, run all its cells, and assert that each ran without an error.
 
+    name     path of the notebook below lab.folder; it must name its kernel, or Lab asks for one
     timeout  [s] for the whole run
     """
     page.goto(f"{lab.url}/lab/tree/{name}?token={lab.token}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell", state="attached")
-    page.wait_for_function(
-        "() => window.jupyterapp?.shell?.currentWidget?.context?.sessionContext?.session?.kernel?.status === 'idle'"
-    )
-    page.evaluate(
-        """() => { window.ran = false;
-                   window.jupyterapp.commands.execute('notebook:run-all-cells').finally(() => { window.ran = true; }); }"""
-    )
+    page.wait_for_function(KERNEL_IS_IDLE)
+    page.evaluate(RUN_ALL)
     page.wait_for_function("() => window.ran", timeout=1000 * timeout)
-    cells = page.evaluate(
-        """() => window.jupyterapp.shell.currentWidget.content.widgets
-                 .filter(cell => cell.model.type === 'code' && cell.model.sharedModel.source.trim())
-                 .map(cell => [cell.model.executionCount, cell.model.outputs.toJSON()
-                     .filter(output => output.output_type === 'error')
-                     .map(output => output.ename + ': ' + output.evalue)])"""
-    )
+    cells = page.evaluate(COUNTS_AND_ERRORS)
+    errors = [error for _, errors in cells for error in errors]
     assert cells, f"{name} shows no code cell"
-    assert not [errors for _, errors in cells if errors], (
-        f"{name}: {[errors for _, errors in cells if errors]}"
-    )
+    assert not errors, f"{name}: {errors}"
     assert all(count for count, _ in cells), f"{name}: cells that did not run: {cells}"
 
 
 def press(page, selector: str, key: str = "ArrowRight", times: int = 1) -> None:
-    """Press a key on an element, as a user with a keyboard does. A slider's handle is `.its-class .noUi-handle`."""
+    """Press a key on an element. The handle of a slider with the class `a` is ".a .noUi-handle"."""
     element = page.locator(selector).first
     element.scroll_into_view_if_needed()
     element.focus()
@@ -166,7 +165,7 @@ def picture(page, selector: str) -> bytes:
 
 
 def changed_picture(page, selector: str, before: bytes, timeout: float = 15) -> bytes:
-    """The picture of an element as soon as it differs from `before`. Raises AssertionError after `timeout` [s]."""
+    """The picture of an element as soon as it is not `before`. Raises AssertionError after `timeout` [s]."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         now = picture(page, selector)

@@ -1,4 +1,4 @@
-"""What holds of the repository itself: its lists agree with each other, and its stored notebooks are real runs."""
+"""What holds of the repository itself: its lists agree, and its stored notebooks are real runs."""
 
 import base64
 import io
@@ -19,13 +19,14 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+MODULES = sorted((ROOT / "uvae_lib").rglob("*.py"))
 TARGETS = ["help", "setup", "demo", "test", "lab", "notebooks", "figures", "explore", "bench", "clean"]
 CONDA_NAMES = {"torch": "pytorch-gpu"}
+UNSAFE = r"allow_pickle\s*=\s*True|weights_only\s*=\s*False|\.cuda\(|import pickle"
+ONE_MACHINE = r"(?<![\w.])/(?:home|Users|root|work|tmp|opt)/\S*|\b0x[0-9a-f]{8,}"
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-each_module = pytest.mark.parametrize(
-    "path", sorted((ROOT / "uvae_lib").rglob("*.py")), ids=lambda path: path.stem
-)
+each_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 
 
 def code_cells(path):
@@ -37,23 +38,24 @@ def outputs(path):
 
 
 def pictures(path):
-    return [
-        np.asarray(
-            Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("L"), dtype=float
-        )
-        for output in outputs(path)
-        if "image/png" in output.get("data", {})
-    ]
+    """Every PNG that the notebook shows, as grey values (rows, columns)."""
+    encoded = [output.data["image/png"] for output in outputs(path) if "image/png" in output.get("data", {})]
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert("L"), float) for png in encoded]
+
+
+def texts(path):
+    """Every text that the notebook shows: code, printed lines, values."""
+    values = [item for output in outputs(path) for item in output.get("data", {}).items()]
+    shown = [json.dumps(value) for kind, value in values if not kind.startswith("image/")]
+    return shown + [output.get("text", "") for output in outputs(path)] + [c.source for c in code_cells(path)]
 
 
 def test_environment_yml_asks_for_what_pyproject_asks():
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     split = [re.match(r"([A-Za-z0-9_-]+)(.*)", line).groups() for line in PROJECT["dependencies"]]
     expected = {CONDA_NAMES.get(name, name) + version for name, version in split}
-    assert {line for line in conda if isinstance(line, str)} == expected | {
-        f"python{PROJECT['requires-python']}",
-        "pip",
-    }
+    expected |= {f"python{PROJECT['requires-python']}", "pip"}
+    assert {line for line in conda if isinstance(line, str)} == expected
 
 
 def test_environment_yml_takes_the_extras_by_pip():
@@ -84,20 +86,17 @@ def test_git_ignores_what_is_made_even_where_it_is_a_link(name):
 
 @each_module
 def test_the_library_never_unpickles_and_never_names_a_device(path):
-    found = re.findall(
-        r"allow_pickle\s*=\s*True|weights_only\s*=\s*False|\.cuda\(|import pickle", path.read_text()
-    )
-    assert not found, f"{path.name}: {found}"
+    assert not re.findall(UNSAFE, path.read_text())
 
 
 @each_notebook
 def test_the_readme_links_the_notebook(path):
-    assert f"](notebooks/{path.name})" in (ROOT / "README.md").read_text()
+    assert f"](notebooks/{path.name}" in (ROOT / "README.md").read_text()
 
 
-def test_the_readme_names_no_file_that_is_not_there():
-    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / "README.md").read_text())
-    assert not [target for target in targets if not (ROOT / target).exists()]
+def test_the_readme_links_no_file_that_is_not_there():
+    linked = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / "README.md").read_text())
+    assert not [name for name in linked if not (ROOT / name).exists()]
 
 
 @each_notebook
@@ -122,33 +121,25 @@ def test_the_notebook_shows_the_cells_that_ran(path):
 
 @each_notebook
 def test_the_notebook_holds_no_error_and_no_warning(path):
-    wrong = [o for o in outputs(path) if o.output_type == "error" or o.get("name") == "stderr"]
-    assert not wrong
+    assert not [o for o in outputs(path) if o.output_type == "error" or o.get("name") == "stderr"]
 
 
 @each_notebook
 def test_the_notebook_holds_no_widget_state(path):
     assert "widgets" not in nbformat.read(path, as_version=4).metadata
-    assert not [o for o in outputs(path) if any("widget" in kind for kind in o.get("data", {}))]
+    assert not [kind for o in outputs(path) for kind in o.get("data", {}) if "widget" in kind]
 
 
 @each_notebook
 def test_the_notebook_names_no_place_of_one_machine(path):
-    texts = [
-        json.dumps({k: v for k, v in o.get("data", {}).items() if not k.startswith("image/")})
-        for o in outputs(path)
-    ]
-    texts += [o.get("text", "") for o in outputs(path)] + [cell.source for cell in code_cells(path)]
-    found = [
-        re.findall(r"(?<![\w.])/(?:home|Users|root|work|tmp|opt)/\S*|0x[0-9a-f]{8,}", text) for text in texts
-    ]
-    assert not sum(found, [])
+    assert not [found for text in texts(path) for found in re.findall(ONE_MACHINE, text)]
 
 
 @each_notebook
 def test_the_notebook_has_pictures_and_none_is_blank(path):
-    assert pictures(path)
-    assert min(picture.std() for picture in pictures(path)) > 3
+    contrasts = [picture.std() for picture in pictures(path)]
+    assert contrasts
+    assert min(contrasts) > 3
 
 
 @each_notebook

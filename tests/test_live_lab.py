@@ -1,4 +1,4 @@
-"""The way we drive JupyterLab: a slider moves a picture, and what goes wrong in a cell does not pass unseen."""
+"""The way we drive JupyterLab: a slider moves a picture, and an error in a cell does not pass unseen."""
 
 import nbformat
 import pytest
@@ -32,6 +32,7 @@ def notebook(lab):
 
     def write(name, source):
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
         nbformat.write(nb, lab.folder / name)
         return name
 

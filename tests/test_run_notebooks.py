@@ -39,7 +39,7 @@ def drive(folder, *arguments, **env):
 
 @pytest.fixture(scope="module")
 def two_runs(tmp_path_factory):
-    """The same notebook run twice with a backend in the environment that hides pictures: (first, second, page, log)."""
+    """One notebook run twice, with MPLBACKEND=Agg, which hides pictures: (first, second, page, log)."""
     folder = tmp_path_factory.mktemp("two_runs")
     path = write(folder / "widgets.ipynb", WIDGETS_AND_PICTURE)
     first = drive(folder, "--out", folder / "a", "--html", folder / "pages", path, MPLBACKEND="Agg")
@@ -79,7 +79,7 @@ def test_progress_names_each_cell(two_runs):
 
 @pytest.fixture(scope="module")
 def failed_run(tmp_path_factory):
-    """A run in place of three notebooks whose second one fails in its second cell: (folder, sources before, result)."""
+    """Three notebooks run in place; the second fails in its second cell: (folder, bytes before, result)."""
     folder = tmp_path_factory.mktemp("failed_run")
     write(folder / "01.ipynb", "6 * 7")
     write(folder / "02.ipynb", "a = 1", "b = 'telling line'\na / 0", "print('never reached')")
@@ -142,9 +142,7 @@ def test_an_interrupt_leaves_neither_a_kernel_nor_a_changed_notebook(tmp_path):
     assert process.returncode != 0
     assert "interrupted" in errors
     assert kernels
-    assert not [
-        kernel for kernel in kernels if kernel.is_running() and kernel.status() != psutil.STATUS_ZOMBIE
-    ]
+    assert not [kernel for kernel in kernels if kernel.is_running() and kernel.status() != psutil.STATUS_ZOMBIE]
     assert path.read_bytes() == before
 
 

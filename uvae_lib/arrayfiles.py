@@ -11,11 +11,14 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 
 import h5py
 import numpy as np
 
 NUMERIC = "fiu"  # kinds of numpy dtype that can hold a density
+# what h5py raises for damaged files
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)
 NPY_MAGIC, HDF5_MAGIC = b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
 
 
@@ -76,6 +79,7 @@ class Hdf5File:
     shape: tuple[int, ...]
     dtype: str
     single: bool  # the data set is one 3D array, not a stack
+    box_size: float | None  # [as written], an attribute of the data set, the Header group or the file
     size: int
     mtime_ns: int
 
@@ -88,7 +92,7 @@ class Hdf5File:
             with h5py.File(self.path, "r") as file:
                 dataset = file[self.dataset]
                 return dataset[()][None] if self.single else dataset[start : start + count]
-        except (OSError, KeyError, RuntimeError) as error:
+        except HDF5_ERRORS as error:
             found = f"unreadable data in {self.dataset} ({_first_line(error)})"
             raise refusal(self.path, found, "a whole HDF5 file", "copy or download it again") from error
 
@@ -131,24 +135,16 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Hdf5File:
             shapes: dict[str, tuple] = {}
             file.visititems(lambda name, item: shapes.update({name: getattr(item, "shape", None)}))
             name = _choose_dataset(path, shapes, dataset)
-            shape, dtype = file[name].shape, file[name].dtype
-    except (OSError, RuntimeError) as error:
+            shape, dtype, box = file[name].shape, file[name].dtype, _box_attribute(file, name)
+    except CubesError:
+        raise
+    except HDF5_ERRORS as error:
         found = f"no readable HDF5 file ({_first_line(error)})"
         raise refusal(path, found, "a whole HDF5 file", "copy or download it again") from error
     _check_numbers(path, dtype, shape, "write the data set as float32")
     single = len(shape) == 3
     shape = (1, *shape) if single else tuple(shape)
-    return Hdf5File(path, name, shape, dtype.str, single, status.st_size, status.st_mtime_ns)
-
-
-def hdf5_box_size(path: Path, dataset: str) -> float | None:
-    """Box size [as written], an attribute of the file, its Header group or the data set, if there is one."""
-    with h5py.File(path, "r") as file:
-        for item in (file[dataset], file.get("Header"), file):
-            for key in ("box_size", "BoxSize", "boxsize", "Lbox") if item is not None else ():
-                if key in item.attrs and np.size(item.attrs[key]) == 1:
-                    return float(np.ravel(item.attrs[key])[0])
-    return None
+    return Hdf5File(path, name, shape, dtype.str, single, box, status.st_size, status.st_mtime_ns)
 
 
 def regular_file(path: Path) -> os.stat_result:
@@ -156,8 +152,11 @@ def regular_file(path: Path) -> os.stat_result:
     status = existing(path)
     if not stat.S_ISREG(status.st_mode):
         raise refusal(path, "no regular file", "a file of numbers", "name a file or a folder of files")
-    if not os.access(path, os.R_OK):
-        raise refusal(path, "no permission to read it", "a readable file", "chmod u+r it, or ask its owner")
+    try:
+        open(path, "rb").close()
+    except PermissionError as error:
+        advice = "chmod u+r it, or ask its owner"
+        raise refusal(path, "no permission to read it", "a readable file", advice) from error
     return status
 
 
@@ -175,26 +174,15 @@ def existing(path: Path) -> os.stat_result:
         raise CubesMissing(f"{path}: found {found}; expected cubes; {advice}") from error
     except OSError as error:
         reason = "a loop of symbolic links" if error.errno == errno.ELOOP else error.strerror
-        raise refusal(path, reason, "a file or a folder", "mend the link, or name the file itself") from error
+        raise refusal(path, reason, "a file or a folder", "mend the link, or the permissions") from error
     except ValueError as error:  # a null byte in the name
-        raise refusal(
-            repr(path), f"no valid path ({error})", "a file or a folder", "check the path"
-        ) from error
+        raise refusal(repr(path), f"no valid path ({error})", "a file or a folder", "check the path") from error
 
 
 def _npy_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     """Shape, Fortran order, dtype and offset of the data, parsed by NumPy (literals only, at most 10 kB)."""
     parsers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    errors = (
-        ValueError,
-        KeyError,
-        TypeError,
-        SyntaxError,
-        EOFError,
-        OverflowError,
-        RecursionError,
-        MemoryError,
-    )
+    errors = (ValueError, KeyError, TypeError, SyntaxError, TokenError, EOFError, OverflowError, RecursionError)
     with open(path, "rb") as file:
         try:
             shape, fortran, dtype = parsers[np.lib.format.read_magic(file)](file)
@@ -224,6 +212,15 @@ def _choose_dataset(path: Path, shapes: dict[str, tuple | None], wanted: str | N
     if len(cubes) != 1 and len(known) != 1:
         raise refusal(path, listing, "one data set of cubes", "pass dataset= with the name of the cubes")
     return cubes[0] if len(cubes) == 1 else known[0]
+
+
+def _box_attribute(file: h5py.File, dataset: str) -> float | None:
+    for item in (file[dataset], file.get("Header"), file):
+        for key in ("box_size", "BoxSize", "boxsize", "Lbox") if item is not None else ():
+            value = np.ravel(item.attrs.get(key, ()))
+            if value.size == 1 and value.dtype.kind in NUMERIC:
+                return float(value[0])
+    return None
 
 
 def _changed(path: Path, now: int, before: int) -> CubesError:

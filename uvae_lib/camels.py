@@ -43,20 +43,18 @@ def _cmd(path: Path, request: Request, pattern: re.Pattern) -> Layout:
     count = check_stack(path, file.shape, per_cube)
     match = pattern.fullmatch(path.name)  # another name is possible with format=
     name = match.groupdict() if match else {"suite": path.stem, "set": "?", "field": "?", "z": "?"}
-    universe = name["suite"].removeprefix(
-        "Nbody_"
-    )  # an N-body suite repeats its hydrodynamic twin's universes
+    universe = name["suite"].removeprefix("Nbody_")  # an N-body suite repeats its hydrodynamic twin's universes
     what = "2D maps, 15 a universe" if per_cube else "3D grids"
-    source = (
-        f"CAMELS {what}: suite {name['suite']}, set {name['set']}, field {name['field']}, z = {name['z']}"
-    )
+    box, box_from = _box(path, name)
+    source = f"CAMELS {what}: suite {name['suite']}, set {name['set']}, field {name['field']}, z = {name['z']}"
     return Layout(
         format="cmd-maps" if per_cube else "cmd-grids",
         source=f"{source} ({path})",
         files=(file,),
         ids=tuple(f"{universe}/{name['set']}/{i}" for i in range(count)),
         params=_params(path, request.params, name["suite"], name["set"], count, notes),
-        box_size=_box(path, name, notes),
+        box_size=box,
+        box_from=box_from,
         maps_per_cube=per_cube,
         cautions=_cautions(path, name, file.shape[-1]),
         notes=tuple(notes),
@@ -66,9 +64,7 @@ def _cmd(path: Path, request: Request, pattern: re.Pattern) -> Layout:
 def _cautions(path: Path, name: dict[str, str], side: int) -> tuple[str, ...]:
     cautions = []
     if int(name.get("side") or side) != side:
-        cautions.append(
-            f"{path.name} says {name['side']} voxels a side, the array has {side}; {side} is used"
-        )
+        cautions.append(f"{path.name} says {name['side']} voxels a side, the array has {side}; {side} is used")
     if name["field"] not in (*DENSITIES, "?"):
         text = f"field {name['field']} is no density: divided by its mean it is not an overdensity of matter"
         cautions.append(f"suspicious unit: {text}; use Mcdm or Mtot")
@@ -107,23 +103,21 @@ def _params(path: Path, given, suite: str, set_name: str, count: int, notes: lis
     return table
 
 
-def _box(path: Path, name: dict[str, str], notes: list[str]) -> float | None:
-    """[Mpc/h] from the record of our simulations, the path, or the documentation; None if nothing tells."""
+def _box(path: Path, name: dict[str, str]) -> tuple[float | None, str]:
+    """[Mpc/h] and what told it: the record of our simulations, the path, the documentation; or None."""
     sidecar = path.parent / f"simulation_{name['set']}_{name.get('side')}.json"
     if sidecar.is_file():
-        return _sidecar_box(sidecar)
+        return _sidecar_box(sidecar), f"from {sidecar.name}"
     if name["suite"].removeprefix("Nbody_") not in SUITES:
-        return None
+        return None, ""
     if re.search(r"L50|50Mpc", str(path.parent)):
-        notes.append("box of 50 Mpc/h, by the folder's name")
-        return 50.0
-    notes.append(f"box of {BOX:g} Mpc/h assumed, as documented for CAMELS; pass box_size= for the newer ones")
-    return BOX
+        return 50.0, "by the folder's name"
+    return BOX, "assumed, as documented for CAMELS (newer boxes have 50)"
 
 
 def _sidecar_box(sidecar: Path) -> float:
     try:
         return float(json.loads(sidecar.read_text(encoding="utf-8"))["settings"]["box_size"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         found = "no number settings.box_size"
         raise refusal(sidecar, found, "the record of a simulation", "restore it, or move it away") from error

@@ -73,9 +73,7 @@ def _moments(values: np.ndarray, where: str) -> tuple[float, float, float]:
         mean = float(values.mean(dtype=np.float64))
     if not np.isfinite(mean):
         n_nan, n_inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-        found = (
-            f"{n_nan} NaN and {n_inf} infinite voxels" if n_nan + n_inf else "numbers too large to average"
-        )
+        found = f"{n_nan} NaN and {n_inf} infinite voxels" if n_nan + n_inf else "numbers too large to average"
         raise refusal(where, found, "finite numbers", "repair or leave out this cube")
     return mean, float(values.min()), float(values.max())
 

@@ -1,6 +1,7 @@
 """What readers share: the Layout they return, listings of folders, and checks of shapes and tables."""
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ class Layout:
 
     files           arrays (n, N, N, N), or (n * maps_per_cube, N, N) for ready-made maps
     ids             a name for each universe, the same in every field of a suite
-    box_size        [Mpc/h], None when nothing tells
+    box_size        [Mpc/h], None when nothing tells;  box_from  says what told
     maps_per_cube   0 for 3D cubes
     notes           what was found and assumed;  cautions  what the user should be warned of
     """
@@ -31,6 +32,7 @@ class Layout:
     ids: tuple[str, ...]
     params: pd.DataFrame
     box_size: float | None = None
+    box_from: str = ""
     kind: str | None = None
     maps_per_cube: int = 0
     notes: tuple[str, ...] = ()
@@ -73,9 +75,7 @@ def choose(
     argument = {"set": "set_name", "field": "field"}.get(key)
     listing = ", ".join(values[:12])
     if wanted is not None and wanted not in values:
-        raise refusal(
-            folder, f"{key} {listing or 'none'}", f"{key} {wanted!r}", f"pass {argument}= one of these"
-        )
+        raise refusal(folder, f"{key} {listing or 'none'}", f"{key} {wanted!r}", f"pass {argument}= one of these")
     chosen = wanted or next((value for value in usual if value in values), None)
     if chosen is None and len(values) > 1:
         advice = f"pass {argument}=, or name the file itself" if argument else "name the file itself"
@@ -131,9 +131,7 @@ def check_sides(files: Iterable[ArrayFile]) -> None:
     if len(sides) > 1:
         found = ", ".join(f"side {side} in {path.name}" for side, path in sorted(sides.items())[:4])
         advice = "open each size by itself, or move the others away"
-        raise refusal(
-            next(iter(sides.values())).parent, f"cubes of several sizes: {found}", "one side", advice
-        )
+        raise refusal(next(iter(sides.values())).parent, f"cubes of several sizes: {found}", "one side", advice)
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -142,8 +140,8 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """Folders of a folder, likewise."""
-    return _entries(folder, Path.is_dir)
+    """Folders of a folder that can be listed, likewise."""
+    return _entries(folder, lambda path: path.is_dir() and os.access(path, os.R_OK | os.X_OK))
 
 
 def _entries(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:

@@ -361,3 +361,12 @@ def parameter_table(model: UniverseVAE) -> list[tuple[str, str, int]]:
         (name, kind, sum(p.numel() for p in getattr(model, name).parameters()))
         for name, kind in types.items()
     ]
+
+
+def format_table(model: UniverseVAE) -> str:
+    """`parameter_table` as the note prints it: numbers floored to K or M."""
+    lines = ["  | Name      | Type     | Params", "--|-----------|----------|-------"]
+    for i, (name, kind, n) in enumerate(parameter_table(model)):
+        short = f"{n // 10**6} M" if n >= 10**6 else f"{n // 10**3} K"
+        lines.append(f"{i} | {name:9s} | {kind:8s} | {short}")
+    return "\n".join(lines)

@@ -42,9 +42,7 @@ def quijote_file(folder: Path) -> Path | None:
     if folder.name == "latin_hypercube_HR":  # the same cosmologies
         names.append(own)
     above = (folder.parent, folder.parent.parent)
-    return _first_file(
-        [folder / names[0], folder / own, *(place / name for place in above for name in names)]
-    )
+    return _first_file([folder / names[0], folder / own, *(place / name for place in above for name in names)])
 
 
 def plain_file(folder: Path) -> Path | None:
@@ -76,9 +74,7 @@ def read_parameters(source, names: tuple[str, ...] = ()) -> pd.DataFrame:
     if not isinstance(source, pd.DataFrame):
         values = np.asarray(source)
         if values.ndim != 2:
-            raise refusal(
-                where, f"an array of shape {values.shape}", "(cubes, parameters)", "give one row a cube"
-            )
+            raise refusal(where, f"an array of shape {values.shape}", "(cubes, parameters)", "give one row a cube")
         extra = [f"parameter_{i + 1}" for i in range(len(names), values.shape[1])]
         source = pd.DataFrame(values, columns=[*names, *extra][: values.shape[1]])
     try:
@@ -123,9 +119,7 @@ def _read_file(path: Path) -> pd.DataFrame | np.ndarray:
     if path.suffix == ".npy":
         file = open_npy(path, block_dims=2)
         if len(file.shape) != 3:
-            raise refusal(
-                path, f"an array of shape {file.shape}", "(cubes, parameters)", "give one row a cube"
-            )
+            raise refusal(path, f"an array of shape {file.shape}", "(cubes, parameters)", "give one row a cube")
         return file.read(0, 1)[0]
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -137,9 +131,7 @@ def _read_file(path: Path) -> pd.DataFrame | np.ndarray:
 def _parse(path: Path, lines: list[str]) -> pd.DataFrame | np.ndarray:
     """Rows of numbers between blanks or commas; one line of names may come first, with or without a '#'."""
     comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
-    rows = [
-        (i, _fields(line)) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")
-    ]
+    rows = [(i, _fields(line)) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
     header = _fields(comments[-1]) if comments else []
     if rows and not any(_is_number(text) for text in rows[0][1]):
         header = rows.pop(0)[1]
@@ -148,9 +140,7 @@ def _parse(path: Path, lines: list[str]) -> pd.DataFrame | np.ndarray:
     width = len(rows[0][1])
     for number, row in rows:
         if len(row) != width:
-            raise refusal(
-                path, f"{len(row)} values in line {number}", f"{width}, as before", "repair that line"
-            )
+            raise refusal(path, f"{len(row)} values in line {number}", f"{width}, as before", "repair that line")
         for text in row:
             if not _is_number(text):
                 advice = "leave out names and text columns, or pass params= with the numbers"

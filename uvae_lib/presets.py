@@ -8,6 +8,7 @@ cmd        CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
 
 import os
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 
@@ -181,6 +182,17 @@ def load_preset(name: str | None = None) -> Config:
     preset = PRESETS[name]
     path = os.environ.get("UVAE_DATA")
     return replace(preset, data=replace(preset.data, path=path)) if path else preset
+
+
+def locate(path: str | Path) -> Path:
+    """Where a relative path of a configuration is: below UVAE_HOME, or else below the project's folder.
+
+    That is the working directory, or the nearest folder above it with a folder `notebooks`, so that notebooks,
+    which run inside theirs, and the command line share data/, runs/ and figures/. An absolute path stays.
+    """
+    here = Path.cwd()
+    home = next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
+    return Path(os.environ.get("UVAE_HOME", home)) / path
 
 
 def to_dict(config: Config) -> dict:

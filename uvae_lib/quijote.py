@@ -41,7 +41,6 @@ def density_fields(path: Path, request: Request) -> Layout:
         notes.append(f"{len(missing)} realizations missing ({shown}); parameters follow the folders' numbers")
     rows = numbers if len(numbers) == len(files) else len(files)
     params = _params(folder, request.params, rows, len(files), notes)
-    notes.append(f"box of {BOX:g} Mpc/h, as documented for Quijote")
     return Layout(
         format="quijote",
         source=f"Quijote {folder.name}: {len(files)} realizations of {files[0].name} ({path})",
@@ -49,6 +48,7 @@ def density_fields(path: Path, request: Request) -> Layout:
         ids=tuple(f"Quijote/{folder.name}/{file.parent.name}" for file in files),
         params=params,
         box_size=BOX,
+        box_from="as documented for Quijote",
         kind="counts" if isinstance(stacks[0], Hdf5File) else None,
         notes=tuple(notes),
     )

@@ -3,12 +3,13 @@
 Readers open headers only: what they return says where cubes lie, never what is in them.
 """
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from . import camels, parameters, quijote
-from .arrayfiles import HDF5_MAGIC, NPY_MAGIC, Hdf5File, existing, hdf5_box_size, refusal, regular_file
+from .arrayfiles import HDF5_MAGIC, NPY_MAGIC, Hdf5File, existing, refusal, regular_file
 from .layouts import (
     HDF5_SUFFIXES,
     Layout,
@@ -69,7 +70,9 @@ def guess_folder(path: Path) -> str:
     if any(name.endswith(".npy.partial") for name in names):
         found, advice = "a simulation that is not finished (.npy.partial)", "run `simulate` again, it goes on"
         raise refusal(path, found, "cubes", advice)
+    closed = [p.name for p in path.iterdir() if p.is_dir() and not os.access(p, os.R_OK | os.X_OK)]
     found = f"{len(names)} files, none of them cubes" if names else "an empty folder"
+    found += f" (no permission to look into {', '.join(closed[:5])})" if closed else ""
     raise refusal(path, found, "files .npy or .hdf5 of cubes", "check the path, or name the file itself")
 
 
@@ -96,9 +99,10 @@ def _plain(path: Path, request: Request, suffixes: tuple[str, ...], format: str)
     stacks = [open_cubes_of(p, request.dataset, format) for p in paths]
     check_sides(stacks)
     notes: list[str] = []
-    boxes = {hdf5_box_size(s.path, s.dataset) for s in stacks if isinstance(s, Hdf5File)} - {None}
-    if len(boxes) == 1:
-        notes.append(f"box of {min(boxes):g} from the file's attributes")
+    boxes = {s.box_size for s in stacks if isinstance(s, Hdf5File)} - {None}
+    if len(boxes) > 1:
+        found = f"boxes of {', '.join(f'{box:g}' for box in sorted(boxes)[:5])}"
+        raise refusal(path, found, "one box size", "open each by itself")
     datasets = sorted({f"data set {s.dataset}" for s in stacks if isinstance(s, Hdf5File)})
     ids = [
         f"{folder.absolute().name}/{s.path.stem}" + (f"/{i}" if s.shape[0] > 1 else "")
@@ -108,8 +112,16 @@ def _plain(path: Path, request: Request, suffixes: tuple[str, ...], format: str)
     source = parameters.plain_file(folder) if request.params is None else request.params
     table = parameter_table(source, (), len(ids), notes, "params.txt or params.csv")
     what = ", ".join([f"{len(stacks)} files" if len(stacks) > 1 else path.name, *datasets])
-    box = min(boxes) if len(boxes) == 1 else None
-    return Layout(format, f"{what} ({path})", tuple(stacks), tuple(ids), table, box, notes=tuple(notes))
+    return Layout(
+        format=format,
+        source=f"{what} ({path})",
+        files=tuple(stacks),
+        ids=tuple(ids),
+        params=table,
+        box_size=min(boxes, default=None),
+        box_from="from the file's attributes",
+        notes=tuple(notes),
+    )
 
 
 def _natural(path: Path) -> list:

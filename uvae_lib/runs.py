@@ -6,6 +6,7 @@ runs/NAME/best.safetensors    weights with the lowest validation loss;  last.saf
 runs/NAME/checkpoints/        what a resumed training needs
 """
 
+import csv
 import json
 import platform
 import subprocess
@@ -24,9 +25,11 @@ from .cubes import CubeSuite, open_cubes
 from .files import write_atomically
 from .loss import make_likelihood
 from .model import UniverseVAE
-from .presets import Config, from_dict
+from .presets import Config, from_dict, locate, to_dict
 
 SPLITS = ("train", "val", "test")
+NEEDED = {"config", "side", "box_size", "mean", "std", "split", "pool_size", "finished"}  # in run.json
+FREE = ("simulation.", "data.path", "data.pool_", "training.devices", "training.num_nodes")  # may change in a run
 
 
 @dataclass
@@ -71,7 +74,7 @@ class Run:
 
     def open_suite(self) -> CubeSuite:
         """The cubes of the run. Raises ValueError when they are not those that it was trained on."""
-        suite = open_cubes(self.config.data.path, set_name=self.config.data.set_name)
+        suite = open_cubes(locate(self.config.data.path), set_name=self.config.data.set_name)
         check_same_cubes(suite, self.info, self.folder)
         return suite
 
@@ -85,22 +88,8 @@ def load_run(folder: str | Path, which: str = "best") -> Run:
     folder = Path(folder)
     info, config = read_info(folder)
     model = build_model(config)
-    likelihood = make_likelihood(
-        config.loss.likelihood, config.data.image_size, covers_box(config, info["side"])
-    )
-    path = folder / f"{which}.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{folder} holds no {path.name}: no validation was finished; train it further"
-        )
-    try:
-        weights = load_file(path)
-        nn.ModuleDict({"model": model, "likelihood": likelihood}).load_state_dict(
-            {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
-        )
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} does not fit the model of {folder}/run.json: {error}") from error
-    history = folder / "history.csv"
+    likelihood = make_likelihood(config.loss.likelihood, config.data.image_size, covers_box(config, info["side"]))
+    _load_weights(folder / f"{which}.safetensors", nn.ModuleDict({"model": model, "likelihood": likelihood}))
     return Run(
         folder=folder,
         model=model.eval().to(memory_format=torch.channels_last).requires_grad_(False),
@@ -111,32 +100,86 @@ def load_run(folder: str | Path, which: str = "best") -> Run:
         std=info["std"],
         box_size=info["box_size"],
         side=info["side"],
-        history=pd.read_csv(history) if history.exists() else pd.DataFrame(),
+        history=_read_history(folder / "history.csv"),
         info=info,
     )
 
 
 def read_info(folder: Path) -> tuple[dict, Config]:
-    """run.json and the configuration in it."""
+    """run.json and the configuration in it. Raises FileNotFoundError or ValueError, with what to do."""
     path = folder / "run.json"
     if not path.exists():
-        raise FileNotFoundError(
-            f"{folder} is no run: it has no run.json; train one with `python -m uvae_lib train`"
-        )
-    info = json.loads(path.read_text())
-    return info, from_dict(info["config"])
+        raise FileNotFoundError(f"{folder} is no run: it has no run.json; train one with `python -m uvae_lib train`")
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        missing = sorted(NEEDED - set(info))
+        if missing:
+            raise ValueError(f"it has no {', '.join(missing)}")
+        return info, from_dict(info["config"])
+    except (ValueError, TypeError, AttributeError) as error:  # JSON and UTF-8 errors are ValueErrors
+        raise ValueError(f"{path} cannot be used: {error}; restore it, or remove {folder} and train again") from error
 
 
-def save_weights(
-    path: Path, model: nn.Module, likelihood: nn.Module, dtype: torch.dtype | None = None
-) -> None:
-    """Model and likelihood as safetensors, atomically; floating point numbers in dtype where one is given."""
+def _load_weights(path: Path, networks: nn.Module) -> None:
+    """Fill networks from a safetensors file, in float32; safetensors hold numbers and nothing that could run."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path.parent} holds no {path.name}: no validation was finished; train it further")
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged, or no safetensors file: {error}; restore it, or train again") from error
+    weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
+    try:
+        networks.load_state_dict(weights)
+    except RuntimeError as error:
+        reasons = str(error).splitlines()[1:]
+        raise ValueError(
+            f"{path} holds the weights of another model than {path.parent}/run.json describes "
+            f"({len(reasons)} differences: {reasons[0].strip()[:200]}); put the file that belongs to it there"
+        ) from error
+
+
+def _read_history(path: Path) -> pd.DataFrame:
+    """history.csv with the very numbers that were written; an empty table when there is none."""
+    if not path.exists():
+        return pd.DataFrame()
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(file)]
+        return pd.DataFrame(rows).astype({"step": int})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # rows that are too long, short or no numbers
+        raise ValueError(f"{path} is damaged ({error}); restore it, or remove it") from error
+
+
+def weights_as_bytes(model: nn.Module, likelihood: nn.Module, dtype: torch.dtype | None = None) -> bytes:
+    """Model and likelihood in the safetensors format; floating point numbers in dtype where one is given."""
     state = nn.ModuleDict({"model": model, "likelihood": likelihood}).state_dict()
-    tensors = {
-        name: value.to("cpu", dtype if dtype and value.is_floating_point() else None).contiguous()
-        for name, value in state.items()
-    }
-    write_atomically(path, save(tensors))
+    return save(
+        {
+            name: value.to("cpu", dtype if dtype and value.is_floating_point() else None).contiguous()
+            for name, value in state.items()
+        }
+    )
+
+
+def save_weights(path: Path, model: nn.Module, likelihood: nn.Module, dtype: torch.dtype | None = None) -> None:
+    """Write `weights_as_bytes` atomically."""
+    write_atomically(path, weights_as_bytes(model, likelihood, dtype))
+
+
+def as_json(info: dict) -> str:
+    return json.dumps(info, indent=1)
+
+
+def differences(found: Config, asked: Config) -> list[str]:
+    """The fields in which two configurations differ, those aside that do not change what a run is."""
+
+    def flat(values: dict, head: str = "") -> dict:
+        parts = (flat(v, f"{head}{k}.") if isinstance(v, dict) else {f"{head}{k}": v} for k, v in values.items())
+        return {name: value for part in parts for name, value in part.items()}
+
+    old, new = flat(to_dict(found)), flat(to_dict(asked))
+    return [f"{k}={new[k]!r} (was {old[k]!r})" for k in new if old[k] != new[k] and not k.startswith(FREE)]
 
 
 def build_model(config: Config) -> UniverseVAE:
@@ -163,9 +206,7 @@ def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:
 def held_out_sets(run: Run, suite: CubeSuite, part: str, pool, **settings) -> SliceSets:
     """Sets of slices of one part of the split, standardised as the run's training slices."""
     data = run.config.data
-    return SliceSets(
-        pool, run.mean, run.std, image_size=data.image_size, thickness=data.thickness, **settings
-    )
+    return SliceSets(pool, run.mean, run.std, image_size=data.image_size, thickness=data.thickness, **settings)
 
 
 def provenance() -> dict:

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from .cubes import CubeSuite, open_cubes
 from .files import write_atomically
-from .presets import SimulationConfig
+from .presets import Config, SimulationConfig, locate
 
 SETS = ("LH", "CV", "1P")
 FIDUCIAL = {"Omega_m": 0.3, "sigma_8": 0.8}
@@ -59,6 +59,17 @@ def simulate_suite(
                 sets[name].record(index)
                 bar.update()
     return {name: open_cubes(folder / grid_name(name, config.side)) for name in sets}
+
+
+def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
+    """The suite of a configuration: cubes that somebody brought, or simulated ones, made now if they are missing.
+
+    set_name    LH, CV, 1P; that of the configuration when absent
+    """
+    path = locate(config.data.path)
+    if not path.exists() or any(path.glob("simulation_*.json")):
+        simulate_suite(path, config.simulation)
+    return open_cubes(path, set_name=set_name or config.data.set_name)
 
 
 def grid_name(set_name: str, side: int) -> str:

@@ -1,75 +1,85 @@
-"""Training with Lightning: a module, `fit`, and checkpoints from which a killed run goes on bit for bit.
+"""Training with Lightning: a module, and `fit`, which makes a run or goes on with one that was killed.
 
-Slices, contexts and noise of a step are functions of (seed, step), so a checkpoint needs no random state.
+Slices, contexts and noise of a step are functions of (seed, step). With several processes each cuts its part of the
+same global batch and every process computes the loss of all of it, so that the loss is that of one process.
 """
 
 import logging
 import math
+import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from datetime import timedelta
 from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch import Tensor, distributed
 from torch.utils.data import DataLoader, IterableDataset
 
+from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, held, newest_checkpoint
 from .cropping import CubePool, SliceSets, standardisation
 from .cubes import CubeSuite, open_cubes, split_cubes
-from .files import atomic_path, write_atomically
+from .files import write_atomically
 from .loss import active_units, loss_terms, make_likelihood, total_loss
 from .model import draw_context, draw_noise, leave_one_out
-from .presets import Config, from_dict, to_dict
+from .presets import Config, from_dict, locate, to_dict
 from .runs import (
     Run,
+    as_json,
     build_model,
     check_same_cubes,
     covers_box,
+    differences,
     load_run,
     provenance,
     read_info,
-    save_weights,
+    weights_as_bytes,
 )
 
 log = logging.getLogger(__name__)
-KEEP = 2  # checkpoints
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
+PATIENCE = 600  # [s] that processes of one job wait for each other
 
 
 class LitUniverseVAE(pl.LightningModule):
     """The Universe VAE, its loss and its optimiser. All arguments are plain values.
 
     config   `presets.to_dict` of a Config;  side, box_size of the cubes, mean, std of x, split: cube indices
+    Weights are drawn from the seed of config; torch's global random state is left as it was.
     """
 
-    def __init__(
-        self, config: dict, side: int, mean: float, std: float, split: dict[str, list[int]], pool_size: int
-    ):
+    def __init__(self, config: dict, side: int, mean: float, std: float, split: dict[str, list[int]], pool_size: int):
         super().__init__()
         self.save_hyperparameters()
         self.config = from_dict(config)
         train = self.config.training
-        self.model = build_model(self.config).to(memory_format=torch.channels_last)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(train.seed)
+            self.model = build_model(self.config).to(memory_format=torch.channels_last)
         self.likelihood = make_likelihood(
             self.config.loss.likelihood, self.config.data.image_size, covers_box(self.config, side)
         )
-        self.average = (
-            AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(train.ema)) if train.ema else None
-        )
+        self.average = deepcopy(self.model).requires_grad_(False) if train.ema else None
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
-        self.register_buffer("best_loss", torch.tensor(math.inf))
         self._logged: dict[str, Tensor] = {}
+        if train.compile:  # in place, so that the names in checkpoints stay
+            self.model.encoder.trunk.compile()
+            self.model.decoder_h.compile()
 
     @property
     def evaluated(self):
         """The network whose weights are used: the running average of them, where there is one."""
-        return self.average.module if self.average else self.model
+        return self.average or self.model
 
     def attach(self, suite: CubeSuite) -> "LitUniverseVAE":
         """Say where the cubes are; they are read when training starts, on the device of the training."""
@@ -77,47 +87,44 @@ class LitUniverseVAE(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
+        train, split = self.config.training, self.hparams.split
+        self.slices = self._slices(
+            split["train"], refresh=self.config.data.refresh, augment=self.config.data.augment, seed=train.seed,
+            rank=self.trainer.global_rank, world_size=self.trainer.world_size,
+        )  # fmt: skip
+        self.validation = self._slices(split["val"], refresh=1, augment=False, seed=train.seed + 1)
+
+    def _slices(self, cubes: list[int], *, refresh: int, augment: bool, seed: int, **ranks) -> SliceSets:
+        """Sets of slices of some cubes, which are held on the device of the training."""
         data, train = self.config.data, self.config.training
-        shared = dict(image_size=data.image_size, set_size=train.set_size, thickness=data.thickness)
-        dtype = getattr(torch, data.storage)
-        device = self.trainer.strategy.root_device
         pool = CubePool(
-            self._suite, self.hparams.split["train"], eps=data.eps, device=device, dtype=dtype,
-            size=self.hparams.pool_size, refresh=data.refresh, seed=train.seed,
+            self._suite, cubes, eps=data.eps, device=self.trainer.strategy.root_device,
+            dtype=getattr(torch, data.storage), size=min(len(cubes), self.hparams.pool_size), refresh=refresh,
+            seed=train.seed,
         )  # fmt: skip
-        held_out = CubePool(
-            self._suite, self.hparams.split["val"], eps=data.eps, device=device, dtype=dtype,
-            size=min(len(self.hparams.split["val"]), self.hparams.pool_size), refresh=1, seed=train.seed,
+        return SliceSets(
+            pool, self.hparams.mean, self.hparams.std, image_size=data.image_size, set_size=train.set_size,
+            sets_per_step=train.sets_per_step, thickness=data.thickness, augment=augment, seed=seed, **ranks,
         )  # fmt: skip
-        ranks = dict(rank=self.trainer.global_rank, world_size=self.trainer.world_size)
-        constants = (self.hparams.mean, self.hparams.std)
-        self.slices = SliceSets(
-            pool, *constants, **shared, sets_per_step=train.sets_per_step, augment=data.augment,
-            seed=train.seed, **ranks,
-        )  # fmt: skip
-        self.validation = SliceSets(
-            held_out,
-            *constants,
-            **shared,
-            sets_per_step=train.sets_per_step,
-            augment=False,
-            seed=train.seed + 1,
-        )
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(_Steps(self), batch_size=None)
 
+    def due(self, step: int) -> dict[str, bool]:
+        """What is to be done after so many steps: "log", "val", "save"; everything after the last one."""
+        train = self.config.training
+        every = {"log": train.log_every, "val": train.val_every, "save": train.save_every}
+        return {name: step == train.steps or step % n == 0 for name, n in every.items()}
+
     def training_step(self, step: int) -> Tensor:
+        """The loss of a step. Nothing here waits for the device; numbers are read on logged steps only."""
         terms = self._terms(self.model, self.slices, step, self.config.loss.free_bits)
-        kl_z, kl_h = self._weights(step)
-        loss = total_loss(terms, self.likelihood, kl_z, kl_h)
+        loss = total_loss(terms, self.likelihood, *self._weights(step))
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, step)
-        if (step + 1) % self.config.training.log_every == 0:
+        if any(self.due(step + 1).values()):
             self._logged = {"loss": loss.detach()} | {
-                name: value.detach()
-                for name, value in terms.items()
-                if value.ndim == 0 and name != "kl_h_free"
+                name: value.detach() for name, value in terms.items() if value.ndim == 0 and name != "kl_h_free"
             }
         return loss
 
@@ -128,28 +135,26 @@ class LitUniverseVAE(pl.LightningModule):
         generator = torch.Generator().manual_seed(_seed(slices.seed, step))
         n_sets, n, latent_dim = slices.sets_per_step, train.set_size, self.config.model.latent_dim
 
-        def part(noise: Tensor) -> Tensor:
-            """This process's share of the noise of all targets of the step."""
-            return noise.unflatten(0, (n_sets, -1))[mine].flatten(0, 1).to(self.device, non_blocking=True)
+        def part(values: Tensor) -> Tensor:
+            """This process's share of what belongs to the sets of the step."""
+            return values[mine].to(self.device, non_blocking=True)
 
-        sets = sets.to(memory_format=torch.channels_last) if sets.ndim == 4 else sets
+        def noise(n_targets: int) -> tuple[Tensor, ...]:
+            drawn = draw_noise(n_targets, latent_dim, generator)
+            return tuple(part(values.unflatten(0, (n_sets, -1))).flatten(0, 1) for values in drawn)
+
         if train.targets == "last":
-            noise = tuple(map(part, draw_noise(n_sets, latent_dim, generator)))
-            output, target = model(sets[:, :-1], sets[:, -1], noise), sets[:, -1]
+            target = sets[:, -1]
+            output = model(sets[:, :-1], target, noise(n_sets))
         else:
-            context = (
-                draw_context(n_sets, n, train.least_context, generator)
-                if train.least_context
-                else leave_one_out(n_sets, n)
-            )[mine].to(self.device)
-            noise = tuple(map(part, draw_noise(n_sets * n, latent_dim, generator)))
-            output, target = model.forward_sets(sets, context, noise), sets.flatten(0, 1)
+            target, least = sets.flatten(0, 1), train.least_context
+            context = draw_context(n_sets, n, least, generator) if least else leave_one_out(n_sets, n)
+            output = model.forward_sets(sets, part(context), noise(n_sets * n))
+        if slices.world_size > 1:
+            output, target = _of_all_processes(output, target)
         terms = loss_terms(output, target, self.likelihood, free_bits)
-        return terms | {
-            "target_power": target.square().sum() / len(target),
-            "means": output[1][1],
-            "maps": output[3][1],
-        }
+        power = target.square().sum() / len(target)
+        return terms | {"target_power": power, "means": output[1][1], "maps": output[3][1]}
 
     def _weights(self, step: int) -> tuple[float, float]:
         """kl_z and kl_h at a step."""
@@ -157,19 +162,18 @@ class LitUniverseVAE(pl.LightningModule):
         rise = min(1.0, (step + 1) / settings.kl_warmup) if settings.kl_warmup else 1.0
         return rise * settings.kl_z, rise * settings.kl_h
 
+    def _rate(self, step: int) -> float:
+        """Learning rate of a step, as a factor of training.lr."""
+        train = self.config.training
+        if step < train.lr_warmup:
+            return (step + 1) / train.lr_warmup
+        done = min(1.0, (step - train.lr_warmup) / max(1, train.steps - train.lr_warmup))
+        return train.lr_end + (1 - train.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
+
     def configure_optimizers(self) -> dict:
         train = self.config.training
-        optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=True
-        )
-
-        def factor(step: int) -> float:
-            if step < train.lr_warmup:
-                return (step + 1) / train.lr_warmup
-            done = (step - train.lr_warmup) / max(1, train.steps - train.lr_warmup)
-            return train.lr_end + (1 - train.lr_end) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        optimizer = torch.optim.AdamW(self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer, **_) -> None:
@@ -177,39 +181,43 @@ class LitUniverseVAE(pl.LightningModule):
         if self.config.training.clip:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.clip)
 
-    def on_train_batch_end(self, *_) -> None:
+    def optimizer_step(self, *args, **kwargs) -> None:
+        """One step of the optimiser, then of the average: callbacks see both."""
+        super().optimizer_step(*args, **kwargs)
         if self.average:
-            self.average.update_parameters(self.model)
+            update_average(self.average, self.model, self.config.training.ema, self.trainer.global_step + 1)
 
     def log_row(self, step: int) -> dict[str, float]:
-        """The last logged step as numbers: the terms, the weights, the learning rate. Synchronises with the device."""
+        """The last step as numbers: terms, weights, learning rate. Waits for the device."""
         kl_z, kl_h = self._weights(step - 1)
         row = {name: float(value) for name, value in self._logged.items()}
         row["fvu"] = row["l2"] / row.pop("target_power")
-        return row | {"weight_z": kl_z, "weight_h": kl_h, "lr": self.optimizers().param_groups[0]["lr"]}
+        lr = self.config.training.lr * self._rate(step - 1)
+        return row | {"weight_z": kl_z, "weight_h": kl_h, "lr": lr}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Terms on held-out cubes with the evaluated weights: `fvu` is the unexplained share of the variance."""
+        """Terms on held-out cubes with the evaluated weights: `fvu` is the unexplained share of the variance.
+
+        Every process computes all of it, so that none waits for another.
+        """
         model = self.evaluated
         training = model.training, self.likelihood.training
         model.eval(), self.likelihood.eval()
         with self.trainer.precision_plugin.forward_context():
             found = [self._terms(model, self.validation, step) for step in range(VALIDATION_STEPS)]
         model.train(training[0]), self.likelihood.train(training[1])
-        mean = {
-            k: float(torch.stack([f[k] for f in found]).mean()) for k, v in found[0].items() if v.ndim == 0
-        }
-        loss = float(total_loss(mean | {"kl_h_dim": found[0]["kl_h_dim"]}, self.likelihood,
-                                self.config.loss.kl_z, self.config.loss.kl_h))  # fmt: skip
+        scalars = [name for name, value in found[0].items() if value.ndim == 0]
+        mean = {name: float(torch.stack([terms[name] for terms in found]).mean()) for name in scalars}
+        weights = self.config.loss.kl_z, self.config.loss.kl_h
         return {
-            "val_loss": loss,
+            "val_loss": float(total_loss(mean | {"kl_h_dim": found[0]["kl_h_dim"]}, self.likelihood, *weights)),
             "val_fvu": mean["l2"] / mean["target_power"],
             "val_l2": mean["l2"],
             "val_kl_z": mean["kl_z"],
             "val_kl_h": mean["kl_h"],
-            "active_z": float(active_units(torch.cat([f["means"] for f in found]))),
-            "active_h": float(active_units(torch.cat([f["maps"] for f in found]))),
+            "active_z": float(active_units(torch.cat([terms["means"] for terms in found]))),
+            "active_h": float(active_units(torch.cat([terms["maps"] for terms in found]))),
         }
 
 
@@ -228,96 +236,57 @@ def _seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence([seed, step, 1]).generate_state(1, np.uint64)[0] >> 1)
 
 
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, and are read as plain tensors and values only."""
+@torch.no_grad()
+def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float, step: int) -> None:
+    """Move the running average of the weights towards those after `step` steps; buffers are copied.
 
-    def save_checkpoint(self, checkpoint: dict, path, storage_options=None) -> None:
-        with atomic_path(path) as temporary:
-            torch.save(checkpoint, temporary)
+    Every k = 0.01 / (1 - decay) steps (at least 1) the average moves by 1 - decay^k: the exponential average with the
+    decay a step, of weights that are looked at a hundred times in its memory 1 / (1 - decay), for a k-th of the cost.
+    Until that memory is filled it is the plain mean, so the random start has no part in it.
+    """
+    k = max(1, round(0.01 / (1 - decay)))
+    if step % k:
+        return
+    weight = max(1 - decay**k, k / step)
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
+    torch._foreach_copy_(list(average.buffers()), list(model.buffers()))
 
-    def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+
+class _Gather(torch.autograd.Function):
+    """Rows of all processes. Each computes the same loss of all rows, and DDP takes the mean of the gradients."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        n_processes = distributed.get_world_size()
+        gathered = rows.new_empty(n_processes * len(rows), *rows.shape[1:])
+        distributed.all_gather_into_tensor(gathered, rows.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        n_processes = distributed.get_world_size()
+        return n_processes * grad.chunk(n_processes)[distributed.get_rank()]
 
 
-class RunKeeper(Callback):
-    """Writes the run folder: history, validation, best weights, checkpoints; stops on a loss that is not finite."""
+def _of_all_processes(output: tuple, target: Tensor) -> tuple[tuple, Tensor]:
+    """What `UniverseVAE.forward` returned, and the targets, of the whole batch: one message a step.
 
-    def __init__(self, folder: Path, start: int):
-        self.folder = folder
-        self.history = (
-            pd.read_csv(folder / "history.csv") if (folder / "history.csv").exists() else pd.DataFrame()
-        )
-        self.timing = (
-            pd.read_csv(folder / "timing.csv") if (folder / "timing.csv").exists() else pd.DataFrame()
-        )
-        for name in ("history", "timing"):
-            table = getattr(self, name)
-            setattr(self, name, table[table["step"] <= start] if len(table) else table)
-        self.before = float(self.timing["seconds"].iloc[-1]) if len(self.timing) else 0.0
-
-    def on_train_start(self, trainer, module) -> None:
-        self.clock = time.monotonic()
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
-        train, step = module.config.training, trainer.global_step
-        last = step == train.steps
-        due = {name: last or step % getattr(train, f"{name}_every") == 0 for name in ("log", "val", "save")}
-        if not any(due.values()):
-            return
-        bad = int(module.first_bad_step)
-        if bad >= 0:
-            kept = newest_checkpoint(self.folder)
-            raise FloatingPointError(
-                f"the loss of step {bad} is not finite; the last good checkpoint is {kept}. Lower training.lr "
-                f"(now {train.lr:g}) or set training.clip, and start again from it with --resume"
-            )
-        row = (
-            {"step": step} | (module.log_row(step) if module._logged else {})
-            if due["log"] or due["val"]
-            else {}
-        )
-        if due["val"]:
-            row |= module.validate()
-            if row["val_loss"] < float(module.best_loss):
-                module.best_loss.fill_(row["val_loss"])
-                if trainer.is_global_zero:
-                    save_weights(self.folder / "best.safetensors", module.evaluated, module.likelihood)
-        if row:
-            self._record(trainer, row)
-        if due["save"]:
-            self._save(trainer, step)
-
-    def _record(self, trainer, row: dict) -> None:
-        seconds = self.before + time.monotonic() - self.clock
-        self.history = pd.concat([self.history, pd.DataFrame([row])], ignore_index=True)
-        self.timing = pd.concat([self.timing, pd.DataFrame([{"step": row["step"], "seconds": seconds}])])
-        if trainer.is_global_zero:
-            write_atomically(self.folder / "history.csv", self.history.to_csv(index=False))
-            write_atomically(self.folder / "timing.csv", self.timing.to_csv(index=False))
-
-    def _save(self, trainer, step: int) -> None:
-        path = checkpoint_path(self.folder, step)
-        try:
-            trainer.save_checkpoint(path)
-        except (OSError, RuntimeError) as error:
-            warnings.warn(
-                f"could not write {path}: {error}. The checkpoint before it is kept and training goes on; "
-                "make room on the disk",
-                stacklevel=2,
-            )
-            return
-        if trainer.is_global_zero:
-            for old in checkpoints(self.folder)[:-KEEP]:
-                old.unlink()
+    The optimal pixel noise and free bits are not means over a batch, so the mean of the processes' losses would not
+    be the loss of the batch. The order of the targets is that of the processes.
+    """
+    recon, *latents = output
+    tensors = [recon, target, *(value for latent in latents for value in latent)]
+    rows = torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
+    parts = _Gather.apply(rows).split([tensor[0].numel() for tensor in tensors], dim=1)
+    recon, target = (part.unflatten(1, target.shape[1:]) for part in parts[:2])
+    return (recon, *(tuple(parts[i : i + 3]) for i in (2, 5, 8))), target
 
 
 class _Bar(TQDMProgressBar):
     """Lightning's bar with the numbers of the last logged step."""
 
     def get_metrics(self, trainer, module) -> dict:
-        shown = {
-            name: float(module._logged[name]) for name in ("l2", "kl_z", "kl_h") if name in module._logged
-        }
+        shown = {name: float(module._logged[name]) for name in ("l2", "kl_z", "kl_h") if name in module._logged}
         return {name: f"{value:.4g}" for name, value in shown.items()}
 
 
@@ -328,44 +297,105 @@ def fit(
     """Train a Universe VAE and return the run; a finished run is returned as it is.
 
     folder      runs/<config.name> when absent
-    resume      go on from the newest whole checkpoint of an unfinished run
+    resume      go on from the newest whole checkpoint of an unfinished run; from the start when there is none
     progress    show a progress bar;  callbacks: further Lightning callbacks
-    Raises ValueError when the folder holds a run of another configuration or, without resume, an unfinished one;
-    FloatingPointError when the loss is not finite: the last good checkpoint is kept.
+    Raises ValueError when the folder holds a run of another configuration or, without resume, an unfinished one, or
+    when another process trains it; FloatingPointError when the loss is not finite: the last good checkpoint is kept;
+    ConnectionError when another process of a distributed job ended; OSError when the final weights cannot be written.
+
+    With several processes (training.devices, num_nodes) fit returns in the first and ends the others.
+
+    Determinism: on one machine the same configuration, seed, pool_size and number of threads give the same history
+    and weights, bit for bit on the CPU, however often the run is killed and resumed. Not repeatable: other thread
+    counts, machines or versions of torch; a GPU, whose convolutions add up in no fixed order; timing.csv.
     """
-    folder = Path(folder or Path("runs") / config.name)
-    suite = open_cubes(config.data.path, set_name=config.data.set_name)
-    start = None
+    folder, train = Path(folder or locate("runs") / config.name), config.training
+    n_processes, rank = train.devices * train.num_nodes, rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))
+    if train.sets_per_step % n_processes:
+        raise ValueError(
+            f"{train.sets_per_step} sets a step cannot be shared by {n_processes} processes; use a multiple of "
+            f"{n_processes} for training.sets_per_step"
+        )
+    suite = open_cubes(locate(config.data.path), set_name=config.data.set_name)
+    if rank:
+        _wait_for(folder / "run.json")
     if (folder / "run.json").exists():
         info, found = read_info(folder)
-        _check_same_config(found, config, folder)
-        check_same_cubes(suite, info, folder)
-        if info.get("finished"):
-            return load_run(folder)
-        start = newest_checkpoint(folder)
-        if start and not resume:
+        if differ := differences(found, config):
             raise ValueError(
-                f"{folder} holds an unfinished run ({start.name}); go on with --resume (resume=True), or use another name"
+                f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
             )
+        check_same_cubes(suite, info, folder)
     else:
-        info = _new_run(config, suite, folder)
-    pl.seed_everything(config.training.seed, verbose=False)
-    names = ("side", "mean", "std", "split", "pool_size")
-    module = LitUniverseVAE(to_dict(config), **{name: info[name] for name in names}).attach(suite)
-    if config.training.compile:
-        module.model.compile()
-    step = int(start.stem.removeprefix("step-")) if start else 0
-    keeper = RunKeeper(folder, step)
-    trainer = _trainer(config, progress, [keeper, *(callbacks or [])])
-    trainer.fit(module, ckpt_path=start, weights_only=True)
-    if trainer.global_step < config.training.steps:
-        raise KeyboardInterrupt(f"stopped at step {trainer.global_step}; go on with --resume")
-    if trainer.is_global_zero:
-        save_weights(folder / "last.safetensors", module.evaluated, module.likelihood)
-        info |= {"finished": True, "seconds": keeper.before + time.monotonic() - keeper.clock}
-        write_atomically(folder / "run.json", _json(info))
-    trainer.strategy.barrier()
+        info = None
+    if not info or not info["finished"]:
+        with nullcontext() if rank else held(folder):
+            _train(config, folder, suite, info or _new_run(config, suite, folder), resume, progress, callbacks or [])
+    if rank:
+        raise SystemExit(0)  # a process of the job that was started for the training alone
     return load_run(folder)
+
+
+def _train(
+    config: Config, folder: Path, suite: CubeSuite, info: dict, resume: bool, progress: bool, callbacks: list
+) -> None:
+    """Train to the end and write what a finished run has."""
+    names = ("side", "mean", "std", "split", "pool_size")
+    settings = {"config": to_dict(config)} | {name: info[name] for name in names}
+    if checkpoints(folder) and not resume:
+        raise ValueError(
+            f"{folder} holds an unfinished run ({checkpoints(folder)[-1].name}); go on with --resume (resume=True), "
+            "or use another --name"
+        )
+    start = newest_checkpoint(folder, settings)
+    if checkpoints(folder) and not start:
+        warnings.warn(f"no checkpoint of {folder} can be used; training starts from the beginning", stacklevel=3)
+    module = LitUniverseVAE(**settings).attach(suite)
+    keeper = RunKeeper(folder)
+    trainer = _trainer(config, folder, progress, [keeper, *callbacks])
+    with _sentences(trainer, folder):
+        trainer.fit(module, ckpt_path=start, weights_only=True)
+    if trainer.is_global_zero:
+        keeper.write(folder / "last.safetensors", weights_as_bytes(module.evaluated, module.likelihood))
+        if keeper.waiting:
+            raise OSError(
+                f"could not write {', '.join(path.name for path in keeper.waiting)} in {folder}; make room on the "
+                "disk, then go on with --resume"
+            )
+        info |= {"finished": True, "seconds": keeper.seconds()}
+        write_atomically(folder / "run.json", as_json(info))
+    trainer.strategy.barrier()
+
+
+@contextmanager
+def _sentences(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
+    """Say how to go on when training ends early: by Ctrl-C, or with another process of the job."""
+    handler, going_on = signal.getsignal(signal.SIGINT), "go on from the newest checkpoint with --resume"
+    try:
+        with warnings.catch_warnings():  # Lightning warns of its own use of torch
+            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+            yield
+    except SystemExit as stop:  # what Lightning makes of Ctrl-C, after it has switched Ctrl-C off
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt(f"{folder}: stopped at step {trainer.global_step}; {going_on}") from stop
+    except RuntimeError as error:
+        if trainer.world_size == 1:
+            raise
+        raise ConnectionError(
+            f"{folder}: process {trainer.global_rank} of {trainer.world_size} lost another at step "
+            f"{trainer.global_step} ({str(error).splitlines()[0][:160]}); {going_on}"
+        ) from error
+
+
+def _wait_for(path: Path) -> None:
+    """Wait until the first process of the job has written run.json."""
+    until = time.monotonic() + PATIENCE
+    while not path.exists():
+        if time.monotonic() > until:
+            raise ConnectionError(
+                f"waited {PATIENCE} s for {path} of the job's first process; see what that process says"
+            )
+        time.sleep(0.1)
 
 
 def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
@@ -394,67 +424,25 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "finished": False,
         **provenance(),
     }
-    write_atomically(folder / "run.json", _json(info))
+    write_atomically(folder / "run.json", as_json(info))
     return info
 
 
-def _json(info: dict) -> str:
-    import json
-
-    return json.dumps(info, indent=1)
-
-
-def _check_same_config(found: Config, asked: Config, folder: Path) -> None:
-    def flat(values: dict, head: str = "") -> dict:
-        return {
-            k2: v2
-            for k, v in values.items()
-            for k2, v2 in (flat(v, f"{head}{k}.") if isinstance(v, dict) else {f"{head}{k}": v}).items()
-        }
-
-    free = ("simulation.", "data.path", "data.pool_", "training.devices", "training.num_nodes")
-    old, new = flat(to_dict(found)), flat(to_dict(asked))
-    differ = [f"{k}={new[k]!r} (was {old[k]!r})" for k in new if old[k] != new[k] and not k.startswith(free)]
-    if differ:
-        raise ValueError(
-            f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
-        )
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    return folder / "checkpoints" / f"step-{step:08d}.ckpt"
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoint files of a run, oldest first."""
-    return sorted((folder / "checkpoints").glob("step-*.ckpt"))
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that can be read, or None; one that is damaged or foreign is named and passed over."""
-    for path in reversed(checkpoints(folder)):
-        try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            if isinstance(found, dict) and {"state_dict", "optimizer_states", "global_step", "loops"} <= set(
-                found
-            ):
-                return path
-            reason = "it is not a checkpoint of this project"
-        except Exception as error:  # whatever torch meets in a foreign file
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-        warnings.warn(f"{path} cannot be used ({reason}); the one before it is tried", stacklevel=2)
-    return None
-
-
-def _trainer(config: Config, progress: bool, callbacks: list[Callback]) -> pl.Trainer:
+def _trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callback]) -> pl.Trainer:
     train = config.training
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    bars = [_Bar(refresh_rate=train.log_every)] if progress else []
+    # who started the processes of a job says there which of them died
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
+    several = train.devices * train.num_nodes > 1
+    strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE), broadcast_buffers=False, gradient_as_bucket_view=True)
+    plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
         accelerator="auto", devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
-        precision=choose_precision(train.precision), plugins=[AtomicCheckpointIO()],
-        callbacks=[*callbacks, *bars], enable_progress_bar=progress, enable_checkpointing=False,
+        strategy=strategy if several else "auto", sync_batchnorm=several and torch.cuda.is_available(),
+        precision=choose_precision(train.precision), plugins=[RunCheckpointIO(), *plugins],
+        callbacks=[*callbacks, *([_Bar(refresh_rate=train.log_every)] if progress else [])],
+        default_root_dir=folder, enable_progress_bar=progress, enable_checkpointing=False,
         enable_model_summary=False, logger=False, use_distributed_sampler=False, num_sanity_val_steps=0,
     )  # fmt: skip
 

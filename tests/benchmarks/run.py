@@ -1,0 +1,292 @@
+"""The benchmark: `python -m tests.benchmarks.run`, about ten minutes on two cores, alone on the machine.
+
+Everything that is compared runs in turns in this one process; ratios are medians over rounds. It writes
+build/benchmarks/benchmarks.json, benchmarks.md (the table), benchmarks.png and profile.txt; with --readme the table
+also goes between the marks in README.md. --quick runs every part on little, to see that it works.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from uvae_lib.files import atomic_path, write_atomically
+from uvae_lib.runs import provenance
+
+from . import feeds, rates, steps, using
+from .measure import interleaved, ratio, summary
+
+ROOT = Path(__file__).parents[2]
+OUT = ROOT / "build" / "benchmarks"
+MARKS = ("<!-- bench:begin -->", "<!-- bench:end -->")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured."""
+
+    image_size: int = 128
+    side: int = 128
+    rounds: int = 15
+    feed_rounds: int = 100
+    frames: int = 200
+    product: int = 2048
+    imports: int = 5
+    cube_counts: tuple[int, ...] = (4, 32, 256, 1024)
+    cube_sides: tuple[int, ...] = (128, 256, 512)
+    stream_rounds: int = 16
+
+
+QUICK = Scale(64, 64, 2, 5, 10, 256, 1, (4, 16), (64, 128), 2)
+
+
+def against_the_note(scale: Scale, folder: Path) -> dict:
+    """(a) The note's code as written against ours, and what each part of ours brings."""
+    suite = steps.make_suite(folder, 6, scale.side)
+    base = steps.configured(scale.image_size)
+    n_sets, n = base.training.sets_per_step, base.training.set_size
+    variants = {
+        "ours": {},
+        "ours, last slice of a set as target": {"targets": "last"},
+        "without bfloat16": {"precision": "float32"},
+        "with an average of the weights": {"ema": 0.999},
+        "with periodic padding": {"model": {"circular": True}},
+        "with group normalisation": {"model": {"norm": "group"}},
+    }
+    functions = {
+        name: steps.our_step(steps.our_module(steps.configured(scale.image_size, **changes), suite))
+        for name, changes in variants.items()
+    }
+    plain = steps.our_module(base, suite)
+    steps.plain_upsampling(plain.model)
+    functions["without the transposed convolution"] = steps.our_step(plain)
+    contiguous = steps.our_module(base, suite)
+    contiguous.model.to(memory_format=torch.contiguous_format)
+    functions["without channels_last"] = steps.our_step(contiguous)
+    functions["the note"] = steps.note_step(base, torch.randn(n_sets, n, 1, scale.image_size, scale.image_size))
+    times = interleaved(functions, scale.rounds)
+    return {
+        "ratio for the same step": ratio(times, "the note", "ours, last slice of a set as target"),
+        "ratio for a target slice": n * ratio(times, "the note", "ours"),
+        "ratio for a whole step": ratio(times, "the note", "ours"),
+        "slices a step": n_sets * n,
+        "times [ms]": summary(times),
+        "cost relative to ours": {name: ratio(times, name, "ours") for name in functions},
+    }
+
+
+def arithmetic(scale: Scale, folder: Path) -> dict:
+    """(b) The step's rate against that of matrix products and of its own convolutions, in the step's precision."""
+    suite = steps.make_suite(folder, 6, scale.side)
+    module = steps.our_module(steps.configured(scale.image_size), suite)
+    dtype = torch.bfloat16 if "bf16" in module.trainer.precision else torch.float32
+    step = steps.our_step(module)
+    calls = rates.convolutions(module, step)
+    only_convolutions = rates.convolution_step(calls, dtype)
+    product, product_flops = rates.product_step(scale.product, dtype)
+    flops, convolution_flops = rates.step_flops(step), rates.step_flops(only_convolutions)
+    times = interleaved({"step": step, "convolutions": only_convolutions, "product": product}, scale.rounds)
+    seconds = {name: float(np.median(t)) for name, t in times.items()}
+    return {
+        "precision": str(dtype).removeprefix("torch."),
+        "operations of a step [G]": flops / 1e9,
+        "with plain upsampling [G]": (flops + rates.plain_flops(calls)) / 1e9,
+        "of convolutions [G]": convolution_flops / 1e9,
+        "rate of the step [G/s]": flops / seconds["step"] / 1e9,
+        "rate of its convolutions [G/s]": convolution_flops / seconds["convolutions"] / 1e9,
+        "rate of matrix products [G/s]": product_flops / seconds["product"] / 1e9,
+        "share of the convolutions' rate": flops / convolution_flops * ratio(times, "convolutions", "step"),
+        "times [ms]": summary(times),
+    }
+
+
+def profiled(scale: Scale, folder: Path) -> tuple[str, dict[str, float]]:
+    """torch's profile of a step, and the shares [ms] of its kinds of operations."""
+    module = steps.our_module(steps.configured(scale.image_size), steps.make_suite(folder, 6, scale.side))
+    step, n = steps.our_step(module), 3
+    for number in range(2):
+        step(number)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for number in range(n):
+            step(number)
+    kinds = {
+        "convolution": ("conv",), "normalisation": ("norm",), "optimiser": ("adam",),
+        "copies and casts": ("copy_", "_to_copy"),
+        "rectifier": ("relu", "threshold"), "pooling, upsampling": ("pool", "upsample"), "matrix products": ("mm",),
+        "slices": ("index", "aten::where", "gather"),
+    }  # fmt: skip
+    shares = dict.fromkeys([*kinds, "other"], 0.0)
+    for event in profile.key_averages():
+        kind = next((k for k, words in kinds.items() if any(w in event.key.lower() for w in words)), "other")
+        shares[kind] += event.self_cpu_time_total / 1e3 / n
+    table = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=40, max_name_column_width=60)
+    return table, {name: round(value, 2) for name, value in shares.items()}
+
+
+def data_feed(scale: Scale, folder: Path) -> dict:
+    """(c) Slices of a step: ours against numpy loaders, and as a share of the step."""
+    suite = steps.make_suite(folder, 6, scale.side)
+    config = steps.configured(scale.image_size)
+    module, (n_sets, n) = steps.our_module(config, suite), (config.training.sets_per_step, config.training.set_size)
+    cubes = np.stack([suite.overdensity(i) for i in range(suite.n_cubes)])
+    functions = {
+        "ours": module.slices.sets,
+        "numpy: roll the cube, cut": feeds.roll_and_cut_cube(cubes, scale.image_size, n_sets, n),
+        "numpy: take a plane, roll, cut": feeds.roll_and_cut_plane(cubes, scale.image_size, n_sets, n),
+    }
+    times = interleaved(functions, scale.feed_rounds)
+    whole = interleaved({"ours": module.slices.sets, "step": steps.our_step(module)}, scale.rounds)
+    return {
+        "ratio to rolling cubes": ratio(times, "numpy: roll the cube, cut", "ours"),
+        "ratio to rolling planes": ratio(times, "numpy: take a plane, roll, cut", "ours"),
+        "share of the step": ratio(whole, "ours", "step"),
+        "times [ms]": summary(times),
+    }
+
+
+def many_cubes(scale: Scale, folder: Path) -> dict:
+    """(d) The whole step with cubes that do not fit, against their number and side; a few are held at a time."""
+    functions, size = {}, {}
+    for count, side in [(c, scale.side) for c in scale.cube_counts] + [(8, s) for s in scale.cube_sides[1:]]:
+        refresh = 8 * (side // scale.side) ** 3  # as many voxels are read a step at every side
+        config = steps.configured(scale.image_size, data={"refresh": refresh})
+        suite = feeds.sparse_suite(folder / f"sparse-{count}-{side}", count, side)
+        name = f"{count} x {side}^3"
+        size[name] = 4 * count * side**3 / 2**30
+        functions[name] = steps.our_step(steps.our_module(config, suite, pool_size=3))
+    times = interleaved(functions, scale.stream_rounds)
+    first = next(iter(functions))
+    return {
+        "cost relative to the first": {name: ratio(times, name, first) for name in functions},
+        "GiB": size,
+        "times [ms]": summary(times),
+    }
+
+
+def measured(scale: Scale, folder: Path) -> dict:
+    """All parts; each says that it is done."""
+    found = {"machine": machine(), "scale": vars(scale)}
+    parts = {
+        "note": against_the_note, "arithmetic": arithmetic, "data": data_feed, "cubes": many_cubes,
+        "frame": using.frames, "imports": using.import_times,
+    }  # fmt: skip
+    for name, part in parts.items():
+        found[name] = part(scale, folder)
+        print(f"{name}: done", flush=True)
+    table, found["profile [ms]"] = profiled(scale, folder)
+    write_atomically(OUT / "profile.txt", table)
+    return found
+
+
+def machine() -> dict:
+    """Where and with what this was measured."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    head = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=10"]
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "commit": subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip() or "unknown",
+    } | {"python": provenance()["versions"]["python"]}
+
+
+def rows(found: dict) -> list[tuple[str, str, str, bool]]:
+    """What the table says: quantity, target, measured, whether it is reached."""
+    note, rate, data, cubes, frame, imports = (
+        found[name] for name in ("note", "arithmetic", "data", "cubes", "frame", "imports")
+    )
+    share, spread = rate["share of the convolutions' rate"], max(cubes["cost relative to the first"].values())
+    added = imports["import uvae_lib adds [s]"]
+    return [
+        ("a target slice, the note's code / ours", ">= 2.5", f"{note['ratio for a target slice']:.1f}",
+         note["ratio for a target slice"] >= 2.5),
+        ("the same step (one target a set), the note's code / ours", ">= 2.5", f"{note['ratio for the same step']:.1f}",
+         note["ratio for the same step"] >= 2.5),
+        ("arithmetic rate of the step / of its convolutions alone", ">= 60 %", f"{100 * share:.0f} %", share >= 0.6),
+        ("slices of a step, numpy rolling cubes / ours", ">= 10", f"{data['ratio to rolling cubes']:.0f}",
+         data["ratio to rolling cubes"] >= 10),
+        ("slices of a step, numpy rolling planes / ours", "", f"{data['ratio to rolling planes']:.1f}", True),
+        ("share of the step spent on slices", "< 1 %", f"{100 * data['share of the step']:.2f} %",
+         data["share of the step"] < 0.01),
+        (f"dearest step with {', '.join(cubes['GiB'])} cubes / cheapest set", "flat", f"{spread:.2f}", spread < 1.1),
+        (f"a decoded frame with its PNG ({frame['chosen']}), 95th percentile", "<= 50 ms",
+         f"{frame['95th percentile [ms]']:.0f} ms", frame["95th percentile [ms]"] <= 50),
+        ("`import uvae_lib` after torch", "< 0.3 s", f"{added:.2f} s", added < 0.3),
+        ("what the explorers import, after torch", "", f"{imports['explorers add [s]']:.2f} s", True),
+    ]  # fmt: skip
+
+
+def as_table(found: dict) -> str:
+    """The table in Markdown, with the machine under it."""
+    lines = ["| what | target | measured | |", "|---|---|---|---|"]
+    lines += [
+        f"| {what} | {target} | {value} | {'' if good else 'missed'} |" for what, target, value, good in rows(found)
+    ]
+    where, rate = found["machine"], found["arithmetic"]
+    lines += [
+        "",
+        f"{where['processor']}, {where['threads']} threads, torch {where['torch']}, commit {where['commit']}; "
+        f"{found['note']['slices a step']} slices of {found['scale']['image_size']}^2 a step in {rate['precision']}: "
+        f"{rate['times [ms]']['step']['median']:.0f} ms, {rate['operations of a step [G]']:.0f} G operations, "
+        f"{rate['rate of the step [G/s]']:.0f} G/s; its convolutions alone "
+        f"{rate['rate of its convolutions [G/s]']:.0f} G/s, "
+        f"matrix products {rate['rate of matrix products [G/s]']:.0f} G/s. Medians of ratios, run in turns.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def plot(found: dict) -> None:
+    """Where the time of a step goes, and what each part brings."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for ax, values, title in (
+        (left, found["profile [ms]"], "a step [ms]"),
+        (right, found["note"]["cost relative to ours"], "time of a step relative to ours"),
+    ):
+        names = list(values)[::-1]
+        ax.barh(names, [values[name] for name in names], color="#4477aa")
+        ax.set_title(title, fontsize=9)
+        ax.tick_params(labelsize=7)
+    with atomic_path(OUT / "benchmarks.png") as path:
+        figure.savefig(path, format="png", dpi=120)
+
+
+def into_readme(table: str) -> None:
+    """Replace what stands between the marks of README.md. Raises ValueError when they are not there."""
+    readme = ROOT / "README.md"
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (begin and end):
+        raise ValueError(f"README.md has no {MARKS[0]} and {MARKS[1]} for the table to stand between")
+    write_atomically(readme, f"{before}{begin}\n{table}{end}{after}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="little of everything, to see that it works")
+    parser.add_argument("--readme", action="store_true", help="write the table into README.md as well")
+    options = parser.parse_args(arguments)
+    warnings.simplefilter("ignore", UserWarning)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measured(QUICK if options.quick else Scale(), Path(folder))
+    table = as_table(found)
+    write_atomically(OUT / "benchmarks.json", json.dumps(found, indent=1))
+    write_atomically(OUT / "benchmarks.md", table)
+    plot(found)
+    if options.readme:
+        into_readme(table)
+    print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""A tiny suite of cubes in the CAMELS layout, and the shortest configuration that trains on it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from uvae_lib.presets import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
+
+SIDE = 32
+
+
+def lognormal_suite(folder: Path, n_cubes: int = 6, side: int = SIDE, seed: int = 0) -> Path:
+    """Write periodic lognormal cubes of different clustering strength as an LH set; returns the folder."""
+    rng = np.random.default_rng(seed)
+    k2 = sum(np.meshgrid(*[np.fft.fftfreq(side) ** 2] * 3, indexing="ij"))
+    strength = np.linspace(0.6, 1.2, n_cubes)
+    cubes = np.empty((n_cubes, side, side, side), np.float32)
+    for cube, sigma in zip(cubes, strength, strict=True):
+        noise = np.fft.fftn(rng.standard_normal((side, side, side)))
+        field = np.fft.ifftn(noise / np.maximum(k2, side**-2) ** 0.75).real
+        y = np.exp(sigma * field / field.std())
+        cube[:] = y / y.mean()
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"Grids_Mcdm_IllustrisTNG_LH_{side}_z=0.0.npy", cubes)
+    np.savetxt(folder / "params_LH_IllustrisTNG.txt", np.stack([np.full(n_cubes, 0.3), strength], axis=1))
+    return folder
+
+
+def tiny_config(path: Path, *, model: dict | None = None, loss: dict | None = None, **training) -> Config:
+    """32-pixel slices, float32, 2 sets of 3 slices a step; `training` replaces fields of TrainConfig."""
+    shortest = TrainConfig(
+        steps=6, set_size=3, sets_per_step=2, lr_warmup=2, precision="float32", log_every=1, val_every=3, save_every=3
+    )
+    return Config(
+        name="tiny",
+        data=DataConfig(path=str(path), image_size=SIDE, val_fraction=0.17, test_fraction=0.17),
+        model=ModelConfig(**({"logvar_h": -4.0, "circular": True} | (model or {}))),
+        loss=LossConfig(**({"kl_h": 10.0, "kl_warmup": 5} | (loss or {}))),
+        training=replace(shortest, **training),
+    )

@@ -1,0 +1,139 @@
+"""Several processes train as one would, and a process that dies ends the job in good order (two on the CPU, gloo)."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from suites import lognormal_suite, tiny_config
+
+from uvae_lib.checkpoints import checkpoints, newest_checkpoint
+from uvae_lib.training import fit
+
+PATIENCE = 120  # [s] that a job may take to end after one of its processes died
+JOB = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from test_distributed import FirstGradients, configured
+from lightning.pytorch.callbacks import Callback
+from uvae_lib.training import fit
+
+class Die(Callback):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch == {at} and trainer.global_rank == {rank}:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+run = fit(configured({suite!r}, devices=2), {folder!r}, progress=False, callbacks=[Die(), FirstGradients({folder!r})])
+print("finished", len(run.history), flush=True)
+"""
+
+
+def configured(suite, **training):
+    """No batch statistics, and every term of the loss that is not a mean over the batch."""
+    loss = {"likelihood": "spectral", "free_bits": 1.0, "kl_h": 1.0}
+    return tiny_config(suite, model={"norm": "group"}, loss=loss, steps=6, ema=0.9, **training)
+
+
+class FirstGradients(Callback):
+    """Keeps the gradients of the first step of each process."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        if trainer.global_step == 0:
+            gradients = {name: p.grad for name, p in module.model.named_parameters()}
+            torch.save(gradients, self.folder / f"gradients-{trainer.global_rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    return str(lognormal_suite(tmp_path_factory.mktemp("suite")))
+
+
+def start(tmp_path, suite, folder, launcher=(), at=-1, rank=-1):
+    """Start a job of two processes; their output goes to a file beside the folder."""
+    script = tmp_path / "job.py"
+    tests = str(Path(__file__).parent)
+    script.write_text(JOB.format(tests=tests, suite=suite, folder=str(folder), at=at, rank=rank))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    with open(tmp_path / "output.txt", "w") as output:
+        return subprocess.Popen(
+            [sys.executable, *launcher, script], stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
+
+
+@pytest.fixture(scope="module")
+def alone(suite, tmp_path_factory):
+    """The same run in one process."""
+    folder, threads = tmp_path_factory.mktemp("alone") / "run", torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield fit(configured(suite), folder, progress=False, callbacks=[FirstGradients(folder)])
+    torch.set_num_threads(threads)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def together(suite, tmp_path_factory):
+    """A job of two processes that torchrun started."""
+    tmp_path = tmp_path_factory.mktemp("together")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    process = start(tmp_path, suite, tmp_path / "run", launcher)
+    assert process.wait(600) == 0, (tmp_path / "output.txt").read_text()
+    yield tmp_path / "run", (tmp_path / "output.txt").read_text()
+    shutil.rmtree(tmp_path)
+
+
+def test_two_processes_have_the_gradients_of_one_with_the_same_batch(alone, together):
+    one = torch.load(alone.folder / "gradients-0.pt", weights_only=True)
+    for rank in (0, 1):
+        two = torch.load(together[0] / f"gradients-{rank}.pt", weights_only=True)
+        error = {name: float((two[name] - one[name]).norm() / one[name].norm()) for name in one}
+        assert max(error.values()) < 1e-4, max(error, key=error.get)  # float32 sums in another order
+
+
+def test_two_processes_have_the_history_of_one(alone, together):
+    from uvae_lib.runs import load_run
+
+    run = load_run(together[0])
+    assert run.history["step"].tolist() == alone.history["step"].tolist()
+    for name in alone.history:
+        assert run.history[name].tolist() == pytest.approx(alone.history[name].tolist(), rel=2e-3, nan_ok=True), name
+    assert run.history["loss"][0] == pytest.approx(alone.history["loss"][0], rel=1e-6)
+
+
+def test_the_noise_estimated_by_two_processes_is_that_of_the_whole_batch(alone, together):
+    from uvae_lib.runs import load_run
+
+    power = load_run(together[0], "last").likelihood.power
+    torch.testing.assert_close(power, alone.likelihood.power, rtol=1e-3, atol=0)
+
+
+def test_fit_returns_in_the_first_process_only(together):
+    assert together[1].count("finished 6") == 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_dies_ends_the_job_with_a_sentence_and_a_usable_checkpoint(suite, alone, tmp_path, rank):
+    folder = tmp_path / "run"
+    process = start(tmp_path, suite, folder, at=4, rank=rank)
+    while not checkpoints(folder) and process.poll() is None:
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    assert process.wait(PATIENCE) != 0
+    _, left = psutil.wait_procs(children, timeout=PATIENCE)
+    assert left == []
+    said = (tmp_path / "output.txt").read_text()
+    assert f"process {1 - rank} of 2 lost another at step 4" in said and "--resume" in said
+    assert newest_checkpoint(folder).name == "step-00000003.ckpt"
+    run = fit(configured(suite), folder, resume=True, progress=False)  # one process goes on alone
+    assert run.history["step"].tolist() == alone.history["step"].tolist()
+    shutil.rmtree(folder)

@@ -1,0 +1,263 @@
+import hashlib
+import http.server
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+import requests
+
+from uvae_lib import download
+from uvae_lib.cubes import open_cubes
+from uvae_lib.download import DownloadError, download_cmd, download_quijote, fetch
+
+CUBES = (np.random.default_rng(0).random((3, 16, 16, 16)) + 0.1).astype("f4")
+GRIDS = "3D_grids/data/IllustrisTNG/Grids_Mcdm_IllustrisTNG_LH_128_z=0.0.npy"
+PARAMS = "3D_grids/data/IllustrisTNG/params_LH_IllustrisTNG.txt"
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Files over HTTP on loopback; can cut connections, ignore ranges, and change files between requests."""
+
+    def __init__(self, files):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files, self.requests = files, []
+        self.cuts = []  # bytes after which the next answers break off
+        self.ranges, self.etag = True, '"one"'
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        path, start = self.path.lstrip("/"), 0
+        server.requests.append((path, self.headers.get("Range")))
+        if path not in server.files:
+            return self.send_error(404)
+        content = server.files[path]
+        if server.ranges and self.headers.get("Range") and self.headers.get("If-Range") == server.etag:
+            start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        if server.etag:
+            self.send_header("ETag", server.etag)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        body = content[start:]
+        cut = server.cuts.pop(0) if server.cuts else len(body)
+        self.wfile.write(body[:cut])
+
+    def log_message(self, *args):
+        pass
+
+
+def npy(values):
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+CONTENT = npy(CUBES)
+SHA = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(download, "CHUNK", 1024)
+    running = Server({GRIDS: CONTENT, PARAMS: b"0.3 0.8 1 1 1 1\n" * 3, "page.npy": b"<html>log in</html>"})
+    thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    thread.join()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_downloaded_suite_opens(tmp_path, server):
+    path = download_cmd(tmp_path, base_url=server.url, checksum=SHA, progress=False)
+    assert names(tmp_path) == sorted([path.name, "params_LH_IllustrisTNG.txt"])
+    with pytest.warns(UserWarning, match="says 128 voxels a side"):
+        suite = open_cubes(tmp_path)
+    np.testing.assert_allclose(suite.overdensity(1), CUBES[1] / CUBES[1].mean(), rtol=1e-5)
+    assert suite.params.shape == (3, 6)
+
+
+@pytest.mark.parametrize("checksum", [None, SHA])
+def test_what_is_there_is_not_fetched_again(tmp_path, server, checksum):
+    first = fetch(f"{server.url}/{GRIDS}", tmp_path, checksum=checksum, progress=False)
+    assert fetch(f"{server.url}/{GRIDS}", tmp_path, checksum=checksum, progress=False) == first
+    assert len(server.requests) == 1
+
+
+def test_a_cut_connection_is_resumed_where_it_broke(tmp_path, server):
+    server.cuts = [5000]
+    path = fetch(f"{server.url}/{GRIDS}", tmp_path, checksum=SHA, progress=False)
+    assert path.read_bytes() == CONTENT
+    ranges = [given for _, given in server.requests]
+    assert len(ranges) == 2 and ranges[0] is None and 0 < int(ranges[1][6:-1]) <= 5000
+
+
+def test_a_connection_that_keeps_breaking_ends_in_a_sentence_and_the_next_call_goes_on(tmp_path, server):
+    server.cuts = [3000, 2000, 1000]
+    with pytest.raises(DownloadError, match=r"found a connection that broke after \d+ bytes .*; run the same command"):
+        fetch(f"{server.url}/{GRIDS}", tmp_path, checksum=SHA, progress=False)
+    assert not (tmp_path / GRIDS.split("/")[-1]).exists()
+    assert fetch(f"{server.url}/{GRIDS}", tmp_path, checksum=SHA, progress=False).read_bytes() == CONTENT
+    assert server.requests[-1][1] is not None and names(tmp_path) == [GRIDS.split("/")[-1]]
+
+
+def test_a_file_that_changed_on_the_server_is_fetched_from_the_start(tmp_path, server):
+    server.cuts = [3000, 0, 0]
+    with pytest.raises(DownloadError):
+        fetch(f"{server.url}/{GRIDS}", tmp_path, progress=False)
+    server.files[GRIDS], server.etag = npy(CUBES * 2), '"two"'
+    assert fetch(f"{server.url}/{GRIDS}", tmp_path, progress=False).read_bytes() == npy(CUBES * 2)
+
+
+@pytest.mark.parametrize("weakness", ["no ranges", "no validator", "weak validator"])
+def test_a_server_that_cannot_resume_is_asked_for_the_whole_file(tmp_path, server, weakness):
+    server.ranges = weakness != "no ranges"
+    server.etag = {"no validator": None, "weak validator": 'W/"one"'}.get(weakness, server.etag)
+    server.cuts = [3000]
+    assert fetch(f"{server.url}/{GRIDS}", tmp_path, checksum=SHA, progress=False).read_bytes() == CONTENT
+
+
+def test_a_wrong_checksum_leaves_nothing(tmp_path, server):
+    with pytest.raises(DownloadError, match="found another checksum than expected"):
+        fetch(f"{server.url}/{GRIDS}", tmp_path, checksum="sha256:" + "0" * 64, progress=False)
+    assert names(tmp_path) == []
+
+
+def test_a_wrong_checksum_does_not_replace_what_is_there(tmp_path, server):
+    old = tmp_path / GRIDS.split("/")[-1]
+    old.write_bytes(b"an older file")
+    with pytest.raises(DownloadError):
+        fetch(f"{server.url}/{GRIDS}", tmp_path, checksum="sha256:" + "0" * 64, progress=False)
+    assert old.read_bytes() == b"an older file" and names(tmp_path) == [old.name]
+
+
+def test_a_file_that_does_not_fit_its_checksum_is_fetched_again(tmp_path, server):
+    path = tmp_path / GRIDS.split("/")[-1]
+    path.write_bytes(CONTENT[:-1])
+    assert fetch(f"{server.url}/{GRIDS}", tmp_path, checksum=SHA, progress=False).read_bytes() == CONTENT
+
+
+def test_a_checksum_that_is_none_is_refused_before_anything_is_fetched(tmp_path, server):
+    with pytest.raises(ValueError, match="found checksum 'crc:12'; expected"):
+        fetch(f"{server.url}/{GRIDS}", tmp_path, checksum="crc:12", progress=False)
+    assert server.requests == []
+
+
+def test_a_login_page_is_no_array(tmp_path, server):
+    with pytest.raises(DownloadError, match=r"found no readable \.npy header .*; expected a NumPy \.npy file"):
+        fetch(f"{server.url}/page.npy", tmp_path, progress=False)
+    assert names(tmp_path) == []
+
+
+def test_a_body_shorter_than_its_header_is_refused_even_when_the_server_calls_it_whole(tmp_path, server):
+    server.files[GRIDS] = CONTENT[:-100]
+    with pytest.raises(DownloadError, match="a truncated file; expected"):
+        fetch(f"{server.url}/{GRIDS}", tmp_path, progress=False)
+    assert names(tmp_path) == []
+
+
+def test_a_name_that_the_server_does_not_know_ends_in_a_sentence(tmp_path, server):
+    with pytest.raises(DownloadError, match=r"found HTTP 404 .*; expected a file; check the names"):
+        download_cmd(tmp_path, field="HI", base_url=server.url, progress=False)
+    assert names(tmp_path) == ["params_LH_IllustrisTNG.txt"]
+
+
+def test_offline_ends_in_a_sentence_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    free = Server({})  # a port that nobody listens on once it is closed
+    free.server_close()
+    with pytest.raises(DownloadError, match=r"found no connection .*; go online and run again, or fetch this address"):
+        fetch(f"{free.url}/{GRIDS}", tmp_path, progress=False)
+    assert names(tmp_path) == []
+
+
+def test_a_server_that_says_nothing_times_out(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "ATTEMPTS", 1)
+    monkeypatch.setattr(Handler, "do_GET", lambda self: time.sleep(1))
+    with pytest.raises(DownloadError, match=r"found no connection \(ReadTimeout\)"):
+        fetch(f"{server.url}/{GRIDS}", tmp_path, progress=False)
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_it_is_written(tmp_path, server, monkeypatch):
+    def promise(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(2**60))
+        self.end_headers()
+
+    monkeypatch.setattr(Handler, "do_GET", promise)
+    with pytest.raises(DownloadError, match=r"GiB free in .*; expected 1.07e.09 GiB; free some space"):
+        fetch(f"{server.url}/{GRIDS}", tmp_path, progress=False)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ({"suite": "Nbody_SIMBA", "field": "Mtot"}, "3D_grids/data/Nbody/Grids_Mtot_Nbody_SIMBA_LH_128_z=0.0.npy"),
+        ({"grid": None}, "2D_maps/data/IllustrisTNG/Maps_Mcdm_IllustrisTNG_LH_z=0.00.npy"),
+        ({"grid": 256, "set": "CV", "suite": "SIMBA"}, "3D_grids/data/SIMBA/Grids_Mcdm_SIMBA_CV_256_z=0.0.npy"),
+    ],
+)  # fmt: skip
+def test_addresses_are_those_of_the_data_set(tmp_path, server, options, path):
+    place = path.rpartition("/")[0]
+    suite = options.get("suite", "IllustrisTNG")
+    table = f"{place}/params_{options.get('set', 'LH')}_{suite}.txt"
+    server.files |= {path: CONTENT, table: b"1 2\n"}
+    assert download_cmd(tmp_path, base_url=server.url, progress=False, **options).name == path.split("/")[-1]
+
+
+@pytest.mark.parametrize("options", [{"field": "Mdm"}, {"suite": "TNG"}, {"set": "lh"}, {"grid": 100}])
+def test_names_that_the_data_set_does_not_have_are_refused_before_the_network(options):
+    (what,) = options
+    with pytest.raises(ValueError, match=f"found {what} .*; expected one of .*; choose one"):
+        download_cmd("nowhere", base_url="http://127.0.0.1:9", **options)
+
+
+def test_nbody_suites_have_only_the_total_matter():
+    with pytest.raises(ValueError, match='found field "Mcdm" for suite Nbody_SIMBA; expected "Mtot"'):
+        download_cmd("nowhere", suite="Nbody_SIMBA", base_url="http://127.0.0.1:9")
+
+
+def test_quijotes_parameters_arrive_where_its_reader_looks(tmp_path, server):
+    server.files["latin_hypercube/latin_hypercube_params.txt"] = b"#Omega_m h\n" + b"0.3 0.7\n" * 2000
+    folder, advice = download_quijote(tmp_path, base_url=server.url)
+    (folder / "5").mkdir()
+    np.save(folder / "5" / "df_m_16_PCS_z=0.npy", CUBES[0] / CUBES[0].mean() - 1)
+    assert open_cubes(tmp_path).params.to_numpy().tolist() == [[0.3, 0.7]]
+    assert "Globus" in advice and str(folder) in advice
+
+
+def test_the_command_line_downloads_and_says_what_to_do_next(tmp_path, server, capsys):
+    words = "cmd --field Mcdm --suite IllustrisTNG --set LH --grid 128".split()
+    download.main([*words, "--folder", str(tmp_path), "--base-url", server.url])
+    path = tmp_path / GRIDS.split("/")[-1]
+    assert f"python -m uvae_lib inspect {path}" in capsys.readouterr().out and path.read_bytes() == CONTENT
+
+
+def test_the_command_line_ends_in_the_sentence_when_nothing_arrives(tmp_path, server):
+    with pytest.raises(SystemExit, match=r"error: .* found HTTP 404 .*; check the names"):
+        download.main(["cmd", "--suite", "SIMBA", "--folder", str(tmp_path), "--base-url", server.url])
+
+
+def test_the_command_line_says_where_quijotes_cubes_are(tmp_path, server, capsys):
+    server.files["BSQ/BSQ_params.txt"] = b"0.3 0.05 0.7 1 0.8\n"
+    download.main(["quijote", "--cosmology", "BSQ", "--folder", str(tmp_path), "--base-url", server.url])
+    assert "Globus" in capsys.readouterr().out and (tmp_path / "3D_cubes" / "BSQ" / "BSQ_params.txt").exists()
+
+
+def test_the_server_of_these_tests_answers_only_on_loopback(server):
+    assert requests.get(f"{server.url}/{PARAMS}", timeout=5).ok and server.server_address[0] == "127.0.0.1"

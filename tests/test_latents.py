@@ -1,0 +1,148 @@
+"""Encoding, decoding and probing with a model that was really trained, if only for a few steps."""
+
+import numpy as np
+import pytest
+import torch
+from suites import lognormal_suite, tiny_config
+
+from uvae_lib import latents
+from uvae_lib.evaluate import CubeViews, evaluate, field_metrics, look_at, residual_noise, summary
+from uvae_lib.statistics import power_spectrum
+from uvae_lib.training import fit
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("latents")
+    config = tiny_config(lognormal_suite(folder / "data", n_cubes=8), steps=6)
+    return fit(config, folder / "run", progress=False)
+
+
+@pytest.fixture(scope="module")
+def suite(run):
+    return run.open_suite()
+
+
+@pytest.fixture(scope="module")
+def slices(run, suite):
+    return latents.spread_slices(run, suite, 0, 6)
+
+
+def test_spread_slices_come_from_different_planes_of_all_axes(run, suite):
+    y = suite.overdensity(0)
+    found = latents.spread_slices(run, suite, 0, 6)
+    planes = run.to_pixels(torch.from_numpy(np.concatenate([np.moveaxis(y, a, 0) for a in range(3)])))
+    sorted_planes = planes.flatten(1).sort(dim=1).values
+    owner = [int((sorted_planes - s.flatten().sort().values).abs().sum(dim=1).argmin()) for s in found]
+    assert len(set(owner)) == 6
+    assert sorted(i // suite.side for i in owner) == [0, 0, 1, 1, 2, 2]
+
+
+def test_more_slices_than_planes_are_refused(run, suite):
+    with pytest.raises(ValueError, match="has 96 that differ"):
+        latents.spread_slices(run, suite, 0, 97)
+
+
+def test_encode_cube_is_the_model_on_a_set_of_the_trained_size(run, slices):
+    size = run.config.training.set_size - 1
+    found = latents.encode_cube(run, slices[:size])
+    zs = run.model.encoder(slices[:size], torch.zeros(size, 512))[0]
+    mu, logvar = run.model.deep_set(zs[None])[0].chunk(2)
+    torch.testing.assert_close(found.mu, mu)
+    torch.testing.assert_close(found.logvar, logvar)
+
+
+def test_groups_of_slices_are_averaged_and_narrow_the_posterior(run, slices):
+    one, two = latents.encode_cube(run, slices[:2]), latents.encode_cube(run, slices[2:4])
+    both = latents.encode_cube(run, slices[:4])
+    torch.testing.assert_close(both.mu, (one.mu + two.mu) / 2)
+    torch.testing.assert_close(both.logvar.exp(), (one.logvar.exp() + two.logvar.exp()) / 4)
+
+
+def test_a_set_that_the_sum_never_saw_warns(run, slices):
+    with pytest.warns(UserWarning, match="give a multiple of 2"):
+        latents.encode_cube(run, slices[:3])
+
+
+def test_reconstruct_decodes_the_posterior_mean(run, slices):
+    z = latents.encode_cube(run, slices[2:4]).mu
+    h = run.model.encoder(slices[:2], z.expand(2, -1))[1][:, :512]
+    torch.testing.assert_close(latents.reconstruct(run, slices[:2], slices[2:4]), run.model.decoder_h(h))
+
+
+def test_samples_are_a_function_of_the_generator(run, slices):
+    z = latents.encode_cube(run, slices[:2])
+    draws = [latents.sample_slices(run, z, 3, torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    assert draws[0].shape == (3, 1, 32, 32)
+
+
+def test_noise_adds_the_power_of_the_residual(run, suite):
+    views = look_at(run, suite, [0, 1], 6)
+    noise = residual_noise(run, views)
+    drawn = noise.noise((256, 1, 32, 32), torch.Generator().manual_seed(0), "cpu")
+    wanted = torch.cat([v.truth - v.recon for v in views])
+    k, found = power_spectrum(drawn[:, 0], 1.0)
+    _, expected = power_spectrum(wanted[:, 0], 1.0)
+    torch.testing.assert_close(found.mean(0), expected.mean(0), rtol=0.35, atol=0)
+
+
+def test_traversal_of_h_starts_at_the_anchor(run, slices):
+    anchor = latents.encode_slices(run, slices[:1], torch.zeros(512)).mu[0]
+    frames = latents.traverse(run, anchor, torch.eye(512)[3], torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(frames[0], latents.decode(run, anchor[None])[0])
+    assert not torch.equal(frames[0], frames[1])
+
+
+def test_traversal_of_z_keeps_the_place_in_the_prior(run, slices):
+    z = latents.encode_cube(run, slices[:2]).mu
+    anchor = latents.encode_slices(run, slices[:1], z).mu[0]
+    frames = latents.traverse(run, anchor, torch.ones(512), torch.tensor([0.0, 2.0]), z=z)
+    here, there = (latents.prior_of_h(run, (z + s)[None]) for s in (0.0, 2.0))
+    place = (anchor - here.mu) / (0.5 * here.logvar).exp()
+    moved = there.mu + place * (0.5 * there.logvar).exp()
+    torch.testing.assert_close(frames, latents.decode(run, torch.cat([anchor[None], moved])))
+
+
+def test_probe_finds_a_linear_parameter_and_no_noise():
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((200, 20))
+    params = np.column_stack([z[:, 0] + 2 * z[:, 1], rng.standard_normal(200)])
+    found = latents.probe(z[:150], params[:150], z[150:], params[150:])
+    assert found.r2[0] > 0.99 and found.r2[1] < 0.2
+    assert found.error[0] < 0.3 and found.predicted.shape == (50, 2)
+
+
+def test_directions_recover_the_shift_per_unit_of_each_parameter():
+    rng = np.random.default_rng(0)
+    params = rng.uniform(size=(500, 2)) @ [[1, 0.5], [0, 1]]  # correlated
+    true = rng.standard_normal((2, 8))
+    found = latents.directions(params @ true + 0.01 * rng.standard_normal((500, 8)), params)
+    np.testing.assert_allclose(found, true, atol=0.02)
+
+
+def test_truth_against_itself_has_no_error(run, suite):
+    views = look_at(run, suite, run.split["test"], 4)
+    found = field_metrics([v.truth for v in views], [v.truth for v in views], run.image_box)
+    assert found["power_error"] < 1e-6 and found["pdf_error"] < 1e-6
+
+
+def test_a_perfect_reconstruction_explains_everything(run, suite):
+    from uvae_lib.evaluate import _fvu
+
+    views = look_at(run, suite, run.split["test"], 4)
+    perfect = [CubeViews(v.cube, v.truth, v.truth, v.z, v.h, v.prior) for v in views]
+    mean = [CubeViews(v.cube, v.truth, v.truth * 0 + v.truth.mean(), v.z, v.h, v.prior) for v in views]
+    assert _fvu(perfect)[0] == 0 and _fvu(mean)[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_evaluation_gives_every_number_beside_its_reference(run, suite):
+    metrics = evaluate(run, suite, n_slices=6)
+    assert metrics["cubes"] == {part: len(run.split[part]) for part in ("train", "val", "test")}
+    assert 0 < metrics["reconstruction"]["fvu_pca"] < 1
+    assert set(metrics["probe"]) >= {"z", "power", "truth"}
+    assert "truth-truth" in summary(metrics) and "PCA" in summary(metrics)
+
+
+def test_evaluation_repeats(run, suite):
+    assert evaluate(run, suite, n_slices=4, seed=3) == evaluate(run, suite, n_slices=4, seed=3)

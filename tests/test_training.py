@@ -1,0 +1,297 @@
+"""What `fit` does besides learning: refusals, history, repeatability, and a step that never waits for the device."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file, save_file
+from suites import lognormal_suite, tiny_config
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from uvae_lib.checkpoints import checkpoints
+from uvae_lib.runs import load_run
+from uvae_lib.training import fit, update_average
+
+HISTORY = [
+    "step", "loss", "pixels", "l2", "kl_z", "kl_h", "fvu", "weight_z", "weight_h", "lr",
+    "val_loss", "val_fvu", "val_l2", "val_kl_z", "val_kl_h", "active_z", "active_h",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    return lognormal_suite(tmp_path_factory.mktemp("suite"))
+
+
+class WaitsForDevice(TorchDispatchMode):
+    """Refuses every operation whose result the host has to wait for on a GPU."""
+
+    waiting = ("_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "unique")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in self.waiting:
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+
+class Watch(Callback):
+    """Watches steps that are not logged, from the slices to the optimiser and the average; keeps the last module."""
+
+    def __init__(self):
+        self.watched = 0
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.module, self.mode = module, None
+        if not any(module.due(batch + 1).values()):
+            self.mode = WaitsForDevice()
+            self.mode.__enter__()
+            self.watched += 1
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if self.mode:
+            self.mode.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def trained(suite, tmp_path_factory):
+    """A short run, its configuration, and the callback that watched it."""
+    watch, folder = Watch(), tmp_path_factory.mktemp("runs") / "tiny"
+    config = tiny_config(suite, steps=6, log_every=2, val_every=3, save_every=3, ema=0.9, clip=1e4)
+    state = torch.get_rng_state()
+    run = fit(config, folder, progress=False, callbacks=[watch])
+    watch.kept_global_state = torch.equal(state, torch.get_rng_state())
+    yield run, config, watch
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+    """A copy of the run without its checkpoints, to be spoilt."""
+    folder = tmp_path / "copy"
+    shutil.copytree(trained[0].folder, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_step_never_waits_for_the_device_unless_it_is_logged(trained):
+    _, _, watch = trained
+    assert watch.watched == 2  # steps 1 and 5: 2, 4 and 6 are logged, 3 and 6 validated and saved
+
+
+def test_training_leaves_torchs_global_random_state_alone(trained):
+    assert trained[2].kept_global_state
+
+
+def test_the_history_has_a_row_for_every_logged_or_validated_step(trained):
+    history = trained[0].history
+    assert list(history) == HISTORY
+    assert history["step"].tolist() == [2, 3, 4, 6]
+    assert history["val_loss"].notna().tolist() == [False, True, False, True]
+    assert np.isfinite(history.drop(columns=[name for name in HISTORY if "val" in name or "active" in name])).all(None)
+
+
+def test_the_history_gives_the_weights_and_the_rate_that_the_step_used(trained):
+    run, config, _ = trained
+    rows, train = run.history.set_index("step"), config.training
+    assert rows["weight_h"].tolist() == [10 * min(1, step / 5) for step in rows.index]
+    assert rows["lr"][2] == train.lr  # the last step of a warm-up of two
+    fall = 0.5 * (1 + np.cos(np.pi * (5 - 2) / (6 - 2)))
+    assert rows["lr"][6] == pytest.approx(train.lr * (0.02 + 0.98 * fall))
+
+
+def test_the_logged_loss_is_the_sum_of_the_logged_terms(trained):
+    rows = trained[0].history
+    np.testing.assert_allclose(
+        rows["loss"], rows["l2"] + (rows["weight_z"] * rows["kl_z"] + rows["weight_h"] * rows["kl_h"]) / 512, rtol=1e-5
+    )
+
+
+def test_a_run_that_was_read_back_computes_what_the_trained_network_does_bit_for_bit(trained):
+    run, _, watch = trained
+    last, module = load_run(run.folder, "last"), watch.module
+    image = torch.randn(2, 3, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    noise = tuple(torch.zeros(2, 512) for _ in range(3))
+    with torch.no_grad():
+        mine = module.evaluated.eval()(image, image[:, 0], noise)
+        theirs = last.model(image, image[:, 0], noise)
+    assert torch.equal(mine[0], theirs[0]) and torch.equal(mine[3][1], theirs[3][1])
+    assert not last.model.training
+
+
+def test_the_best_weights_are_those_of_the_lowest_validation_loss(trained):
+    run, _, watch = trained
+    best = run.history["val_loss"].idxmin() == run.history["val_loss"].last_valid_index()
+    same = (run.folder / "best.safetensors").read_bytes() == (run.folder / "last.safetensors").read_bytes()
+    assert best == same and watch.module.trainer.callbacks[0].best_loss == run.history["val_loss"].min()
+
+
+def test_the_same_seed_gives_the_same_history_and_weights_and_another_another(trained, suite, tmp_path):
+    run, config, _ = trained
+    torch.manual_seed(7)  # whatever happened before in the process
+    again = fit(config, tmp_path / "again", progress=False)
+    for name in ("history.csv", "last.safetensors"):
+        assert (again.folder / name).read_bytes() == (run.folder / name).read_bytes()
+    shutil.rmtree(again.folder)
+    other = replace(config, training=replace(config.training, seed=1, steps=2))
+    assert fit(other, tmp_path / "other", progress=False).history["loss"][0] != run.history["loss"][0]
+    shutil.rmtree(tmp_path / "other")
+
+
+def test_a_finished_run_is_returned_as_it_is(trained):
+    run, config, _ = trained
+    before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
+    again = fit(config, run.folder, progress=False)
+    assert before == {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
+    assert again.history.equals(run.history)
+
+
+def test_another_configuration_is_refused_with_the_fields_that_differ(trained):
+    run, config, _ = trained
+    other = replace(config, training=replace(config.training, lr=1.0), data=replace(config.data, thickness=2))
+    with pytest.raises(ValueError, match=r"data.thickness=2 \(was 1\), training.lr=1.0 \(was 0.0005\); use another"):
+        fit(other, run.folder, progress=False)
+
+
+def test_another_number_of_processes_or_another_place_of_the_cubes_is_the_same_run(trained, tmp_path):
+    run, config, _ = trained
+    moved = shutil.copytree(config.data.path, tmp_path / "moved")
+    other = replace(config, data=replace(config.data, path=str(moved)), training=replace(config.training, devices=2))
+    assert fit(other, run.folder, progress=False).history.equals(run.history)
+
+
+def test_other_cubes_are_refused(trained, tmp_path):
+    run, config, _ = trained
+    path = lognormal_suite(tmp_path / "more", n_cubes=7)
+    with pytest.raises(ValueError, match=r"has 7 cubes of 32\^3 .* was trained on 6 of 32\^3"):
+        fit(replace(config, data=replace(config.data, path=str(path))), run.folder, progress=False)
+
+
+def test_an_unfinished_run_is_refused_without_resume(trained, copy):
+    _, config, _ = trained
+    info = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(info | {"finished": False}))
+    (copy / "checkpoints").mkdir()
+    (copy / "checkpoints" / "step-00000003.ckpt").touch()
+    with pytest.raises(ValueError, match=r"unfinished run \(step-00000003.ckpt\); go on with --resume"):
+        fit(config, copy, progress=False)
+
+
+def test_sets_that_cannot_be_shared_by_the_processes_are_refused(suite, tmp_path):
+    with pytest.raises(ValueError, match="2 sets a step cannot be shared by 3 processes; use a multiple of 3"):
+        fit(tiny_config(suite, devices=3), tmp_path / "run", progress=False)
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_good_checkpoint(suite, tmp_path):
+    folder = tmp_path / "run"
+    config = tiny_config(suite, steps=8, lr=1e30, lr_warmup=0, save_every=2, log_every=4, val_every=8)
+
+    class SmallAtFirst(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = 1e-4 if batch < 2 else 1e30
+
+    with pytest.raises(FloatingPointError, match=r"loss of step 4 is not finite; .*step-00000002.ckpt is the last"):
+        fit(config, folder, progress=False, callbacks=[SmallAtFirst()])
+    (kept,) = checkpoints(folder)
+    weights = torch.load(kept, weights_only=True, mmap=True)["state_dict"]
+    assert all(value.isfinite().all() for value in weights.values())
+    shutil.rmtree(folder)
+
+
+# --- the average -------------------------------------------------------------------------------------------------
+
+
+def averaged(decay, n_steps):
+    """Average of a weight that is s after step s, started at 100."""
+    average, model = torch.nn.Linear(1, 1).double(), torch.nn.Linear(1, 1).double()
+    average.weight.data.fill_(100)
+    for step in range(1, n_steps + 1):
+        model.weight.data.fill_(step)
+        update_average(average, model, decay, step)
+    return float(average.weight)
+
+
+def test_the_average_starts_as_the_plain_mean():
+    assert averaged(0.9, 8) == pytest.approx(np.mean(range(1, 9)))
+
+
+def test_the_average_forgets_at_the_rate_of_its_decay():
+    decay, n = 0.99, 3000
+    weights = decay ** np.arange(n)[::-1]
+    assert averaged(decay, n) == pytest.approx(np.average(np.arange(1, n + 1), weights=weights), rel=1e-6)
+
+
+def test_a_long_average_looks_at_every_tenth_step_with_the_decay_of_ten():
+    decay, n = 0.999, 20_000
+    looked = np.arange(10, n + 1, 10)
+    weights = decay ** (n - looked)
+    assert averaged(decay, n) == pytest.approx(np.average(looked, weights=weights), rel=1e-6)
+
+
+# --- files that cannot be trusted --------------------------------------------------------------------------------
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return type(self.path).touch, (self.path,)
+
+
+SPOILT = {
+    "truncated weights": ("best.safetensors", lambda text, trap: text[: len(text) // 2], "damaged, or no safetensors"),
+    "empty weights": ("best.safetensors", lambda text, trap: b"", "damaged, or no safetensors"),
+    "truncated run.json": ("run.json", lambda text, trap: text[:200], "run.json cannot be used: .*; restore it"),
+    "empty run.json": ("run.json", lambda text, trap: b"", "run.json cannot be used"),
+    "run.json of another kind": ("run.json", lambda text, trap: b"[1, 2]", "run.json cannot be used"),
+    "incomplete run.json": ("run.json", lambda text, trap: b'{"config": {}}', "it has no box_size, finished, mean"),
+    "unknown field": ("run.json", lambda text, trap: text.replace(b'"clip"', b'"clop"'), "no field clop"),
+    "no text": ("run.json", lambda text, trap: b"\xff\xfe\x00", "run.json cannot be used"),
+    "empty history": ("history.csv", lambda text, trap: b"", "history.csv is damaged"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_spoilt_file_of_a_run_is_refused_with_a_sentence(copy, kind):
+    name, spoil, sentence = SPOILT[kind]
+    (copy / name).write_bytes(spoil((copy / name).read_bytes(), None))
+    with pytest.raises(ValueError, match=sentence):
+        load_run(copy)
+
+
+def test_weights_that_are_pickled_code_are_refused_and_nothing_of_it_runs(copy, tmp_path):
+    torch.save(Trap(tmp_path / "executed"), copy / "best.safetensors")
+    with pytest.raises(ValueError, match="damaged, or no safetensors file"):
+        load_run(copy)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_weights_of_another_model_are_refused(copy):
+    weights = load_file(copy / "best.safetensors")
+    weights.pop("model.decoder_z.layers.0.bias")
+    save_file(weights, copy / "best.safetensors")
+    with pytest.raises(ValueError, match=r"another model than .*\(1 differences: Missing key.*decoder_z"):
+        load_run(copy)
+
+
+def test_a_folder_without_a_run_and_a_run_without_weights_say_what_is_missing(copy, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"is no run: it has no run.json; train one"):
+        load_run(tmp_path)
+    (copy / "best.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no best.safetensors"):
+        load_run(copy)

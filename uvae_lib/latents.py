@@ -1,0 +1,187 @@
+"""What a trained model says: encode a cube, reconstruct, dream further slices, walk through the latents, probe z.
+
+Slices are standardised pixels (`Run.to_pixels`), (S, 1, H, H) from one cube; z and h are tensors of 512 numbers.
+Random numbers come from a torch.Generator that is given.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from .cropping import Cuts, cut_slices, log_density
+from .cubes import CubeSuite
+from .runs import Run
+
+
+class Posterior(NamedTuple):
+    """A diagonal Gaussian: mu and logvar of one shape, (..., 512)."""
+
+    mu: Tensor
+    logvar: Tensor
+
+    def sample(self, generator: Generator) -> Tensor:
+        noise = torch.randn(self.mu.shape, generator=generator)
+        return torch.addcmul(self.mu, noise, (0.5 * self.logvar).exp())
+
+
+def spread_slices(run: Run, suite: CubeSuite, cube: int, n_slices: int, seed: int = 0) -> Tensor:
+    """Slices of one cube as standardised pixels, from different planes of all axes: (n_slices, 1, H, H).
+
+    The planes of an axis are evenly spread from a random first one; corners are random; no turns and no flips.
+    Raises ValueError when the cube has fewer planes.
+    """
+    return cut_cube(run, suite.overdensity(cube), n_slices, seed, suite.axes)
+
+
+def cut_cube(run: Run, y: np.ndarray, n_slices: int, seed: int = 0, axes: tuple[int, ...] = (0, 1, 2)) -> Tensor:
+    """`spread_slices` of a cube given as an array: y (P, N, N) overdensity -> (n_slices, 1, H, H) pixels."""
+    rng, data = np.random.default_rng(seed), run.config.data
+    axis = np.arange(n_slices) % len(axes)
+    rank = np.arange(n_slices) // len(axes)
+    n_planes = len(y)
+    most = -(-n_slices // len(axes))
+    if most * data.thickness > n_planes:
+        raise ValueError(
+            f"{n_slices} slices were asked for; a cube of {n_planes} planes along {len(axes)} axes has "
+            f"{len(axes) * (n_planes // data.thickness)} that differ at thickness {data.thickness}"
+        )
+    first = rng.integers(0, n_planes, len(axes))
+    plane = (first[axis] + rank * n_planes // most) % n_planes
+    corner = rng.integers(0, y.shape[-1], (2, n_slices))
+    zero = torch.zeros(n_slices, dtype=torch.long)
+    cuts = Cuts(zero, *map(torch.from_numpy, (np.asarray(axes)[axis], plane, *corner)), zero, zero, zero)
+    x = cut_slices(log_density(torch.from_numpy(y), data.eps)[None], cuts, data.image_size, data.thickness)
+    return (x - run.mean) / run.std
+
+
+@torch.inference_mode()
+def trunk_maps(run: Run, slices: Tensor, batch: int = 32) -> Tensor:
+    """Last map of the encoder's trunk, (n, 1, H, H) -> (n, 512, m, m), a batch at a time."""
+    return torch.cat([run.model.encoder.trunk(part) for part in slices.split(batch)])
+
+
+@torch.inference_mode()
+def encode_cube(run: Run, slices: Tensor, maps: Tensor | None = None) -> Posterior:
+    """q(z | slices of one cube).
+
+    slices (S, 1, H, H);  maps: `trunk_maps` of them, where they are at hand
+    A sum changes scale with the number of slices: where the model sums and was trained with a fixed number,
+    other numbers are split into groups of that number, whose means and variances are averaged, and the
+    variance is divided by the number of groups; a remainder warns, since the model never saw such a set.
+    """
+    zs = run.model.encoder.summarise(trunk_maps(run, slices) if maps is None else maps)
+    train = run.config.training
+    size = len(zs) if run.config.model.pooling == "mean" or train.least_context else train.set_size - 1
+    if len(zs) % size:
+        warnings.warn(
+            f"a set of {len(zs)} slices does not divide into the {size} that this model sums; "
+            f"give a multiple of {size}, or train with model.pooling=mean",
+            stacklevel=2,
+        )
+        size = len(zs)
+    mu, logvar = run.model.deep_set(zs.unflatten(0, (-1, size))).chunk(2, dim=1)
+    return Posterior(mu.mean(dim=0), (logvar.exp().mean(dim=0) / len(mu)).log())
+
+
+@torch.inference_mode()
+def encode_slices(run: Run, slices: Tensor, z: Tensor, maps: Tensor | None = None) -> Posterior:
+    """q(h | slice, z): slices (n, 1, H, H), z (512,) or (n, 512) -> (n, 512)."""
+    f = trunk_maps(run, slices) if maps is None else maps
+    return Posterior(*run.model.encoder.locate(f, z.expand(len(f), -1)).chunk(2, dim=1))
+
+
+@torch.inference_mode()
+def prior_of_h(run: Run, z: Tensor) -> Posterior:
+    """p(h | z): z (n, 512) -> (n, 512)."""
+    return Posterior(*run.model.decoder_z(z).chunk(2, dim=1))
+
+
+@torch.inference_mode()
+def decode(run: Run, h: Tensor, batch: int = 32) -> Tensor:
+    """The mean slice of h: (n, 512) -> (n, 1, H, H) pixels."""
+    return torch.cat([run.model.decoder_h(part) for part in h.split(batch)])
+
+
+def reconstruct(run: Run, slices: Tensor, context: Tensor | None = None) -> Tensor:
+    """Slices as the model sees them, through the means of q(z | context) and q(h | slice, z).
+
+    slices (n, 1, H, H);  context (S, 1, H, H) slices of the same cube, the slices themselves when absent
+    Returns (n, 1, H, H) pixels.
+    """
+    z = encode_cube(run, slices if context is None else context).mu
+    return decode(run, encode_slices(run, slices, z).mu)
+
+
+def sample_slices(
+    run: Run, z: Posterior | None, n: int, generator: Generator, noise: torch.nn.Module | None = None
+) -> Tensor:
+    """New slices: z ~ q(z | an observed universe), or ~ N(0, I) when z is None; h ~ p(h | z); the decoded mean.
+
+    n       slices, each with a z of its own
+    noise   a pixel noise to add (`evaluate.residual_noise`): the decoded mean alone lacks small-scale power
+    Returns (n, 1, H, H) pixels.
+    """
+    latent_dim = run.config.model.latent_dim
+    z = z or Posterior(torch.zeros(latent_dim), torch.zeros(latent_dim))
+    draws = Posterior(z.mu.expand(n, -1), z.logvar.expand(n, -1)).sample(generator)
+    mean = decode(run, prior_of_h(run, draws).sample(generator))
+    return mean if noise is None else mean + noise.noise(tuple(mean.shape), generator, mean.device)
+
+
+def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Tensor | None = None) -> Tensor:
+    """Decoded slices along a line in h, or in z at a fixed place in p(h | z).
+
+    anchor     (512,) an h;  direction (512,): of h, or of z when z is given;  values (n,): steps along it
+    z          (512,) the universe of the anchor: the anchor keeps its place in units of p(h | z)'s width
+               while z moves
+    Returns (n, 1, H, H) pixels.
+    """
+    steps = values[:, None] * direction
+    if z is None:
+        return decode(run, anchor + steps)
+    here = prior_of_h(run, z[None])
+    place = (anchor - here.mu) / (0.5 * here.logvar).exp()
+    there = prior_of_h(run, z + steps)
+    return decode(run, there.mu + place * (0.5 * there.logvar).exp())
+
+
+class Probe(NamedTuple):
+    """A ridge regression from features to parameters, with what it predicts for cubes that it did not see.
+
+    predicted (n, p);  r2 (p,);  error (p,): root mean squared, in the units of the parameter
+    """
+
+    predicted: np.ndarray
+    r2: np.ndarray
+    error: np.ndarray
+
+
+def probe(train: np.ndarray, train_params: np.ndarray, test: np.ndarray, test_params: np.ndarray) -> Probe:
+    """Ridge from features of training cubes to parameters, judged on other cubes.
+
+    train (n, d), test (m, d): one row a cube;  train_params (n, p), test_params (m, p)
+    The ridge is chosen by leave-one-out cross-validation over the training cubes (scikit-learn's RidgeCV).
+    """
+    from sklearn.linear_model import RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    predicted = np.empty(test_params.shape)
+    for i, values in enumerate(train_params.T):  # a ridge of its own for each parameter
+        model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.geomspace(1e-3, 1e5, 33)))
+        predicted[:, i] = model.fit(train, values).predict(test)
+    squared = np.square(predicted - test_params).mean(axis=0)
+    return Probe(predicted, 1 - squared / test_params.var(axis=0), np.sqrt(squared))
+
+
+def directions(z: np.ndarray, params: np.ndarray) -> np.ndarray:
+    """Shift of z per unit of each parameter, the others held: the pattern, not regression weights.
+
+    z (n, 512), params (n, p) of n cubes. Returns (p, 512), the least-squares slopes of z on the parameters: for
+    independent parameters Cov(z, theta) / Var(theta) (Haufe et al. 2014, NeuroImage 87, 96).
+    """
+    design = np.column_stack([params - params.mean(axis=0), np.ones(len(params))])
+    return np.linalg.lstsq(design, z, rcond=None)[0][:-1]

@@ -1,0 +1,116 @@
+"""Figures for papers: the style and widths of four venues, and PDF files with the numbers behind them.
+
+    with paper.style("mnras"):
+        figure = plots.spectra(k, curves, "truth")
+    paper.save(figure, "figures/spectra_mnras.pdf", data={"k": k, "P": curves}, run=run)
+
+A figure of `plots` keeps the style that it was made in, so that it can be saved outside the block.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .files import atomic_path, write_atomically
+from .runs import Run
+
+WIDTHS = {  # [in], of one column and of the page
+    "mnras": (3.32, 6.97),
+    "aa": (88 / 25.4, 180 / 25.4),
+    "apj": (3.5, 7.1),
+    "neurips": (5.5, 5.5),
+}
+SIZES = {"mnras": 8.0, "aa": 8.0, "apj": 8.0, "neurips": 9.0}  # [pt], of labels; ticks and legends are 1 pt less
+
+
+def rc(venue: str, columns: int = 1) -> dict:
+    """matplotlib settings of a venue: width, Times-like fonts that come with matplotlib, sizes, line widths.
+
+    venue    mnras, aa, apj or neurips;  columns  1, or 2 for the width of the page
+    Raises ValueError for another venue or number of columns.
+    """
+    if venue not in WIDTHS:
+        raise ValueError(f"found venue {venue!r}; expected one of {', '.join(WIDTHS)}")
+    if columns not in (1, 2):
+        raise ValueError(f"found columns={columns}; expected 1, or 2 for the width of the page")
+    width, size = WIDTHS[venue][columns - 1], SIZES[venue]
+    return {
+        "figure.figsize": (width, 0.7 * width),
+        "font.family": "STIXGeneral",
+        "mathtext.fontset": "stix",
+        "font.size": size,
+        "axes.titlesize": size,
+        "axes.labelsize": size,
+        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), size - 1),
+        "axes.linewidth": 0.6,
+        "lines.linewidth": 1.0,
+        "lines.markersize": 4.0,
+        "axes.labelpad": 2.0,
+        "axes.titlepad": 3.0,
+        "legend.labelspacing": 0.3,
+        **{f"{axis}tick.major.width": 0.6 for axis in "xy"},
+        **{f"{axis}tick.minor.width": 0.4 for axis in "xy"},
+        **{f"{axis}tick.major.size": 2.5 for axis in "xy"},
+        **{f"{axis}tick.minor.size": 1.5 for axis in "xy"},
+    }
+
+
+def style(venue: str, columns: int = 1) -> AbstractContextManager:
+    """A block in which figures are made in a venue's style; arguments and errors are those of `rc`."""
+    return rc_context(rc(venue, columns))
+
+
+def save(figure: Figure, path: str | Path, data: Mapping | None = None, run: Run | None = None) -> Path:
+    """Write a figure as PDF, and beside it, as path.json, the numbers that it shows and the run that made them.
+
+    The page is exactly the figure's size; text is text (Type 42), images are bitmaps of 300 dpi; equal figures
+    give equal bytes.
+
+    data    nested mappings, sequences, arrays, tensors, tables, numbers, texts; NaN and infinity become null
+    run     its name, preset values, commit and versions are noted
+    Returns the path. Raises ValueError for a path that is no .pdf, TypeError for data that JSON cannot hold.
+    """
+    path = Path(path)
+    if path.suffix != ".pdf":
+        raise ValueError(f"found {path.name}; figures for papers are vector files: use a name that ends in .pdf")
+    behind = {"figure": path.name, "run": _origin(run), "data": _plain(data or {})}
+    text = json.dumps(behind, indent=1, allow_nan=False)
+    settings = {"pdf.fonttype": 42, "pdf.compression": 9, "savefig.bbox": "standard", "savefig.dpi": 300}
+    with rc_context(settings), atomic_path(path) as temporary:
+        figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
+    write_atomically(path.with_suffix(".json"), text + "\n")
+    return path
+
+
+def _origin(run: Run | None) -> dict | None:
+    """What is needed to find a run, or to make it again."""
+    if run is None:
+        return None
+    return {"name": run.config.name} | {key: run.info[key] for key in ("commit", "versions", "config")}
+
+
+def _plain(value):
+    """JSON values of nested data; numbers with the digits that a float32 has."""
+    if isinstance(value, pd.DataFrame):
+        value = {name: column.to_numpy() for name, column in value.items()}
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().double() if value.is_floating_point() else value.detach().cpu()
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.8g}") if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise TypeError(f"found {type(value).__name__} in the data of a figure; expected arrays, tables, numbers or texts")
