@@ -82,7 +82,7 @@ def test_noise_adds_the_power_of_the_residual(run, suite):
     noise = residual_noise(run, views)
     drawn = noise.noise((256, 1, 32, 32), torch.Generator().manual_seed(0), "cpu")
     wanted = torch.cat([v.truth - v.recon for v in views])
-    k, found = power_spectrum(drawn[:, 0], 1.0)
+    _, found = power_spectrum(drawn[:, 0], 1.0)
     _, expected = power_spectrum(wanted[:, 0], 1.0)
     torch.testing.assert_close(found.mean(0), expected.mean(0), rtol=0.35, atol=0)
 

@@ -141,7 +141,7 @@ def table(arguments: list[str]) -> None:
     from .runs import build_model
 
     with torch.device("meta"):
-        print(format_table(build_model(config)))
+        print(format_table(build_model(config, config.simulation.side)))
 
 
 if __name__ == "__main__":

@@ -28,19 +28,14 @@ def periodic_crop(plane: Tensor | np.ndarray, corner: tuple, size: int) -> Tenso
     Returns (..., size, size), of the type of plane. Raises ValueError when the square would cover a pixel twice.
     """
     if plane.ndim < 2 or plane.shape[-1] != plane.shape[-2]:
-        raise ValueError(
-            f"found a plane of shape {tuple(plane.shape)}; expected (..., N, N), a periodic square"
-        )
+        raise ValueError(f"found a plane of shape {tuple(plane.shape)}; expected (..., N, N), a periodic square")
     side = plane.shape[-1]
     if not 1 <= size <= side:
-        raise ValueError(
-            f"a {size}-pixel crop does not fit a {side}-pixel periodic plane; use 1 <= size <= {side}"
-        )
+        raise ValueError(f"a {size}-pixel crop does not fit a {side}-pixel periodic plane; use 1 <= size <= {side}")
     if isinstance(plane, np.ndarray):
         return periodic_crop(torch.from_numpy(plane), corner, size).numpy()
     rows, cols = (
-        (torch.as_tensor(start, device=plane.device)[..., None] + torch.arange(size, device=plane.device))
-        % side
+        (torch.as_tensor(start, device=plane.device)[..., None] + torch.arange(size, device=plane.device)) % side
         for start in corner
     )
     if rows.ndim == 1:
@@ -64,16 +59,12 @@ def overdensity(x: Tensor | np.ndarray, eps: float = EPS) -> Tensor | np.ndarray
     return (torch.exp(x) - eps).clamp_min(0) if isinstance(x, Tensor) else np.maximum(np.exp(x) - eps, 0)
 
 
-def standardisation(
-    suite: CubeSuite, indices: list[int], eps: float = EPS, max_cubes: int = 64
-) -> tuple[float, float]:
+def standardisation(suite: CubeSuite, indices: list[int], eps: float = EPS, max_cubes: int = 64) -> tuple[float, float]:
     """Mean and standard deviation of x over training cubes: the two constants of a run.
 
     indices    training cubes; when there are more than max_cubes, that many of them, evenly spread
     """
-    chosen = np.asarray(indices)[
-        np.linspace(0, len(indices) - 1, min(len(indices), max_cubes)).round().astype(int)
-    ]
+    chosen = np.asarray(indices)[np.linspace(0, len(indices) - 1, min(len(indices), max_cubes)).round().astype(int)]
     moments = np.zeros(2)
     for index in chosen:
         x = log_density(suite.overdensity(int(index)), eps)
@@ -202,9 +193,7 @@ class CubePool:
         epoch, place = divmod(position, len(self.indices))
         if self.size == len(self.indices):
             return self.indices[place]
-        return self.indices[
-            int(np.random.default_rng([self.seed, epoch]).permutation(len(self.indices))[place])
-        ]
+        return self.indices[int(np.random.default_rng([self.seed, epoch]).permutation(len(self.indices))[place])]
 
     def _read(self, cube: int) -> Tensor:
         x = log_density(torch.from_numpy(self.suite.overdensity(cube)), self.eps)
@@ -251,9 +240,7 @@ class SliceSets:
                 f"{len(suite.axes) * self.n_slabs} that differ at thickness {thickness}"
             )
         if sets_per_step % world_size:
-            raise ValueError(
-                f"{sets_per_step} sets a step cannot be shared by {world_size} processes; use a multiple"
-            )
+            raise ValueError(f"{sets_per_step} sets a step cannot be shared by {world_size} processes; use a multiple")
         self.pool, self.mean, self.std = pool, mean, std
         self.image_size, self.set_size, self.sets_per_step = image_size, set_size, sets_per_step
         self.thickness, self.augment, self.seed = thickness, augment, seed
@@ -283,9 +270,7 @@ class SliceSets:
     def sets(self, step: int) -> Tensor:
         """The sets of a step: (sets of this process, set_size, 1, image_size, image_size), standardised."""
         volumes, _ = self.pool.at(step)
-        x = cut_slices(
-            volumes, self.cuts(step)[self.rank :: self.world_size], self.image_size, self.thickness
-        )
+        x = cut_slices(volumes, self.cuts(step)[self.rank :: self.world_size], self.image_size, self.thickness)
         return (x - self.mean) / self.std
 
     def item(self, step: int) -> tuple[Tensor, Tensor]:

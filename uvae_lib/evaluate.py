@@ -130,13 +130,13 @@ def _fvu(views: list[CubeViews], approximation=None) -> tuple[float, list[float]
     mean = torch.cat([truth for truth, _ in pairs]).mean()
     lost = torch.stack([(truth - recon).square().mean() for truth, recon in pairs])
     power = torch.stack([(truth - mean).square().mean() for truth, _ in pairs])
-    interval = bootstrap_interval(torch.stack([lost, power], dim=1), statistic=lambda x, dim: _ratio(x, dim))
-    return float(lost.sum() / power.sum()), [float(x) for x in interval]
+    interval = bootstrap_interval(torch.stack([lost, power], dim=1), statistic=_ratio)
+    return float(_ratio(torch.stack([lost, power], dim=1))), [float(x) for x in interval]
 
 
-def _ratio(values: Tensor, dim: int) -> Tensor:
-    """Ratio of the two columns' sums."""
-    return values.sum(dim=dim)[..., 0] / values.sum(dim=dim)[..., 1]
+def _ratio(columns: Tensor) -> Tensor:
+    """Ratio of the sums of two columns: (n, 2) -> ()."""
+    return columns[:, 0].sum() / columns[:, 1].sum()
 
 
 def reconstruction_metrics(views: list[CubeViews], pca, box: float) -> dict:

@@ -151,7 +151,8 @@ def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Ten
 class Probe(NamedTuple):
     """A ridge regression from features to parameters, with what it predicts for cubes that it did not see.
 
-    predicted (n, p);  r2 (p,);  error (p,): root mean squared, in the units of the parameter
+    predicted (n, p);  r2 (p,), NaN where the parameter does not vary
+    error (p,)         root mean squared, in the units of the parameter
     """
 
     predicted: np.ndarray
@@ -173,8 +174,9 @@ def probe(train: np.ndarray, train_params: np.ndarray, test: np.ndarray, test_pa
     for i, values in enumerate(train_params.T):  # a ridge of its own for each parameter
         model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.geomspace(1e-3, 1e5, 33)))
         predicted[:, i] = model.fit(train, values).predict(test)
-    squared = np.square(predicted - test_params).mean(axis=0)
-    return Probe(predicted, 1 - squared / test_params.var(axis=0), np.sqrt(squared))
+    squared, variance = np.square(predicted - test_params).mean(axis=0), test_params.var(axis=0)
+    r2 = 1 - np.divide(squared, variance, out=np.full(len(squared), np.nan), where=variance > 0)
+    return Probe(predicted, r2, np.sqrt(squared))
 
 
 def directions(z: np.ndarray, params: np.ndarray) -> np.ndarray:

@@ -19,9 +19,7 @@ def mse_loss(recon_h: Tensor, img_h: Tensor) -> Tensor:
     return F.mse_loss(recon_h, img_h, reduction="sum") / recon_h.shape[0]
 
 
-def kl_loss(
-    q_mu: Tensor | None, q_logvar: Tensor | None, p_mu: Tensor, p_logvar: Tensor, kl_z: bool = False
-) -> Tensor:
+def kl_loss(q_mu: Tensor | None, q_logvar: Tensor | None, p_mu: Tensor, p_logvar: Tensor, kl_z: bool = False) -> Tensor:
     """KL(p || q) of diagonal Gaussians, averaged over batch and dimensions, with the note's order of arguments.
 
     q_mu, q_logvar (B, D)   the prior; ignored (may be None) with kl_z=True, where it is N(0, I)
@@ -95,9 +93,7 @@ class SpectralLikelihood(nn.Module):
         row = torch.fft.fftfreq(image_size, 1 / image_size)
         col = torch.arange(image_size // 2 + 1)
         ring = (row[:, None].square() + col.square()).sqrt().round().long()
-        twice = torch.where((col == 0) | (2 * col == image_size), 1.0, 2.0).expand_as(
-            ring
-        )  # Hermitian partners
+        twice = torch.where((col == 0) | (2 * col == image_size), 1.0, 2.0).expand_as(ring)  # Hermitian partners
         self.register_buffer("ring", ring, persistent=False)
         self.register_buffer("twice", twice.contiguous(), persistent=False)
         n_modes = torch.zeros(int(ring.max()) + 1).index_add_(0, ring.flatten(), twice.flatten())
@@ -144,9 +140,7 @@ def make_likelihood(name: str, image_size: int, periodic: bool = True) -> nn.Mod
     raise ValueError(f'found likelihood="{name}"; expected "note", "gaussian" or "spectral"')
 
 
-def loss_terms(
-    output: tuple, target: Tensor, likelihood: nn.Module, free_bits: float = 0.0
-) -> dict[str, Tensor]:
+def loss_terms(output: tuple, target: Tensor, likelihood: nn.Module, free_bits: float = 0.0) -> dict[str, Tensor]:
     """The terms of the loss for one batch of targets.
 
     output      what `UniverseVAE.forward` returned;  target (B, 1, H, H)
@@ -184,13 +178,11 @@ def elbo(output: tuple, target: Tensor, likelihood: nn.Module, n_slices: int = 1
     likelihood: gaussian or spectral; the note's squared error is no density. Raises ValueError for it.
     """
     if isinstance(likelihood, NoteLikelihood):
-        raise ValueError(
-            'the note\'s squared error has no noise scale and no ELBO; use likelihood="gaussian"'
-        )
+        raise ValueError('the note\'s squared error has no noise scale and no ELBO; use likelihood="gaussian"')
     terms = loss_terms(output, target, likelihood)
     return -(terms["pixels"] + terms["kl_h"] + terms["kl_z"] / n_slices)
 
 
 def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
-    """Number of latent dimensions whose mean varies over the data, Var > threshold (Burda et al. 2015): (N, D) -> ()."""
-    return (mu.var(dim=0) > threshold).sum()
+    """Number of dimensions whose mean varies over the data, Var > threshold (Burda et al. 2015): (N, D) -> ()."""
+    return (mu.var(dim=0, correction=0) > threshold).sum()

@@ -7,6 +7,7 @@ B sets of S slices of H x H pixels. z: 512 numbers without a place. h: 512 numbe
 (32, 4, 4) at 128 pixels, so that every position teaches the same weights.
 """
 
+from contextlib import nullcontext
 from functools import partial, wraps
 
 import torch
@@ -24,7 +25,9 @@ def in_float32(method):
 
     @wraps(method)
     def run(self, *tensors: Tensor):
-        with torch.autocast(tensors[0].device.type, enabled=False):
+        device = tensors[0].device.type
+        available = torch.amp.is_autocast_available(device)  # not on the meta device
+        with torch.autocast(device, enabled=False) if available else nullcontext():
             return method(self, *(tensor.float() for tensor in tensors))
 
     return run
@@ -144,9 +147,7 @@ class DeepSet(nn.Module):
         if pooling not in ("sum", "mean"):
             raise ValueError(f'found pooling="{pooling}"; expected "sum" or "mean"')
         self.pooling = pooling
-        self.each = nn.Sequential(
-            nn.Linear(2 * latent_dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
-        )
+        self.each = nn.Sequential(nn.Linear(2 * latent_dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.together = nn.Linear(width, 2 * latent_dim)
 
     @in_float32
@@ -207,9 +208,7 @@ class UpBlock(nn.Module):
         self.bn1 = make_norm(norm, n_in)
         self.conv2 = UpConv(n_in, n_out)
         self.bn2 = make_norm(norm, n_out)
-        self.shortcut = nn.Sequential(
-            nn.Conv2d(n_in, n_out, kernel_size=1, bias=False), make_norm(norm, n_out)
-        )
+        self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, kernel_size=1, bias=False), make_norm(norm, n_out))
 
     def forward(self, x: Tensor) -> Tensor:
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)), inplace=True)))
@@ -251,6 +250,7 @@ class UniverseVAE(nn.Module):
     pooling     "sum" (the note) or "mean" over the slices of a set
     norm        "batch" (torchvision's ResNet-18) or "group"
     circular    convolutions wrap around: only where a slice is the whole periodic box
+    zero_init   every residual block starts as its shortcut (Goyal et al. 2017, arXiv:1706.02677)
     logvar_h, logvar_z    start of the posteriors' log-variances: a narrow start lets the decoder see its input
     """
 
@@ -261,6 +261,7 @@ class UniverseVAE(nn.Module):
         pooling: str = "sum",
         norm: str = "batch",
         circular: bool = False,
+        zero_init: bool = False,
         logvar_h: float = 0.0,
         logvar_z: float = 0.0,
     ):
@@ -270,6 +271,10 @@ class UniverseVAE(nn.Module):
         self.deep_set = DeepSet(latent_dim, pooling=pooling)
         self.decoder_h = DecoderH(image_size, latent_dim, norm, circular)
         self.decoder_z = DecoderZ(latent_dim)
+        if zero_init:
+            for block in self.modules():
+                if isinstance(block, BasicBlock | UpBlock):
+                    nn.init.zeros_(block.bn2.weight)
         with torch.no_grad():
             self.encoder.h_head.bias.chunk(2)[1].add_(logvar_h)
             self.deep_set.together.bias.chunk(2)[1].add_(logvar_z)
@@ -349,18 +354,13 @@ def draw_noise(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Standard normal numbers for z, h and h_post of n targets: three tensors (n, latent_dim)."""
     shape = (n, latent_dim)
-    return tuple(
-        torch.randn(shape, generator=generator, device=generator.device).to(device) for _ in range(3)
-    )
+    return tuple(torch.randn(shape, generator=generator, device=generator.device).to(device) for _ in range(3))
 
 
 def parameter_table(model: UniverseVAE) -> list[tuple[str, str, int]]:
     """Name, type and number of parameters of the four networks, in the note's order."""
     types = {"encoder": "ResNet", "deep_set": "DeepSet", "decoder_h": "DecoderH", "decoder_z": "DecoderZ"}
-    return [
-        (name, kind, sum(p.numel() for p in getattr(model, name).parameters()))
-        for name, kind in types.items()
-    ]
+    return [(name, kind, sum(p.numel() for p in getattr(model, name).parameters())) for name, kind in types.items()]
 
 
 def format_table(model: UniverseVAE) -> str:

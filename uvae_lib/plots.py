@@ -14,7 +14,7 @@ from functools import wraps
 import numpy as np
 import pandas as pd
 import seaborn
-from matplotlib import rc_context, rcParams, rcParamsDefault
+from matplotlib import cycler, rc_context, rcParams, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize, to_rgba_array
@@ -40,7 +40,7 @@ CURVES = {  # label, colour and marks of what `loss_curves` draws
     "active_h": ("$h$", COLOURS[4], "o-"),
 }
 LOOK = {
-    "axes.prop_cycle": seaborn.mpl.cycler(color=COLOURS),
+    "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
@@ -274,8 +274,8 @@ def pixel_histograms(samples: Mapping[str, np.ndarray], xlabel: str = LOG_DENSIT
     """
     arrays = {label: _array(values).ravel() for label, values in samples.items()}
     everything = np.concatenate(list(arrays.values()))
-    low, high = everything.min(), everything.max()
-    edges = np.linspace(low - 0.01 * (high - low), high + 0.01 * (high - low), 121)
+    margin = 0.01 * np.ptp(everything) or 0.5
+    edges = np.linspace(everything.min() - margin, everything.max() + margin, 121)
     figure = _figure(COLUMN, 0.65)
     ax = figure.subplots()
     for label, values in arrays.items():
@@ -435,7 +435,7 @@ def probe_scatter(truth, predicted, error=None, name: str = "Omega_m") -> Figure
 
 def _array(values) -> np.ndarray:
     """Numpy array of an array, a tensor (of any device and precision) or a list."""
-    return values.detach().float().cpu().numpy() if hasattr(values, "detach") else np.asarray(values)
+    return values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
 
 
 def _images(values) -> np.ndarray:
@@ -521,8 +521,9 @@ def _edge_labels(ax: Axes, box_size: float, name: str, along, start, away) -> No
         ax.annotate(f"{tick:g}", place, xytext=0.6 * size * away, textcoords="offset points", va="center",
                     ha="left" if away[0] > 0 else "right")  # fmt: skip
     away = away if along[0] == 0 else 0.8 * np.array([0.8 * away[0], -1])
-    ax.annotate(f"${name}$  [{LENGTH}]", (start + along / 2) * box_size, xytext=3 * size * away, ha="center", va="center",
-                textcoords="offset points", rotation=np.degrees(np.arctan2(along[1], along[0])))  # fmt: skip
+    turn, middle = np.degrees(np.arctan2(along[1], along[0])), (start + along / 2) * box_size
+    ax.annotate(f"${name}$  [{LENGTH}]", middle, xytext=3 * size * away, textcoords="offset points", va="center",
+                ha="center", rotation=turn)  # fmt: skip
 
 
 def _colour_bar(image: AxesImage, ax, label: str, **place) -> None:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from .cropping import SliceSets, log_density, overdensity
+from .cropping import log_density, overdensity
 from .cubes import CubeSuite, open_cubes
 from .files import write_atomically
 from .loss import make_likelihood
@@ -87,7 +87,8 @@ def load_run(folder: str | Path, which: str = "best") -> Run:
     """
     folder = Path(folder)
     info, config = read_info(folder)
-    model = build_model(config)
+    with torch.device("meta"):  # no weights are drawn: all come from the file
+        model = build_model(config, info["side"])
     likelihood = make_likelihood(config.loss.likelihood, config.data.image_size, covers_box(config, info["side"]))
     _load_weights(folder / f"{which}.safetensors", nn.ModuleDict({"model": model, "likelihood": likelihood}))
     return Run(
@@ -130,7 +131,7 @@ def _load_weights(path: Path, networks: nn.Module) -> None:
         raise ValueError(f"{path} is damaged, or no safetensors file: {error}; restore it, or train again") from error
     weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
     try:
-        networks.load_state_dict(weights)
+        networks.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         reasons = str(error).splitlines()[1:]
         raise ValueError(
@@ -182,12 +183,17 @@ def differences(found: Config, asked: Config) -> list[str]:
     return [f"{k}={new[k]!r} (was {old[k]!r})" for k in new if old[k] != new[k] and not k.startswith(FREE)]
 
 
-def build_model(config: Config) -> UniverseVAE:
-    """The model of a configuration, with new weights drawn from torch's global state."""
-    return UniverseVAE(config.data.image_size, **vars(config.model))
+def build_model(config: Config, side: int | None = None) -> UniverseVAE:
+    """The model of a configuration, with new weights drawn from torch's global state.
+
+    side    of the cubes [voxels]; with model.circular=None it decides whether convolutions wrap around
+    """
+    circular = config.model.circular
+    circular = covers_box(config, side) if circular is None else circular
+    return UniverseVAE(config.data.image_size, **(vars(config.model) | {"circular": circular}))
 
 
-def covers_box(config: Config, side: int) -> bool:
+def covers_box(config: Config, side: int | None) -> bool:
     """Whether a slice is the whole periodic box."""
     return config.data.image_size == side
 
@@ -201,12 +207,6 @@ def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:
             f"{suite.source} has {found[0]} cubes of {found[1]}^3 in {found[2]:g} Mpc/h; {folder} was trained on "
             f"{expected[0]} of {expected[1]}^3 in {expected[2]:g} Mpc/h; give the same suite, or another run name"
         )
-
-
-def held_out_sets(run: Run, suite: CubeSuite, part: str, pool, **settings) -> SliceSets:
-    """Sets of slices of one part of the split, standardised as the run's training slices."""
-    data = run.config.data
-    return SliceSets(pool, run.mean, run.std, image_size=data.image_size, thickness=data.thickness, **settings)
 
 
 def provenance() -> dict:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
 from importlib.metadata import version
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -102,9 +103,7 @@ def cube_seed(set_name: str, index: int, seed: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
-def simulate_cube(
-    omega_m: float, sigma_8: float, seed: int, side: int, box_size: float, n_steps: int
-) -> np.ndarray:
+def simulate_cube(omega_m: float, sigma_8: float, seed: int, side: int, box_size: float, n_steps: int) -> np.ndarray:
     """One universe at a = 1.
 
     omega_m, sigma_8   cosmology; the other parameters are Planck 2015, flat
@@ -175,7 +174,7 @@ def _leapfrog_factors(cosmo, a: np.ndarray) -> list[tuple[float, float, float]]:
         return change / slope / (at_a**3 * at(growth.E, at_a))
 
     factors = []
-    for start, stop in zip(a[:-1], a[1:], strict=True):
+    for start, stop in pairwise(a):
         middle = float(np.sqrt(start * stop))
         factors.append((kick(start, middle, start), drift(start, stop, middle), kick(middle, stop, stop)))
     return factors
@@ -245,9 +244,7 @@ class _UnfinishedSet:
         if left:
             self.state["versions"] = {p: version(p) for p in ("jaxpm", "jax-cosmo", "jax", "numpy")}
             rows = "".join(f"{m:.6f} {s:.6f}\n" for m, s in self.table.to_numpy())
-            write_atomically(
-                self.final.with_name(f"params_{self.name}_JaxPM.txt"), "# Omega_m sigma_8\n" + rows
-            )
+            write_atomically(self.final.with_name(f"params_{self.name}_JaxPM.txt"), "# Omega_m sigma_8\n" + rows)
             if not self.partial.exists():
                 shape = (len(self.table),) + (self.config.side,) * 3
                 np.lib.format.open_memmap(self.partial, mode="w+", dtype=np.float32, shape=shape).flush()

@@ -17,9 +17,7 @@ from torch import Tensor
 # --- spectra
 
 
-def power_spectrum(
-    field: Tensor, box_size: float, window: str | Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def power_spectrum(field: Tensor, box_size: float, window: str | Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Isotropic power spectrum P(k) = <|f_k|^2> / area of square images, their mean removed.
 
     field     (..., H, H)
@@ -148,9 +146,7 @@ def band_powers(power: Tensor, n_bands: int) -> Tensor:
     return torch.stack([power[..., low - 1 : high - 1].mean(-1) for low, high in pairwise(edges)], -1)
 
 
-def leave_one_out_chi2(
-    truth: Tensor, generated: Tensor, n_bands: int = 8, log: bool = True
-) -> tuple[Tensor, Tensor]:
+def leave_one_out_chi2(truth: Tensor, generated: Tensor, n_bands: int = 8, log: bool = True) -> tuple[Tensor, Tensor]:
     """chi^2 of each true spectrum against the other true ones, of each generated one against all true ones.
 
     truth       (n_truth, n), generated (n_generated, n): spectra in independent rows. Slices of one cube are
@@ -310,9 +306,7 @@ def _increasing(thresholds: Tensor, field: Tensor) -> Tensor:
 def _count_at_least(field: Tensor, thresholds: Tensor) -> Tensor:
     """How many pixels of (..., H, W) are >= each of the thresholds (n,): (..., n) int64."""
     if field.isnan().any():
-        raise ValueError(
-            f"{int(field.isnan().sum())} pixels are NaN and cannot be counted; find their origin"
-        )
+        raise ValueError(f"{int(field.isnan().sum())} pixels are NaN and cannot be counted; find their origin")
     passed = torch.bucketize(field.flatten(-2).contiguous(), thresholds, right=True)
     histogram = passed.new_zeros(*passed.shape[:-1], len(thresholds) + 1)
     histogram = histogram.scatter_add(-1, passed, torch.ones_like(passed))

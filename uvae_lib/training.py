@@ -65,7 +65,7 @@ class LitUniverseVAE(pl.LightningModule):
         train = self.config.training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = build_model(self.config).to(memory_format=torch.channels_last)
+            self.model = build_model(self.config, side).to(memory_format=torch.channels_last)
         self.likelihood = make_likelihood(
             self.config.loss.likelihood, self.config.data.image_size, covers_box(self.config, side)
         )
@@ -108,7 +108,7 @@ class LitUniverseVAE(pl.LightningModule):
         )  # fmt: skip
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader(_Steps(self), batch_size=None)
+        return DataLoader(_Steps(self), batch_size=None, generator=torch.Generator())  # not torch's global state
 
     def due(self, step: int) -> dict[str, bool]:
         """What is to be done after so many steps: "log", "val", "save"; everything after the last one."""
@@ -240,16 +240,17 @@ def _seed(seed: int, step: int) -> int:
 def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float, step: int) -> None:
     """Move the running average of the weights towards those after `step` steps; buffers are copied.
 
-    Every k = 0.01 / (1 - decay) steps (at least 1) the average moves by 1 - decay^k: the exponential average with the
-    decay a step, of weights that are looked at a hundred times in its memory 1 / (1 - decay), for a k-th of the cost.
+    Every k = 0.05 / (1 - decay) steps (at least 1) the average moves by 1 - decay^k: the exponential average with the
+    decay a step, of weights that are looked at twenty times in its memory 1 / (1 - decay), for a k-th of the cost.
     Until that memory is filled it is the plain mean, so the random start has no part in it.
     """
-    k = max(1, round(0.01 / (1 - decay)))
+    k = max(1, round(0.05 / (1 - decay)))
     if step % k:
         return
     weight = max(1 - decay**k, k / step)
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
-    torch._foreach_copy_(list(average.buffers()), list(model.buffers()))
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
 
 
 class _Gather(torch.autograd.Function):
@@ -258,9 +259,9 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
         n_processes = distributed.get_world_size()
-        gathered = rows.new_empty(n_processes * len(rows), *rows.shape[1:])
-        distributed.all_gather_into_tensor(gathered, rows.contiguous())
-        return gathered
+        gathered = [torch.empty_like(rows) for _ in range(n_processes)]
+        distributed.all_gather(gathered, rows)
+        return torch.cat(gathered)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
@@ -379,11 +380,12 @@ def _sentences(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
         signal.signal(signal.SIGINT, handler)
         raise KeyboardInterrupt(f"{folder}: stopped at step {trainer.global_step}; {going_on}") from stop
     except RuntimeError as error:
-        if trainer.world_size == 1:
+        reason = str(error).splitlines()[0]
+        if trainer.world_size == 1 or not any(word in reason.lower() for word in ("gloo", "nccl", "peer", "socket")):
             raise
         raise ConnectionError(
             f"{folder}: process {trainer.global_rank} of {trainer.world_size} lost another at step "
-            f"{trainer.global_step} ({str(error).splitlines()[0][:160]}); {going_on}"
+            f"{trainer.global_step} ({reason[:160]}); {going_on}"
         ) from error
 
 
@@ -401,12 +403,10 @@ def _wait_for(path: Path) -> None:
 def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     """Decide what a run keeps for good: split, standardisation, number of cubes held; and write run.json."""
     data = config.data
-    if config.model.circular and data.image_size != suite.side:
-        raise ValueError(
-            f"model.circular needs slices that are the whole box; found image_size={data.image_size} and cubes of "
-            f"{suite.side}^3; set model.circular=False"
-        )
-    split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, data.split_seed)
+    with torch.device("meta"):
+        build_model(config, suite.side)  # refuses what cannot be built before anything is read
+    names = [suite.cube_id(i) for i in range(suite.n_cubes)]
+    split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, data.split_seed, ids=names)
     mean, std = standardisation(suite, split["train"], data.eps)
     memory = int(data.pool_memory * 2**30) if data.pool_memory else None
     dtype = getattr(torch, data.storage)
@@ -419,7 +419,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "mean": mean,
         "std": std,
         "split": split,
-        "cubes": [suite.cube_id(i) for i in range(suite.n_cubes)],
+        "cubes": names,
         "pool_size": pool.size,
         "finished": False,
         **provenance(),

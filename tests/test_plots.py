@@ -1,0 +1,512 @@
+"""Every figure by its properties: what is drawn, on which scale, in which units, and that nothing is cut off."""
+
+import io
+
+import matplotlib as mpl
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from nbclient import NotebookClient
+from PIL import Image
+from sklearn.metrics import r2_score
+
+from uvae_lib import paper, plots
+from uvae_lib.cropping import periodic_crop
+
+BOX = 64.0
+TERMS = ("l2", "fvu", "kl_z", "kl_h")
+
+
+def slices(n=6, side=32, seed=0):
+    return np.random.default_rng(seed).normal(-1, 1.5, (n, side, side)).astype(np.float32)
+
+
+def parameters(n=12, seed=0):
+    low, high = (0.1, 0.6), (0.5, 1.0)
+    return pd.DataFrame(np.random.default_rng(seed).uniform(low, high, (n, 2)), columns=["Omega_m", "sigma_8"])
+
+
+def history(n=40):
+    step, measured = np.arange(1, n + 1) * 10, np.arange(n) % 10 == 9
+    table = pd.DataFrame({"step": step, "lr": 5e-4, "fvu": np.exp(-step / 200)})
+    table = table.assign(l2=1024 * table["fvu"], kl_z=step / 40, kl_h=step * 2.0)
+    table = table.assign(
+        active_z=step / 50, active_h=step * 1.0, **{f"val_{name}": 1.1 * table[name] for name in TERMS}
+    )
+    for name in table.columns[table.columns.str.contains("val_|active")]:
+        table[name] = table[name].where(measured)
+    return table
+
+
+def band(values):
+    return values, 0.8 * values, 1.2 * values
+
+
+K = np.linspace(0.1, 1.6, 15)
+POWER = 100 * K**-1.5
+TITLES = [rf"$\Omega_m = {0.1 * i:.2f}$, $\sigma_8 = 0.80$" for i in range(6)]
+ROWS = ["$z_{37}$\n3.2 nats", "$z_{12}$\n1.1 nats"]
+EVERY = {
+    "slice_grid": lambda: plots.slice_grid(slices(), BOX, TITLES),
+    "crop_on_cube": lambda: plots.crop_on_cube(slices(1)[0], (28, 20), 24, BOX),
+    "cube_3d": lambda: plots.cube_3d(np.exp(slices(32)), BOX),
+    "cosmologies": lambda: plots.cosmologies({"LH": parameters(), "CV": parameters(3, 1), "1P": parameters(4, 2)}),
+    "pixel_histograms": lambda: plots.pixel_histograms({"a": slices(), "b": 0.5 * slices()}),
+    "spectra": lambda: plots.spectra(K, {"truth": band(POWER), "reconstruction": POWER * 0.9}, "truth"),
+    "pca_limit": lambda: plots.pca_limit(
+        [64, 256, 1024], {"Fourier modes": [0.9, 0.7, 0.3], "sample": [0.8, 0.6, 0.2]}
+    ),
+    "loss_curves": lambda: plots.loss_curves(history()),
+    "reconstructions": lambda: plots.reconstructions(slices(2), 0.5 * slices(2), BOX, ["best", "worst"]),
+    "fidelity": lambda: plots.fidelity(K, {"VAE": band(1 / (1 + K))}, {"VAE": 1 / (1 + K)}),
+    "traversal_strip": lambda: plots.traversal_strip(
+        slices(10).reshape(2, 5, 32, 32), np.linspace(-2, 2, 5), ROWS, BOX
+    ),
+    "probe_scatter": lambda: plots.probe_scatter(
+        parameters()["Omega_m"], parameters()["Omega_m"] + 0.01, np.full(12, 0.02)
+    ),
+}
+STYLES = {"screen": {}, "one column": paper.rc("mnras")}
+
+
+def pixels(figure, dpi=60):
+    """RGB (rows, columns, 3) of a figure, 0 to 255."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi)
+    return np.asarray(Image.open(file).convert("RGB"), float)
+
+
+def all_texts(figure):
+    return [text for text in figure.findobj(mpl.text.Text) if text.get_visible() and text.get_text()]
+
+
+def inside(ax, image):
+    """The part of a picture (rows, columns, 3) that an axes covers."""
+    box = ax.get_position()
+    rows, columns = image.shape[:2]
+    edges = np.array([1 - box.y1, 1 - box.y0]) * rows, np.array([box.x0, box.x1]) * columns
+    (top, bottom), (left, right) = (edge.round().astype(int) for edge in edges)
+    return image[top:bottom, left:right]
+
+
+def images(ax):
+    return [np.ma.filled(image.get_array(), np.nan) for image in ax.images]
+
+
+@pytest.fixture(scope="module", params=STYLES)
+def styled(request):
+    """All figures in one style, drawn outside it: its settings, and the figures by name."""
+    with mpl.rc_context(STYLES[request.param]):
+        figures = {name: make() for name, make in EVERY.items()}
+    for figure in figures.values():
+        figure.draw_without_rendering()
+    return STYLES[request.param], figures
+
+
+# --- what holds of all
+
+
+def test_no_figure_belongs_to_pyplot(styled):
+    assert mpl._pylab_helpers.Gcf.figs == {}
+
+
+def test_making_and_drawing_figures_changes_no_setting_of_matplotlib():
+    before = dict(mpl.rcParams)
+    for make in EVERY.values():
+        make().draw_without_rendering()
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_is_cut_off(styled, name):
+    figure = styled[1][name]
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.01
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_panel_is_blank(styled, name):
+    image = pixels(styled[1][name])
+    contrasts = [inside(ax, image).std() for ax in styled[1][name].axes]
+    assert min(contrasts) > 5
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_figure_is_as_wide_as_its_style_says(styled, name):
+    settings, figures = styled
+    expected = settings["figure.figsize"][0] if settings else figures[name].get_figwidth()
+    assert figures[name].get_figwidth() == pytest.approx(expected)
+    assert 4 < expected < 9 or settings
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_figure_is_drawn_in_the_style_that_it_was_made_in(styled, name):
+    settings, figures = styled
+    family = settings.get("font.family", mpl.rcParamsDefault["font.family"][0])
+    assert {text.get_fontfamily()[0] for text in all_texts(figures[name])} == {family}
+
+
+@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "traversal_strip", "crop_on_cube", "cube_3d"])
+def test_a_figure_of_slices_wastes_no_height(styled, name):
+    image = pixels(styled[1][name], dpi=100)
+    inked = np.flatnonzero((image < 250).any(axis=(1, 2)))
+    assert inked[0] < 20 and inked[-1] > len(image) - 20
+
+
+@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "traversal_strip"])
+def test_no_text_above_a_tile_touches_its_neighbour(styled, name):
+    for ax in styled[1][name].axes:
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert not [1 for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
+
+
+def test_tensors_of_any_precision_give_the_picture_of_arrays():
+    x = slices(2).astype(np.float16).astype(np.float32)
+    expected = pixels(plots.slice_grid(x, BOX))
+    tensor = torch.from_numpy(x).requires_grad_()
+    assert np.array_equal(pixels(plots.slice_grid(tensor[:, None], BOX)), expected)
+    assert np.array_equal(pixels(plots.slice_grid(tensor.half(), BOX)), expected)
+
+
+@pytest.fixture(scope="module")
+def shown():
+    """PNGs that a kernel shows for a figure as the last line of a cell, for each of some ways to set it up."""
+    cells = [
+        "import numpy as np\nfrom uvae_lib import plots",
+        "figure = plots.slice_grid(np.random.rand(2, 8, 8), 8.0)\nfigure",
+        "figure",
+        "%matplotlib inline\nfigure",
+        "import matplotlib.pyplot as plt\nplt.get_backend()\nfigure",
+        "display(figure)",
+    ]
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MPLBACKEND", raising=False)
+        NotebookClient(nb, kernel_name="python3", timeout=60).execute()
+    return [[o for o in cell.outputs if "image/png" in o.get("data", {})] for cell in nb.cells]
+
+
+def test_a_notebook_shows_a_figure_exactly_once(shown):
+    assert [len(outputs) for outputs in shown] == [0, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "crop_on_cube"])
+def test_the_picture_for_a_notebook_has_the_colours_of_the_figure(name):
+    figure = EVERY[name]()
+    small = np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"), float)
+    full = pixels(figure, dpi=110)
+    assert np.abs(small - full).mean() < 2
+    assert (small[0] == 255).all()
+
+
+def test_the_picture_for_a_notebook_is_small():
+    figure = plots.slice_grid(slices(12, 128), BOX)
+    full = io.BytesIO()
+    figure.savefig(full, format="png", dpi=110)
+    assert len(figure._repr_png_()) < 0.7 * len(full.getvalue())
+
+
+# --- slices
+
+
+def test_slice_grid_is_one_image_with_every_slice_in_it():
+    x = slices(5)
+    ax = plots.slice_grid(x, BOX, columns=3).axes[0]
+    (canvas,) = images(ax)
+    gap = canvas.shape[1] // 3 - 32 + 1
+    for i in range(5):
+        top, left = i // 3 * (32 + gap), i % 3 * (32 + gap)
+        assert np.array_equal(canvas[top : top + 32, left : left + 32], x[i, ::-1])
+    assert np.isfinite(canvas).sum() == 5 * 32 * 32
+
+
+def test_slice_grid_has_one_colour_scale_that_covers_nearly_all_pixels():
+    x = slices()
+    (image,) = plots.slice_grid(x, BOX).axes[0].images
+    assert ((x > image.norm.vmin) & (x < image.norm.vmax)).mean() > 0.99
+    assert image.colorbar.ax.get_ylabel() == plots.LOG_DENSITY
+
+
+def test_slice_grid_counts_megaparsecs_from_the_corner_of_each_slice():
+    ax = plots.slice_grid(slices(4), 128.0, columns=2).axes[0]
+    shown = [label.get_text() for label in ax.get_xticklabels()]
+    assert shown == ["0", "50", "100"] * 2
+    x, y = ax.get_xticks(), ax.get_yticks()
+    assert x[1] - x[0] == pytest.approx(50) and y[0] - y[1] == pytest.approx(50)
+    assert ax.get_xlabel() == ax.get_ylabel() == "Mpc/$h$"
+
+
+def test_a_slice_of_one_value_is_drawn():
+    assert plots.slice_grid(np.zeros((1, 8, 8)), BOX).axes
+
+
+def test_titles_must_be_as_many_as_slices():
+    with pytest.raises(ValueError, match="found 2 titles for 3 slices"):
+        plots.slice_grid(slices(3), BOX, ["a", "b"])
+
+
+def test_slices_must_have_two_sides():
+    with pytest.raises(ValueError, match=r"found slices of shape \(8,\)"):
+        plots.slice_grid(np.zeros(8), BOX)
+
+
+CORNERS = [((2, 3), 0), ((20, 3), 1), ((2, 20), 1), ((28, 20), 2), ((60, 52), 2)]
+
+
+@pytest.mark.parametrize("corner, n_wraps", CORNERS)
+def test_the_outline_of_a_crop_is_its_perimeter_however_it_wraps(corner, n_wraps):
+    left = plots.crop_on_cube(slices(1)[0], corner, 24, BOX).axes[0]
+    lines = np.concatenate([collection.get_segments() for collection in left.collections])
+    assert np.abs(np.diff(lines, axis=1)).sum() == pytest.approx(4 * 24 * BOX / 32)
+
+
+@pytest.mark.parametrize("corner, n_wraps", CORNERS)
+def test_the_crop_is_cut_where_it_wraps(corner, n_wraps):
+    left, right = plots.crop_on_cube(slices(1)[0], corner, 24, BOX).axes[:2]
+    assert len(right.lines) == n_wraps
+    assert (
+        [text.get_text() for text in right.texts]
+        == [text.get_text() for text in left.texts]
+        == list("ABCD")[: 2**n_wraps]
+    )
+
+
+@pytest.mark.parametrize("corner, n_wraps", CORNERS)
+def test_a_letter_marks_the_same_pixels_in_the_plane_and_in_the_crop(corner, n_wraps):
+    left, right = plots.crop_on_cube(slices(1)[0], corner, 24, BOX).axes[:2]
+    offsets = {
+        tuple(np.round((np.subtract(a.get_position(), b.get_position()) * 32 / BOX)[::-1] % 32, 6))
+        for a, b in zip(left.texts, right.texts, strict=True)
+    }
+    assert offsets == {(corner[0] % 32, corner[1] % 32)}
+
+
+def test_plane_and_crop_share_a_colour_scale_and_the_crop_is_the_periodic_one():
+    plane = slices(1)[0]
+    left, right = plots.crop_on_cube(plane, (28, 20), 24, BOX).axes[:2]
+    assert left.images[0].norm is right.images[0].norm
+    assert np.array_equal(images(right)[0], periodic_crop(plane, (28, 20), 24))
+    assert left.get_xlim() == (0, BOX) and right.get_xlim() == (0, 0.75 * BOX)
+
+
+def test_a_crop_larger_than_its_plane_is_refused():
+    with pytest.raises(ValueError, match="does not fit"):
+        plots.crop_on_cube(slices(1)[0], (0, 0), 40, BOX)
+
+
+def test_faces_of_a_cube_meet_in_equal_voxels():
+    y = np.exp(slices(16, 16))
+    top, front, side = images(plots.cube_3d(y, BOX).axes[0])  # rows are the second of each face's axes
+    assert np.array_equal(top[0], front[-1])
+    assert np.array_equal(top[:, -1], side[-1])
+    assert np.array_equal(front[:, -1], side[:, 0])
+
+
+def test_faces_of_a_cube_meet_on_the_page_too():
+    ax = plots.cube_3d(np.exp(slices(16, 16)), BOX).axes[0]
+    top, front, side = (image.get_transform() - ax.transData for image in ax.images)
+    corner = [top.transform((BOX, 0)), front.transform((BOX, BOX)), side.transform((0, BOX))]
+    assert np.allclose(corner, corner[0], atol=1e-6)
+
+
+def test_faces_of_a_cube_share_logarithmic_colours_and_show_no_empty_voxel_as_a_hole():
+    y = np.exp(slices(16, 16))
+    y[:, 0] = 0
+    ax = plots.cube_3d(y, BOX).axes[0]
+    assert len({id(image.norm) for image in ax.images}) == 1
+    assert isinstance(ax.images[0].norm, mpl.colors.LogNorm)
+    assert all((face > 0).all() for face in images(ax))
+
+
+def test_cube_3d_refuses_a_slice():
+    with pytest.raises(ValueError, match=r"found an array of shape \(32, 32\)"):
+        plots.cube_3d(slices(1)[0], BOX)
+
+
+def test_residuals_are_reconstruction_minus_truth_on_a_symmetric_scale():
+    truth, recon = slices(2), slices(2, seed=1)
+    right = plots.reconstructions(truth, recon, BOX).axes[1]
+    (residual,), (image,) = images(right), right.images
+    assert np.array_equal(residual[:32], (recon - truth)[0, ::-1])
+    assert image.norm.vmin == -image.norm.vmax and image.cmap.name == plots.DIFFERENCE_MAP
+
+
+def test_truth_and_reconstruction_stand_side_by_side_on_the_scale_of_the_truth():
+    truth = slices(2)
+    left = plots.reconstructions(truth, 3 * truth, BOX).axes[0]
+    (pair,), (image,) = images(left), left.images
+    assert np.array_equal(pair[:32, :32], truth[0, ::-1]) and np.array_equal(pair[:32, -32:], 3 * truth[0, ::-1])
+    assert image.norm.vmax == pytest.approx(np.percentile(truth, 99.8))
+
+
+def test_rows_of_truth_and_residual_are_level():
+    figure = EVERY["reconstructions"]()
+    figure.draw_without_rendering()
+    left, right = (ax.get_window_extent() for ax in figure.axes[:2])
+    assert (left.y0, left.y1) == pytest.approx((right.y0, right.y1), abs=1)
+
+
+def test_reconstructions_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="expected equal shapes"):
+        plots.reconstructions(slices(2), slices(3), BOX)
+
+
+def test_a_traversal_prints_its_values_and_names_its_rows():
+    values = np.array([[-1.5, 0, 1.5], [-3, 0, 3]])
+    ax = plots.traversal_strip(slices(6).reshape(2, 3, 32, 32), values, ROWS, BOX).axes[0]
+    assert [text.get_text() for text in ax.texts] == ["$-1.5$", "$0$", "$+1.5$", "$-3$", "$0$", "$+3$"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ROWS
+
+
+def test_values_that_all_rows_share_are_printed_once():
+    ax = EVERY["traversal_strip"]().axes[0]
+    assert [text.get_text() for text in ax.texts] == ["$-2$", "$-1$", "$0$", "$+1$", "$+2$"]
+
+
+def test_the_difference_to_an_anchor_vanishes_there_on_a_symmetric_scale():
+    frames = slices(6).reshape(2, 3, 32, 32)
+    (image,) = plots.traversal_strip(frames, [-1, 0, 1], ROWS, BOX, anchor=frames[:, 1]).axes[0].images
+    canvas = np.ma.filled(image.get_array(), np.nan)
+    left = (canvas.shape[1] - 32) // 2
+    assert np.array_equal(canvas[:32, left : left + 32], np.zeros((32, 32)))
+    assert image.norm.vmin == -image.norm.vmax
+
+
+def test_a_traversal_needs_a_label_for_each_row():
+    with pytest.raises(ValueError, match="found 1 labels for 2 rows"):
+        plots.traversal_strip(np.zeros((2, 3, 8, 8)), [0, 1, 2], ["z"], BOX)
+
+
+# --- cubes and pixels
+
+
+def test_cosmologies_shows_each_cube_in_its_part_of_the_split():
+    params, split = parameters(), {"train": [0, 1, 2, 5], "val": [3], "test": [4, 6]}
+    lines = plots.cosmologies(params, split).axes[0].lines
+    assert [line.get_label() for line in lines] == ["train (4)", "val (1)", "test (2)"]
+    assert np.array_equal(lines[0].get_xydata(), params.iloc[[0, 1, 2, 5]].to_numpy())
+
+
+def test_cosmologies_shows_sets_with_markers_of_their_own():
+    lines = EVERY["cosmologies"]().axes[0].lines
+    assert len({line.get_marker() for line in lines}) == 3
+
+
+def test_cosmologies_without_parameters_says_what_it_needs():
+    with pytest.raises(ValueError, match="found parameters none of cubes; expected Omega_m and sigma_8"):
+        plots.cosmologies(pd.DataFrame(index=range(3)))
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_pixel_histograms_share_bins_and_integrate_to_one(log):
+    ax = plots.pixel_histograms({"a": slices(), "b": 3 * slices()}, log=log).axes[0]
+    values, edges, _ = zip(*(patch.get_data() for patch in ax.patches), strict=True)
+    assert np.array_equal(*edges)
+    assert [np.sum(v * np.diff(e)) for v, e in zip(values, edges, strict=True)] == pytest.approx([1, 1])
+    assert ax.get_yscale() == ("log" if log else "linear")
+
+
+def test_the_spike_of_empty_voxels_is_inside_the_axes():
+    ax = plots.pixel_histograms({"x": np.append(slices(), np.full(100, -18.42))}).axes[0]
+    assert ax.get_xlim()[0] < -18.5
+
+
+# --- spectra
+
+
+def test_spectra_are_divided_by_the_reference():
+    curves = {"truth": POWER, "low": 0.9 * POWER, "band": band(POWER)}
+    lower = plots.spectra(K, curves, "truth").axes[1]
+    assert np.allclose([line.get_ydata() for line in lower.lines], [[1.0] * 15, [0.9] * 15, [1.0] * 15])
+    assert lower.get_ylim() == pytest.approx((0.8, 1.2))
+
+
+def test_spectra_have_logarithmic_axes_in_units_of_h_and_megaparsecs():
+    upper, lower = EVERY["spectra"]().axes
+    assert (upper.get_xscale(), upper.get_yscale(), lower.get_yscale()) == ("log", "log", "linear")
+    assert upper.get_xlim() == pytest.approx((K[0], K[-1]))
+    assert "[(Mpc/$h$)$^2$]" in upper.get_ylabel() and "[$h$/Mpc]" in lower.get_xlabel()
+
+
+def test_a_spectrum_that_vanishes_does_not_squeeze_the_others():
+    upper = plots.spectra(K, {"truth": POWER, "nothing": 1e-14 * POWER}, "truth").axes[0]
+    assert upper.get_ylim()[0] > 0.05 * POWER.min()
+
+
+def test_spectra_without_reference_have_one_panel():
+    assert len(plots.spectra(K, {"a": POWER, "b": band(POWER)}).axes) == 1
+
+
+def test_a_reference_that_is_no_curve_is_refused():
+    with pytest.raises(ValueError, match=r"found no curve 'turth' .* expected one of truth"):
+        plots.spectra(K, {"truth": POWER}, "turth")
+
+
+def test_a_curve_of_two_rows_is_refused():
+    with pytest.raises(ValueError, match="median, low, high"):
+        plots.spectra(K, {"truth": (POWER, POWER)})
+
+
+def test_fidelity_draws_r_and_t_with_their_bands_on_axes_that_hold_zero_and_one():
+    r, transfer = EVERY["fidelity"]().axes
+    assert np.array_equal(r.lines[0].get_ydata(), 1 / (1 + K))
+    assert len(r.collections) == 1 and len(transfer.collections) == 0
+    assert all(ax.get_ylim()[0] <= 0 and ax.get_ylim()[1] > 1 for ax in (r, transfer))
+
+
+def test_panels_stand_on_each_other_in_one_column_of_a_journal():
+    with paper.style("mnras"):
+        upper, lower = (ax.get_subplotspec() for ax in EVERY["fidelity"]().axes)
+    assert (upper.colspan, lower.rowspan.start) == (lower.colspan, 1)
+
+
+def test_pca_limit_reads_the_curve_at_the_size_of_the_code():
+    ax = plots.pca_limit([128, 512, 2048], [0.8, 0.615, 0.2]).axes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["PCA: 0.615 at 512"]
+
+
+# --- training and probes
+
+
+def test_loss_curves_shows_training_and_held_out_cubes():
+    axes = EVERY["loss_curves"]().axes
+    assert [len(ax.lines) for ax in axes] == [2, 2, 2, 2, 2, 1]
+    assert [len(line.get_xdata()) for line in axes[0].lines] == [40, 4]
+    assert "nats" in axes[2].get_title() and "nats" in axes[3].get_title()
+
+
+def test_loss_curves_say_what_was_not_measured_yet():
+    figure = plots.loss_curves(history()[["step", "l2", "fvu", "kl_z", "kl_h", "lr"]].head(2))
+    assert [len(ax.lines) for ax in figure.axes] == [1, 1, 1, 1, 0, 1]
+    assert [text.get_text() for text in figure.axes[4].texts] == ["not measured yet"]
+
+
+def test_loss_curves_of_nothing_are_six_empty_panels():
+    assert len(plots.loss_curves(pd.DataFrame()).axes) == 6
+
+
+def test_the_corner_of_a_probe_is_its_r_squared():
+    truth = parameters()["sigma_8"].to_numpy()
+    predicted = truth + np.random.default_rng(0).normal(0, 0.05, 12)
+    (text,) = plots.probe_scatter(truth, predicted, name="sigma_8").axes[0].texts
+    assert text.get_text() == f"$R^2 = {r2_score(truth, predicted):.2f}$"
+
+
+def test_a_probe_has_equal_axes_that_name_the_parameter():
+    ax = EVERY["probe_scatter"]().axes[0]
+    assert ax.get_xlim() == ax.get_ylim()
+    assert ax.get_xlabel() == r"true $\Omega_m$" and ax.get_ylabel() == r"$\Omega_m$ from $z$"
+
+
+def test_errors_of_a_probe_are_drawn():
+    truth = parameters()["Omega_m"]
+    ax = plots.probe_scatter(truth, truth, np.full(12, 0.02)).axes[0]
+    lengths = [np.ptp(line[:, 1]) for line in ax.collections[0].get_segments()]
+    assert lengths == pytest.approx([0.04] * 12)
+
+
+def test_a_probe_of_other_cubes_is_refused():
+    with pytest.raises(ValueError, match="expected"):
+        plots.probe_scatter(np.zeros(3), np.zeros(4))
