@@ -98,7 +98,9 @@ def test_two_processes_have_the_gradients_of_one_with_the_same_batch(alone, toge
         two = torch.load(together[0] / f"gradients-{rank}.pt", weights_only=True)
         error = {name: float((two[name] - one[name]).norm() / one[name].norm()) for name in one}
         assert max(error.values()) < 2e-3, max(error, key=error.get)  # float32, sums in another order, which cancel
-        total = sum((two[name] - one[name]).square().sum() for name in one) / sum(g.square().sum() for g in one.values())
+        total = sum((two[name] - one[name]).square().sum() for name in one) / sum(
+            g.square().sum() for g in one.values()
+        )
         assert total.sqrt() < 1e-5
 
 

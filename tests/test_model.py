@@ -86,9 +86,7 @@ def assert_equal(found, expected, **tolerance):
     """The same tensors under the same names, bit for bit when no tolerance is given."""
     tolerance = tolerance or {"rtol": 0, "atol": 0}
     for name in NAMES:
-        torch.testing.assert_close(
-            found[name], expected[name], msg=lambda m, n=name: f"{n}: {m}", **tolerance
-        )
+        torch.testing.assert_close(found[name], expected[name], msg=lambda m, n=name: f"{n}: {m}", **tolerance)
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +126,7 @@ def test_the_table_lists_the_networks_in_the_order_of_the_note(table):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name, count", [("deep_set", 279_808), ("decoder_z", 214_272), ("encoder", 11_794_496)]
-)
+@pytest.mark.parametrize("name, count", [("deep_set", 279_808), ("decoder_z", 214_272), ("encoder", 11_794_496)])
 def test_a_network_has_as_many_parameters_as_the_note_says(table, name, count):
     assert table[name][1] == count
 
@@ -155,9 +151,7 @@ def test_h_is_a_map_of_512_numbers_at_every_size(size, shape):
 
 @pytest.mark.parametrize("size", [0, 16, 48, 96, 100, 1024])
 def test_other_sizes_are_refused(size):
-    with pytest.raises(
-        ValueError, match=f"found image_size={size} with latent_dim=512; expected .* 32, 64, 128"
-    ):
+    with pytest.raises(ValueError, match=f"found image_size={size} with latent_dim=512; expected .* 32, 64, 128"):
         map_shape(size)
 
 
@@ -410,9 +404,7 @@ def test_zs_does_not_know_where_things_are(model):
 
 def test_zs_does_not_see_z(model, img_h):
     with torch.no_grad():
-        assert torch.equal(
-            model.encoder(img_h, randn(3, 512))[0], model.encoder(img_h, torch.zeros(3, 512))[0]
-        )
+        assert torch.equal(model.encoder(img_h, randn(3, 512))[0], model.encoder(img_h, torch.zeros(3, 512))[0])
 
 
 def test_h_post_sees_z(model, img_h):
@@ -425,12 +417,7 @@ def test_a_place_of_the_map_makes_the_numbers_of_h_post_at_that_place_only():
     encoder, f, z = seeded(Encoder, 128), randn(1, 512, 4, 4), randn(1, 512)
     changed = f.clone()
     changed[:, :, 1, 2] += 1
-    gap = (
-        (encoder.locate(changed, z) - encoder.locate(f, z))
-        .unflatten(1, (2, 32, 4, 4))
-        .abs()
-        .amax(dim=(0, 1, 2))
-    )
+    gap = (encoder.locate(changed, z) - encoder.locate(f, z)).unflatten(1, (2, 32, 4, 4)).abs().amax(dim=(0, 1, 2))
     assert (gap > 0).nonzero().tolist() == [[1, 2]]
 
 
@@ -497,9 +484,7 @@ def test_the_forward_pass_stays_on_its_device(circular):
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_whole_sets_stay_on_their_device(circular):
-    output = on_fake_cuda(
-        lambda model, sets, _: model.forward_sets(sets, leave_one_out(2, 3, "cuda")), circular
-    )
+    output = on_fake_cuda(lambda model, sets, _: model.forward_sets(sets, leave_one_out(2, 3, "cuda")), circular)
     assert {x.device.type for x in flat(output).values()} == {"cuda"}
 
 
@@ -571,9 +556,7 @@ def test_channels_last_is_kept_through_the_networks(circular):
 
 
 @pytest.mark.parametrize("p, size", [(1, 1), (1, 2), (1, 5), (2, 5), (3, 8), (3, 3)])
-@pytest.mark.parametrize(
-    "memory_format", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels"]
-)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels"])
 def test_wrapping_is_circular_padding(p, size, memory_format):
     x = randn(2, 3, size, size + 1).to(memory_format=memory_format)
     assert torch.equal(_Wrap.apply(x, p), F.pad(x, (p,) * 4, mode="circular"))
@@ -585,9 +568,7 @@ def test_wrapping_keeps_channels_last():
 
 
 @pytest.mark.parametrize("p, size", [(1, 1), (1, 2), (2, 3), (3, 3)])
-@pytest.mark.parametrize(
-    "memory_format", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels"]
-)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels"])
 def test_wrapping_has_the_gradient_that_it_computes(p, size, memory_format):
     x = randn(2, 2, size, size + 1, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: _Wrap.apply(x, p), x)
@@ -737,9 +718,7 @@ def test_an_unknown_pooling_is_refused():
      ((2, 3, 2, 64, 64), (2, 1, 64, 64)), ((2, 3, 1, 64, 64), (2, 64, 64))],
 )  # fmt: skip
 def test_images_of_another_shape_are_refused(model, zs_shape, h_shape):
-    with pytest.raises(
-        ValueError, match=r"found sets of shape .*; expected \(B, S, 1, 64, 64\) and \(B, 1, 64, 64\)"
-    ):
+    with pytest.raises(ValueError, match=r"found sets of shape .*; expected \(B, S, 1, 64, 64\) and \(B, 1, 64, 64\)"):
         model(torch.zeros(zs_shape), torch.zeros(h_shape))
 
 
@@ -761,9 +740,7 @@ def test_group_normalisation_has_sixteen_channels_a_group():
 def test_the_encoder_is_torchvision_s_resnet_18_with_one_channel():
     from torchvision.models import resnet18
 
-    expected = {
-        name: tuple(p.shape) for name, p in resnet18().named_parameters() if not name.startswith("fc")
-    }
+    expected = {name: tuple(p.shape) for name, p in resnet18().named_parameters() if not name.startswith("fc")}
     expected["conv1.weight"] = (64, 1, 7, 7)
     with torch.device("meta"):
         found = {name: tuple(p.shape) for name, p in Encoder().trunk.named_parameters()}

@@ -211,9 +211,7 @@ def test_the_correlation_ignores_any_filter_that_is_constant_in_a_bin():
     field = white_noise(32, 32, dtype=torch.float64)
     shell = (wavenumber(32) * BOX / (2 * math.pi) + 1e-9).floor()
     filtered = torch.fft.ifft2(torch.fft.fft2(field) * torch.exp(-shell / 4)).real
-    torch.testing.assert_close(
-        cross_correlation(field, filtered, BOX)[1], torch.ones(15, dtype=torch.float64)
-    )
+    torch.testing.assert_close(cross_correlation(field, filtered, BOX)[1], torch.ones(15, dtype=torch.float64))
     transfer = transfer_function(filtered, field, BOX)[1]
     torch.testing.assert_close(transfer, torch.exp(-torch.arange(1, 16, dtype=torch.float64) / 4))
 
@@ -260,9 +258,7 @@ def test_leave_one_out_chi2_is_that_of_a_loop_that_leaves_one_out():
 
 def test_chi2_of_spectra_drawn_alike_averages_to_the_number_of_bands():
     values = [
-        leave_one_out_chi2(
-            white_noise(24, 6, seed=i), white_noise(24, 6, seed=9999 - i), n_bands=6, log=False
-        )
+        leave_one_out_chi2(white_noise(24, 6, seed=i), white_noise(24, 6, seed=9999 - i), n_bands=6, log=False)
         for i in range(400)
     ]
     truth, generated = (torch.stack(v).mean() for v in zip(*values, strict=True))
@@ -339,9 +335,7 @@ def test_peaks_are_those_of_a_maximum_filter_that_wraps():
     field = white_noise(4, 24, 20)
     peaks = [maximum_filter(image, 3, mode="wrap") == image for image in field.numpy()]
     thresholds = [-10.0, 0.5, 1.5]
-    expected = [
-        [(image[p] >= t).sum() for t in thresholds] for image, p in zip(field.numpy(), peaks, strict=True)
-    ]
+    expected = [[(image[p] >= t).sum() for t in thresholds] for image, p in zip(field.numpy(), peaks, strict=True)]
     np.testing.assert_array_equal(peak_counts(field, thresholds), expected)
 
 
@@ -507,8 +501,7 @@ def test_fourier_modes_explain_unseen_images_better_than_the_pca_of_a_small_samp
     images = gaussian_field(300, 16, lambda k: k**-3)
     train, unseen = images[:60], images[60:]
     by_modes, by_sample = (
-        unexplained_variance(unseen, project(unseen, pca(train, 40)), train.mean())
-        for pca in (fourier_pca, sample_pca)
+        unexplained_variance(unseen, project(unseen, pca(train, 40)), train.mean()) for pca in (fourier_pca, sample_pca)
     )
     assert by_modes < 0.8 * by_sample
 

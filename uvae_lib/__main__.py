@@ -87,7 +87,7 @@ def train(arguments: list[str]) -> None:
 def evaluate(arguments: list[str]) -> None:
     """Judge a run on its test cubes."""
 
-    def options(run: Path, n_slices: int = 16) -> tuple[Path, int]:
+    def options(run: Path, n_slices: int = 15) -> tuple[Path, int]:
         """Judge a run on cubes that it never saw.
 
         Args:

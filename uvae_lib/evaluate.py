@@ -63,10 +63,8 @@ def look_at(run: Run, suite: CubeSuite, cubes: list[int], n_slices: int, progres
 def _others(run: Run, maps: Tensor) -> Tensor:
     """Mean of z for every slice given slices of the same cube without it: (n, 512, m, m) -> (n, 512)."""
     n = len(maps)
-    size = n - 1 if run.config.model.pooling == "mean" else min(n - 1, run.config.training.set_size - 1)
-    members = torch.zeros(n, n)
-    for i in range(n):
-        members[i, [(i + j) % n for j in range(1, size + 1)]] = 1
+    ahead = (torch.arange(n) - torch.arange(n)[:, None]) % n
+    members = ((ahead > 0) & (ahead <= latents.trained_context(run, n - 1))).float()
     with torch.inference_mode():
         zs = run.model.encoder.summarise(maps)
         return run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)[0]
@@ -81,7 +79,7 @@ def residual_noise(run: Run, views: list[CubeViews]) -> SpectralLikelihood:
     return noise
 
 
-def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 16, seed: int = 0, progress: bool = False) -> dict:
+def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, progress: bool = False) -> dict:
     """All metrics of a run on its test cubes. See the names in the result; shares and ratios have no unit."""
     generator = torch.Generator().manual_seed(seed)
     val = look_at(run, suite, run.split["val"], n_slices, progress)
@@ -254,7 +252,7 @@ def summary(metrics: dict) -> str:
     return "\n".join(f"{name:48s} {value:10.4g} {reference:10.4g}" for name, value, reference in rows)
 
 
-def evaluate_run(folder: str | Path, *, n_slices: int = 16, progress: bool = True) -> dict:
+def evaluate_run(folder: str | Path, *, n_slices: int = 15, progress: bool = True) -> dict:
     """Evaluate a run folder: writes metrics.json and figures/ into it. Returns the metrics."""
     run = load_run(folder)
     suite = run.open_suite()
@@ -268,7 +266,7 @@ def evaluate_run(folder: str | Path, *, n_slices: int = 16, progress: bool = Tru
 
 def figures(run: Run, suite: CubeSuite, metrics: dict) -> dict:
     """The figures that belong to the metrics, by name; reconstructions worst first."""
-    views = look_at(run, suite, run.split["test"][:4], 8)
+    views = look_at(run, suite, run.split["test"][:4], 9)
     truth, recon = (run.to_log(torch.cat([getattr(v, name)[:, 0] for v in views])) for name in ("truth", "recon"))
     order = (truth - recon).square().mean(dim=(1, 2)).argsort(descending=True)
     chosen = order[[0, len(order) // 2, -1]]

@@ -63,27 +63,38 @@ def trunk_maps(run: Run, slices: Tensor, batch: int = 32) -> Tensor:
     return torch.cat([run.model.encoder.trunk(part) for part in slices.split(batch)])
 
 
+def trained_context(run: Run, n_slices: int) -> int:
+    """Slices that the model is to be given at a time, when so many are at hand.
+
+    A sum changes scale with the number of slices: a model that sums and was trained with a fixed number is given
+    that number, any other model all of them. Fewer than it was trained with warns.
+    """
+    train = run.config.training
+    if run.config.model.pooling == "mean" or train.least_context:
+        return n_slices
+    if n_slices < train.set_size - 1:
+        warnings.warn(
+            f"a set of {n_slices} slices is smaller than the {train.set_size - 1} that this model sums: what it says "
+            f"of it is a guess; give at least {train.set_size - 1}, or train with model.pooling=mean",
+            stacklevel=3,
+        )
+    return min(n_slices, train.set_size - 1)
+
+
 @torch.inference_mode()
 def encode_cube(run: Run, slices: Tensor, maps: Tensor | None = None) -> Posterior:
     """q(z | slices of one cube).
 
     slices (S, 1, H, H);  maps: `trunk_maps` of them, where they are at hand
-    A sum changes scale with the number of slices: where the model sums and was trained with a fixed number,
-    other numbers are split into groups of that number, whose means and variances are averaged, and the
-    variance is divided by the number of groups; a remainder warns, since the model never saw such a set.
+    With more slices than `trained_context`, the means and variances of all runs of so many neighbours (cyclic) are
+    averaged, and the variance is divided by the number of runs that share no slice: S / trained_context.
     """
     zs = run.model.encoder.summarise(trunk_maps(run, slices) if maps is None else maps)
-    train = run.config.training
-    size = len(zs) if run.config.model.pooling == "mean" or train.least_context else train.set_size - 1
-    if len(zs) % size:
-        warnings.warn(
-            f"a set of {len(zs)} slices does not divide into the {size} that this model sums; "
-            f"give a multiple of {size}, or train with model.pooling=mean",
-            stacklevel=2,
-        )
-        size = len(zs)
-    mu, logvar = run.model.deep_set(zs.unflatten(0, (-1, size))).chunk(2, dim=1)
-    return Posterior(mu.mean(dim=0), (logvar.exp().mean(dim=0) / len(mu)).log())
+    n, size = len(zs), trained_context(run, len(zs))
+    ahead = (torch.arange(n) - torch.arange(n)[:, None]) % n
+    members = (ahead < size).float()[: 1 if size == n else n]
+    mu, logvar = run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)
+    return Posterior(mu.mean(dim=0), (logvar.exp().mean(dim=0) * size / n).log())
 
 
 @torch.inference_mode()
@@ -167,13 +178,10 @@ def probe(train: np.ndarray, train_params: np.ndarray, test: np.ndarray, test_pa
     The ridge is chosen by leave-one-out cross-validation over the training cubes (scikit-learn's RidgeCV).
     """
     from sklearn.linear_model import RidgeCV
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     predicted = np.empty(test_params.shape)
     for i, values in enumerate(train_params.T):  # a ridge of its own for each parameter
-        model = make_pipeline(StandardScaler(), RidgeCV(alphas=np.geomspace(1e-3, 1e5, 33)))
-        predicted[:, i] = model.fit(train, values).predict(test)
+        predicted[:, i] = RidgeCV(alphas=np.geomspace(1e-6, 1e4, 41)).fit(train, values).predict(test)
     squared, variance = np.square(predicted - test_params).mean(axis=0), test_params.var(axis=0)
     r2 = 1 - np.divide(squared, variance, out=np.full(len(squared), np.nan), where=variance > 0)
     return Probe(predicted, r2, np.sqrt(squared))

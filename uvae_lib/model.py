@@ -33,6 +33,19 @@ def in_float32(method):
     return run
 
 
+class ScaleShift(nn.Module):
+    """A learned scale and shift of every channel: what a normalisation layer has beside its normalisation."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, m, m) -> (B, C, m, m)."""
+        return torch.addcmul(self.bias[:, None, None].to(x.dtype), x, self.weight[:, None, None].to(x.dtype))
+
+
 def make_norm(norm: str, channels: int) -> nn.Module:
     """Normalisation layer by name: "batch" (torchvision's ResNet-18) or "group" (16 channels a group)."""
     if norm == "batch":
@@ -40,6 +53,21 @@ def make_norm(norm: str, channels: int) -> nn.Module:
     if norm == "group":
         return nn.GroupNorm(max(1, channels // 16), channels)
     raise ValueError(f'found norm="{norm}"; expected "batch" or "group"')
+
+
+def keep_amplitude(module: nn.Module) -> nn.Module:
+    """Replace group normalisation outside the residual branches, in the stem and the shortcuts, by `ScaleShift`.
+
+    A group norm divides by the slice's own contrast, and contrast is cosmology (sigma_8): without a way around it
+    the encoder cannot see it. Batch normalisation divides all slices by the same numbers and needs no such way.
+    """
+    for name, child in module.named_children():
+        branch = isinstance(module, BasicBlock | UpBlock) and name in ("bn1", "bn2")
+        if isinstance(child, nn.GroupNorm) and not branch:
+            setattr(module, name, ScaleShift(child.num_channels))
+        else:
+            keep_amplitude(child)
+    return module
 
 
 def map_shape(image_size: int, latent_dim: int = LATENT_DIM) -> tuple[int, int, int]:
@@ -109,7 +137,7 @@ class Encoder(nn.Module):
         channels = map_shape(image_size, latent_dim)[0]
         resnet = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=1, norm_layer=lambda c: make_norm(norm, c))
         resnet.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
-        nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_in", nonlinearity="relu")  # keeps the scale of pixels
         if circular:
             make_circular(resnet)
         self.trunk = nn.Sequential()
@@ -248,7 +276,7 @@ class UniverseVAE(nn.Module):
     image_size  pixels along a slice: 32, 64, 128, 256 or 512
     latent_dim  numbers of z and of h
     pooling     "sum" (the note) or "mean" over the slices of a set
-    norm        "batch" (torchvision's ResNet-18) or "group"
+    norm        "batch" (torchvision's ResNet-18) or "group" (in the residual branches; see `keep_amplitude`)
     circular    convolutions wrap around: only where a slice is the whole periodic box
     zero_init   every residual block starts as its shortcut (Goyal et al. 2017, arXiv:1706.02677)
     logvar_h, logvar_z    start of the posteriors' log-variances: a narrow start lets the decoder see its input
@@ -271,6 +299,8 @@ class UniverseVAE(nn.Module):
         self.deep_set = DeepSet(latent_dim, pooling=pooling)
         self.decoder_h = DecoderH(image_size, latent_dim, norm, circular)
         self.decoder_z = DecoderZ(latent_dim)
+        if norm == "group":
+            keep_amplitude(self.encoder)
         if zero_init:
             for block in self.modules():
                 if isinstance(block, BasicBlock | UpBlock):

@@ -435,7 +435,7 @@ def _trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callb
     # who started the processes of a job says there which of them died
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     several = train.devices * train.num_nodes > 1
-    strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE), broadcast_buffers=False, gradient_as_bucket_view=True)
+    strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE), gradient_as_bucket_view=True)
     plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
     return pl.Trainer(
         accelerator="auto", devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
