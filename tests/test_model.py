@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torchvision.models.resnet import BasicBlock, resnet18
 
+from uvae_lib.cropping import CubePool, SliceSets, standardisation
 from uvae_lib.loss import elbo, loss_terms, make_likelihood, total_loss
 from uvae_lib.model import (
     DecoderH,
@@ -14,16 +16,20 @@ from uvae_lib.model import (
     DeepSet,
     Encoder,
     UniverseVAE,
+    UpBlock,
     UpConv,
     _Wrap,
     draw_context,
     draw_noise,
+    format_table,
     leave_one_out,
     make_circular,
     make_norm,
     map_shape,
     parameter_table,
 )
+from uvae_lib.presets import SimulationConfig
+from uvae_lib.simulate import simulate_suite
 
 MAPS = {
     32: (512, 1, 1),
@@ -33,16 +39,6 @@ MAPS = {
     512: (2, 16, 16),
 }  # of h, by image size
 NAMES = ["recon_h", "z", "z_mu", "z_logvar", "h", "h_mu", "h_logvar", "h_post", "h_post_mu", "h_post_logvar"]
-META_AUTOCAST = pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="in_float32 asks for autocast on meta, which torch does not have"
-)
-FUSED = pytest.mark.xfail(
-    strict=True,
-    reason="reparameterize uses addcmul, whose fused multiply-add rounds unlike the note's mul and add",
-)
-RINGS_ON_DEVICE = pytest.mark.xfail(
-    strict=True, reason="SpectralLikelihood reads the number of rings from a tensor on the device"
-)
 
 
 def seeded(make, *args, seed=0, **options):
@@ -135,9 +131,17 @@ def test_decoder_h_has_eleven_million_parameters(table):
     assert 11_000_000 <= table["decoder_h"][1] < 11_990_000
 
 
-def test_the_counts_print_as_in_the_table_of_the_note(table):
-    printed = [f"{n // 10**6} M" if n >= 10**6 else f"{n // 10**3} K" for _, n in table.values()]
-    assert printed == ["11 M", "279 K", "11 M", "214 K"]
+def test_the_table_prints_as_in_the_note():
+    with torch.device("meta"):
+        lines = format_table(UniverseVAE(128)).splitlines()
+    rows = [
+        "0 encoder ResNet 11 M",
+        "1 deep_set DeepSet 279 K",
+        "2 decoder_h DecoderH 11 M",
+        "3 decoder_z DecoderZ 214 K",
+    ]
+    assert lines[0].split() == ["|", "Name", "|", "Type", "|", "Params"]
+    assert [" ".join(line.replace("|", " ").split()) for line in lines[2:]] == rows
 
 
 def test_the_table_counts_every_parameter_once(model):
@@ -169,7 +173,6 @@ def test_the_forward_pass_has_the_shapes_of_the_note(size, circular):
     assert [tuple(x.shape) for x in found.values()] == [(2, 1, size, size)] + [(2, 512)] * 9
 
 
-@META_AUTOCAST
 @pytest.mark.parametrize("circular", [False, True])
 @pytest.mark.parametrize("size", MAPS)
 def test_every_size_runs_on_the_meta_device(size, circular):
@@ -200,12 +203,10 @@ def test_another_latent_size_runs():
 # --- the note, word for word
 
 
-@FUSED
 def test_evaluation_is_the_note_s_forward_pass_bit_for_bit(model, img_zs, img_h):
     assert_equal(with_seed(model, img_zs, img_h), with_seed(note.NoteVAE(model).eval(), img_zs, img_h))
 
 
-@FUSED
 def test_training_without_batch_statistics_is_the_note_s_forward_pass_bit_for_bit(group_model, img_zs, img_h):
     assert_equal(with_seed(group_model, img_zs, img_h), with_seed(note.NoteVAE(group_model), img_zs, img_h))
 
@@ -221,12 +222,10 @@ def trained_once(img_zs, img_h):
     return ours, note, with_seed(ours, img_zs, img_h), with_seed(note.NoteVAE(note), img_zs, img_h)
 
 
-@FUSED
 def test_training_with_batch_statistics_is_the_note_s_forward_pass_bit_for_bit(trained_once):
     assert_equal(trained_once[2], trained_once[3])
 
 
-@FUSED
 def test_training_leaves_the_running_statistics_that_the_note_leaves(trained_once):
     buffers = [dict(model.named_buffers()) for model in trained_once[:2]]
     assert buffers[0] and all(torch.equal(buffers[0][name], buffers[1][name]) for name in buffers[1])
@@ -242,7 +241,6 @@ def test_the_loss_is_the_note_s(model, img_zs, img_h, weights):
     torch.testing.assert_close(found, note.loss(output, img_h, *weights), rtol=1e-6, atol=0)
 
 
-@FUSED
 def test_the_gradients_are_the_note_s(img_zs, img_h):
     ours, theirs = (seeded(UniverseVAE, 64) for _ in range(2))
     likelihood = make_likelihood("note", 64)
@@ -437,6 +435,17 @@ def test_the_logvar_starts_are_added_to_the_posteriors(img_zs, img_h):
     assert torch.equal(a["h_mu"], b["h_mu"]) and torch.equal(a["h_logvar"], b["h_logvar"])
 
 
+@pytest.mark.parametrize("norm", ["batch", "group"])
+def test_with_zero_init_a_residual_block_starts_as_its_shortcut(norm):
+    decoder = seeded(UniverseVAE, 64, norm=norm, zero_init=True).eval().decoder_h
+    basic = next(layer for layer in decoder.layers if isinstance(layer, BasicBlock))
+    up = next(layer for layer in decoder.layers if isinstance(layer, UpBlock))
+    x = randn(2, 512, 4, 4)
+    with torch.no_grad():
+        assert torch.equal(basic(x), F.relu(x))
+        assert torch.equal(up(x), F.relu(F.interpolate(up.shortcut(x), scale_factor=2)))
+
+
 @pytest.mark.parametrize("likelihood", ["note", "gaussian", "spectral"])
 @pytest.mark.parametrize("whole_sets", [False, True])
 def test_the_loss_teaches_every_parameter_of_the_four_networks(img_zs, img_h, likelihood, whole_sets):
@@ -457,7 +466,6 @@ def test_every_gradient_is_finite(img_zs, img_h):
 # --- devices and number types
 
 
-@META_AUTOCAST
 def test_whole_sets_run_on_the_meta_device():
     with torch.device("meta"):
         output = UniverseVAE(64).forward_sets(torch.empty(2, 3, 1, 64, 64), torch.empty(2, 3, 3))
@@ -494,7 +502,7 @@ def test_noise_drawn_on_the_cpu_is_used_on_the_device_of_the_model():
 
 
 @pytest.mark.parametrize(
-    "name", ["note", "gaussian", pytest.param("spectral", marks=RINGS_ON_DEVICE)]
+    "name", ["note", "gaussian", "spectral"]
 )  # fmt: skip
 @pytest.mark.parametrize("training", [False, True])
 def test_loss_and_noise_stay_on_their_device(name, training):
@@ -699,6 +707,40 @@ def test_a_strided_transposed_convolution_would_show_a_checkerboard():
     assert checkerboard(decoder.train()) > 8
 
 
+# --- learning
+
+
+@pytest.fixture(scope="module")
+def eight_sets(tmp_path_factory):
+    """Eight sets of three context slices and one target, 64 pixels a side, of a simulated cube of 128^3.
+
+    test_simulate asks for the same folder, so that the cube is made once.
+    """
+    config = SimulationConfig(n_lh=0, n_cv=1, processes=1)
+    suite = simulate_suite(tmp_path_factory.getbasetemp() / "fiducial", config, progress=False)["CV"]
+    pool, constants = CubePool(suite, [0]), standardisation(suite, [0])
+    return SliceSets(pool, *constants, image_size=64, set_size=4, sets_per_step=8).item(0)
+
+
+def test_the_note_s_model_learns_eight_sets_with_its_own_loss(eight_sets):
+    """The squared error falls below a fifth of the variance: every part of the wiring carries what it should.
+
+    Judged in the mode of training: BatchNorm's running statistics lag behind weights that change this fast.
+    """
+    img_zs, img_h = eight_sets
+    model, likelihood = seeded(UniverseVAE, 64), make_likelihood("note", 64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    generator, errors = torch.Generator().manual_seed(0), []
+    for step in range(90):
+        optimizer.param_groups[0]["lr"] = 1e-3 * min(1.0, (step + 1) / 10)
+        terms = loss_terms(model(img_zs, img_h, draw_noise(8, 512, generator)), img_h, likelihood)
+        optimizer.zero_grad()
+        total_loss(terms, likelihood, kl_z=1.0, kl_h=1.0).backward()
+        optimizer.step()
+        errors.append(terms["l2"].item() / 64**2)
+    assert sum(errors[-5:]) / 5 < 0.2 * img_h.var().item()
+
+
 # --- errors
 
 
@@ -727,7 +769,6 @@ def test_sets_of_another_shape_are_refused(model):
         model.forward_sets(torch.zeros(2, 3, 1, 32, 32), leave_one_out(2, 3))
 
 
-@pytest.mark.xfail(strict=True, reason="one set with many targets passes silently: the shapes broadcast")
 def test_a_batch_of_targets_that_is_not_the_batch_of_sets_is_refused(model, img_zs, img_h):
     with pytest.raises(ValueError, match="expected"):
         model(img_zs[:1], img_h)
@@ -738,8 +779,6 @@ def test_group_normalisation_has_sixteen_channels_a_group():
 
 
 def test_the_encoder_is_torchvision_s_resnet_18_with_one_channel():
-    from torchvision.models import resnet18
-
     expected = {name: tuple(p.shape) for name, p in resnet18().named_parameters() if not name.startswith("fc")}
     expected["conv1.weight"] = (64, 1, 7, 7)
     with torch.device("meta"):

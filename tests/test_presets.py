@@ -20,6 +20,7 @@ from uvae_lib.presets import (
     TrainConfig,
     from_dict,
     load_preset,
+    locate,
     to_dict,
 )
 
@@ -43,7 +44,7 @@ def test_a_preset_asks_for_slices_that_fit_its_cubes(preset):
 
 @each_preset
 def test_circular_convolutions_are_used_only_where_a_slice_is_the_box(preset):
-    assert preset.model.circular is None or preset.data.image_size == preset.simulation.side
+    assert not preset.model.circular or preset.data.image_size == preset.simulation.side
 
 
 @each_preset
@@ -160,6 +161,37 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(monkeypatch):
     monkeypatch.setenv("UVAE_PRESET", "demmo")
     with pytest.raises(ValueError, match='found preset "demmo"; expected one of smoke, demo'):
         load_preset()
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project's folder with its notebooks, from where nothing in the environment leads away."""
+    monkeypatch.delenv("UVAE_HOME", raising=False)
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", [".", "notebooks", "figures/papers"])
+def test_a_relative_path_is_below_the_project_wherever_one_works_in_it(project, monkeypatch, place):
+    (project / place).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(project / place)
+    assert locate("data/demo") == project / "data" / "demo"
+
+
+def test_a_folder_without_notebooks_is_a_project_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.delenv("UVAE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert locate("data/demo") == tmp_path / "data" / "demo"
+
+
+def test_the_environment_can_name_another_home(project, monkeypatch):
+    monkeypatch.setenv("UVAE_HOME", str(project / "elsewhere"))
+    assert locate("runs") == project / "elsewhere" / "runs"
+
+
+def test_an_absolute_path_stays(project, monkeypatch):
+    monkeypatch.setenv("UVAE_HOME", "elsewhere")
+    assert locate(project / "cubes") == project / "cubes"
 
 
 def test_the_simulation_of_a_preset_is_one_value():

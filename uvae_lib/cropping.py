@@ -159,7 +159,7 @@ class CubePool:
         seed: int = 0,
     ):
         self.suite, self.indices, self.eps = suite, list(indices), eps
-        self.seed, self.refresh = seed, refresh
+        self.refresh = refresh
         shape = (suite.n_planes, suite.side, suite.side)
         cube_bytes = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
         budget = _free_memory(torch.device(device)) * 2 // 5 if memory is None else memory
@@ -171,6 +171,7 @@ class CubePool:
             )
         self.volumes = torch.empty((self.size, *shape), dtype=dtype, device=device)
         self._held = [None] * self.size
+        self._order = np.random.default_rng(seed).permutation(len(self.indices))
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cubes")
         self._ahead: dict[int, Future] = {}
 
@@ -189,11 +190,11 @@ class CubePool:
         return self.volumes, list(self._held)
 
     def _cube(self, position: int) -> int:
-        """The order in which cubes come: a new permutation each time all have been seen."""
-        epoch, place = divmod(position, len(self.indices))
+        """The order in which cubes come: a shuffled one, over and over, so that those held always differ."""
+        place = position % len(self.indices)
         if self.size == len(self.indices):
             return self.indices[place]
-        return self.indices[int(np.random.default_rng([self.seed, epoch]).permutation(len(self.indices))[place])]
+        return self.indices[self._order[place]]
 
     def _read(self, cube: int) -> Tensor:
         x = log_density(torch.from_numpy(self.suite.overdensity(cube)), self.eps)
@@ -233,6 +234,8 @@ class SliceSets:
             raise ValueError(
                 f"a {image_size}-pixel slice does not fit a {suite.side}-voxel cube; use image_size <= {suite.side}"
             )
+        if not 1 <= thickness <= suite.n_planes:
+            raise ValueError(f"found thickness={thickness}; use 1 to {suite.n_planes}, the planes of a cube")
         self.n_slabs = suite.n_planes // thickness
         if set_size > len(suite.axes) * self.n_slabs:
             raise ValueError(

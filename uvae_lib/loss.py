@@ -7,6 +7,7 @@ note's loss with kl_h = 2 * 512 * s2 and kl_z = 2 * 512 * s2 / |X|, since the no
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
@@ -24,8 +25,10 @@ def kl_loss(q_mu: Tensor | None, q_logvar: Tensor | None, p_mu: Tensor, p_logvar
 
     q_mu, q_logvar (B, D)   the prior; ignored (may be None) with kl_z=True, where it is N(0, I)
     p_mu, p_logvar (B, D)   the posterior
-    Returns a scalar [nats a dimension]; finite for log-variances from -30 to 30.
+    Returns a scalar [nats a dimension]; finite for log-variances from -30 to 30. Raises ValueError without a prior.
     """
+    if not kl_z and (q_mu is None or q_logvar is None):
+        raise ValueError("found no prior (q_mu, q_logvar); give both, or kl_z=True for N(0, I)")
     return kl_by_dimension(p_mu, p_logvar, *((None, None) if kl_z else (q_mu, q_logvar))).mean()
 
 
@@ -90,14 +93,13 @@ class SpectralLikelihood(nn.Module):
     def __init__(self, image_size: int, periodic: bool = True, momentum: float = 0.01):
         super().__init__()
         self.momentum = momentum
-        row = torch.fft.fftfreq(image_size, 1 / image_size)
-        col = torch.arange(image_size // 2 + 1)
-        ring = (row[:, None].square() + col.square()).sqrt().round().long()
-        twice = torch.where((col == 0) | (2 * col == image_size), 1.0, 2.0).expand_as(ring)  # Hermitian partners
-        self.register_buffer("ring", ring, persistent=False)
-        self.register_buffer("twice", twice.contiguous(), persistent=False)
-        n_modes = torch.zeros(int(ring.max()) + 1).index_add_(0, ring.flatten(), twice.flatten())
-        self.register_buffer("n_modes", n_modes, persistent=False)
+        row, col = np.fft.fftfreq(image_size, 1 / image_size), np.arange(image_size // 2 + 1)
+        ring = np.hypot(row[:, None], col).round().astype(np.int64)
+        twice = np.where((col == 0) | (2 * col == image_size), 1.0, 2.0) * np.ones((image_size, 1))  # Hermitian pairs
+        n_modes = np.bincount(ring.ravel(), twice.ravel())
+        self.register_buffer("ring", torch.tensor(ring), persistent=False)
+        self.register_buffer("twice", torch.tensor(twice, dtype=torch.float32), persistent=False)
+        self.register_buffer("n_modes", torch.tensor(n_modes, dtype=torch.float32), persistent=False)
         self.register_buffer("power", torch.ones(len(n_modes)))
         window = torch.ones(image_size, image_size)
         if not periodic:

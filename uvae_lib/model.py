@@ -316,7 +316,7 @@ class UniverseVAE(nn.Module):
         """
         mu, logvar = x.chunk(2, dim=1)
         noise = torch.randn_like(mu) if noise is None else noise
-        return torch.addcmul(mu, noise, logvar.mul(0.5).exp()), mu, logvar
+        return noise.mul(logvar.mul(0.5).exp()).add(mu), mu, logvar
 
     def forward(
         self, img_zs: Tensor, img_h: Tensor, noise: tuple[Tensor, Tensor, Tensor] | None = None
@@ -354,7 +354,7 @@ class UniverseVAE(nn.Module):
 
     def _check(self, img_zs: Tensor, img_h: Tensor) -> None:
         expected = (1, self.image_size, self.image_size)
-        if img_zs.ndim != 5 or img_zs.shape[2:] != expected or img_h.shape[1:] != expected:
+        if img_zs.ndim != 5 or img_zs.shape[2:] != expected or img_h.shape != (len(img_zs), *expected):
             raise ValueError(
                 f"found sets of shape {tuple(img_zs.shape)} and targets of shape {tuple(img_h.shape)}; "
                 f"expected (B, S, 1, {self.image_size}, {self.image_size}) and "

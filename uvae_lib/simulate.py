@@ -10,11 +10,12 @@ Files follow the CAMELS Multifield Dataset: `Grids_Mcdm_JaxPM_LH_128_z=0.0.npy`,
 
 import json
 import os
+import signal
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from functools import cache
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import islice, pairwise
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -53,12 +54,23 @@ def simulate_suite(
     if jobs:
         bar = tqdm(total=total, initial=total - len(jobs), desc="simulate", unit="cube", disable=not progress)
         with bar, ProcessPoolExecutor(config.processes, get_context("spawn"), _one_core) as pool:
-            futures = {pool.submit(_fill, *job): key for key, job in jobs.items()}
-            for future in as_completed(futures):
-                future.result()
-                name, index = futures[future]
-                sets[name].record(index)
-                bar.update()
+            waiting, running = iter(jobs.items()), {}
+            try:
+                while True:
+                    for key, job in islice(waiting, config.processes - len(running)):
+                        running[pool.submit(_fill, *job)] = key
+                    if not running:
+                        break
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        name, index = running.pop(future)
+                        future.result()
+                        sets[name].record(index)
+                        bar.update()
+            finally:  # whoever stops the run keeps the cubes that are under way
+                for future in as_completed(running):
+                    if not future.exception():
+                        name, index = running[future]
+                        sets[name].record(index)
     return {name: open_cubes(folder / grid_name(name, config.side)) for name in sets}
 
 
@@ -225,16 +237,15 @@ class _UnfinishedSet:
         self.sidecar = folder / f"simulation_{name}_{config.side}.json"
         settings = _settings(name, config, len(self.table))
         self.state = {"settings": settings, "done": []}
-        if self.sidecar.exists():
-            self.state = json.loads(self.sidecar.read_text())
-            differ = [key for key in settings if self.state["settings"].get(key) != settings[key]]
+        found = json.loads(self.sidecar.read_text()) if self.sidecar.exists() else self.state
+        if found["done"] and (self.final.exists() or self.partial.exists()):
+            self.state = found
+            differ = [key for key in settings if found["settings"].get(key) != settings[key]]
             if differ:
                 raise ValueError(
                     f"{folder} holds a {name} set made with other settings ({', '.join(differ)}); "
                     "simulate into another folder, or remove this one"
                 )
-        if not self.final.exists() and not self.partial.exists():
-            self.state["done"] = []
 
     def todo(self) -> list[int]:
         """The cubes that are missing; makes the partial file and the parameter file when there are any."""
@@ -245,7 +256,7 @@ class _UnfinishedSet:
             self.state["versions"] = {p: version(p) for p in ("jaxpm", "jax-cosmo", "jax", "numpy")}
             rows = "".join(f"{m:.6f} {s:.6f}\n" for m, s in self.table.to_numpy())
             write_atomically(self.final.with_name(f"params_{self.name}_JaxPM.txt"), "# Omega_m sigma_8\n" + rows)
-            if not self.partial.exists():
+            if not self.state["done"]:
                 shape = (len(self.table),) + (self.config.side,) * 3
                 np.lib.format.open_memmap(self.partial, mode="w+", dtype=np.float32, shape=shape).flush()
         return left
@@ -277,7 +288,11 @@ def _settings(name: str, config: SimulationConfig, n_cubes: int) -> dict:
 
 
 def _one_core() -> None:
-    """Run in each new process before JAX starts: XLA's scatter uses one core, so every process gets one."""
+    """Run in each new process before JAX starts: XLA's scatter uses one core, so every process gets one.
+
+    Ctrl-C reaches the whole group of processes: these finish their cubes, the first one does not start others.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 

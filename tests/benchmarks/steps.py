@@ -17,6 +17,7 @@ from uvae_lib.presets import DEMO, Config, to_dict
 from uvae_lib.training import LitUniverseVAE, _trainer, update_average
 
 LEARNING_RATE = 1e-4
+NOTE = {"norm": "batch", "circular": False, "zero_init": False}  # the note's networks
 
 
 def make_suite(folder: Path, n_cubes: int, side: int) -> CubeSuite:
@@ -26,13 +27,15 @@ def make_suite(folder: Path, n_cubes: int, side: int) -> CubeSuite:
         return open_cubes(lognormal_suite(folder / f"cubes-{n_cubes}-{side}", n_cubes, side), check=False)
 
 
-def configured(image_size: int, data: dict | None = None, model: dict | None = None, **training) -> Config:
-    """The demo preset at an image size, with replaced fields."""
+def configured(image_size: int, sets: int | None = None, data: dict | None = None, model: dict | None = None,
+               **training) -> Config:  # fmt: skip
+    """The demo preset at an image size, with replaced fields; sets: sets of slices a step."""
+    training = {"lr": LEARNING_RATE} | ({"sets_per_step": sets} if sets else {}) | training
     return replace(
         DEMO,
         data=replace(DEMO.data, image_size=image_size, **(data or {})),
-        model=replace(DEMO.model, **({"circular": False} | (model or {}))),
-        training=replace(DEMO.training, lr=LEARNING_RATE, **training),
+        model=replace(DEMO.model, **(model or {})),
+        training=replace(DEMO.training, **training),
     )
 
 
