@@ -456,7 +456,7 @@ def test_a_set_with_more_slices_than_a_cube_has_is_refused(make_sets, set_size, 
 
 
 def test_a_slice_thicker_than_the_cubes_is_refused(make_sets):
-    with pytest.raises(ValueError, match="has 0 that differ at thickness 33"):
+    with pytest.raises(ValueError, match="found thickness=33; use 1 to 32"):
         make_sets(thickness=33)
 
 

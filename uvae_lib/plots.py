@@ -81,12 +81,18 @@ class Picture(Figure):
 
 
 def _in_our_look(plot: Callable) -> Callable:
-    """A function that makes its figure with LOOK laid over the style in force."""
+    """A function that makes its figure with LOOK laid over the style in force, and lays it out once and for all.
+
+    A layout made anew at each drawing would shift by fractions of a pixel, and take most of the time.
+    """
 
     @wraps(plot)
     def styled(*args, **kwargs):
         with rc_context(LOOK):
-            return plot(*args, **kwargs)
+            figure = plot(*args, **kwargs)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        return figure
 
     return styled
 
@@ -415,7 +421,7 @@ def probe_scatter(truth, predicted, error=None, name: str = "Omega_m") -> Figure
             f"found truth of shape {truth.shape} and predictions of {predicted.shape}; expected (n,) twice"
         )
     score = 1 - np.square(predicted - truth).sum() / np.square(truth - truth.mean()).sum()
-    figure = _figure(COLUMN * 0.75, 1.0)
+    figure = _figure(COLUMN * 0.75, 1.0, layout="compressed")
     ax = figure.subplots()
     error = None if error is None else _array(error)
     ax.errorbar(truth, predicted, error, fmt="o", ms=_dot(), elinewidth=0.8)
@@ -427,7 +433,7 @@ def probe_scatter(truth, predicted, error=None, name: str = "Omega_m") -> Figure
     ax.set(xlabel=f"true {symbol}", ylabel=f"{symbol} from $z$", xlim=limits, ylim=limits, aspect="equal")
     ax.locator_params(nbins=5)
     ax.text(0.05, 0.95, f"$R^2 = {score:.2f}$", transform=ax.transAxes, va="top")
-    return figure
+    return _trim(figure)
 
 
 # --- pieces
@@ -464,7 +470,7 @@ def _is_wide(figure: Picture, narrow_ratio: float) -> bool:
 
 
 def _trim(figure: Picture) -> Picture:
-    """Give a figure of images the height that they need at its width."""
+    """Give a figure of squares the height that they need at its width."""
     for _ in range(2):
         figure.draw_without_rendering()
         for ax in figure.axes:

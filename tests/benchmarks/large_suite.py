@@ -1,0 +1,72 @@
+"""A suite far larger than memory: open it, describe it, train on it, and say how much memory that took.
+
+    python -m tests.benchmarks.large_suite [--gib 64] [--side 256] [--steps 20]
+
+The file is sparse: every cube is empty but for one voxel, so that it takes megabytes of disk and all its bytes are
+read nevertheless.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.study import changed
+from uvae_lib.inspect_suite import describe
+from uvae_lib.presets import SMOKE
+from uvae_lib.training import fit
+
+
+def sparse_suite(folder: Path, gib: float, side: int) -> Path:
+    """A CAMELS-like file of about so many GiB, whose cubes hold one voxel of matter each."""
+    n_cubes = int(gib * 2**30 // (4 * side**3))
+    path = folder / f"Grids_Mcdm_IllustrisTNG_LH_{side}_z=0.0.npy"
+    cubes = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n_cubes, side, side, side))
+    voxels = np.random.default_rng(0).integers(0, side, (n_cubes, 3))
+    cubes[np.arange(n_cubes), *voxels.T] = 1.0
+    cubes.flush()
+    np.savetxt(folder / "params_LH_IllustrisTNG.txt", np.full((n_cubes, 6), 0.3))
+    return path
+
+
+def resident() -> float:
+    """Largest resident memory of this process so far [GiB]."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gib", type=float, default=64.0)
+    parser.add_argument("--side", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=20)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")  # every voxel is empty, and that is said
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = sparse_suite(folder, options.gib, options.side)
+        size, disk = path.stat().st_size / 2**30, path.stat().st_blocks * 512 / 2**20
+        print(f"{path.name}: {size:.1f} GiB, {disk:.0f} MiB on disk; resident {resident():.2f} GiB before it is opened")
+        clock = time.monotonic()
+        print(describe(path, image_size=SMOKE.data.image_size))
+        print(f"described in {time.monotonic() - clock:.0f} s; resident {resident():.2f} GiB")
+        clock = time.monotonic()
+        describe(path, image_size=SMOKE.data.image_size)
+        print(f"a second time in {time.monotonic() - clock:.2f} s")
+        clock = time.monotonic()
+        config = changed(
+            SMOKE,
+            data={"path": str(folder), "pool_memory": 1.0, "val_fraction": 0.01, "test_fraction": 0.01},
+            training={"steps": options.steps, "val_every": options.steps, "save_every": options.steps},
+        )
+        run = fit(config, folder / "run", progress=False)
+        seconds = time.monotonic() - clock
+        print(f"{options.steps} steps in {seconds:.0f} s with {run.info['pool_size']} cubes held; "
+              f"largest resident memory {resident():.2f} GiB")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
