@@ -202,7 +202,7 @@ def test_small_scales_lie_above_linear_theory(fiducial, wide):
 
 
 def test_a_calm_universe_grows_as_linear_theory_says(wide):
-    """At sigma_8 = 0.05, mode by mode against the linear field of the same seed, so that there is no cosmic variance."""
+    """At sigma_8 = 0.05, mode by mode against the linear field of the same seed: no cosmic variance."""
     (grown, k), (start, _) = shells(wide["calm"]), shells(wide["start"] + 1)
     largest = (k >= 1) & (k < 1.5)
     growth = np.vdot(start[largest], grown[largest]).real / np.vdot(start[largest], start[largest]).real
