@@ -1,0 +1,327 @@
+"""A run survives what ends processes and damages files: it ends as if nothing had happened, byte for byte."""
+
+import io
+import json
+import multiprocessing
+import os
+import pickle
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from suites import lognormal_suite, tiny_config
+
+from uvae_lib.checkpoints import checkpoints, held, newest_checkpoint
+from uvae_lib.presets import to_dict
+from uvae_lib.training import fit
+
+KILLS = 20
+RESULTS = ("last.safetensors", "best.safetensors", "history.csv")
+
+
+def train(config, folder, resume=True):
+    """What the killed processes do."""
+    torch.set_num_threads(1)
+    fit(config, folder, resume=resume, progress=False)
+
+
+@pytest.fixture(scope="module")
+def start_training():
+    """A function that starts `train` in a new process, forked from one that has imported torch already."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["uvae_lib.training", "test_resume_seed"])
+
+    def start(*args):
+        process = context.Process(target=train, args=args)
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """Everything with a state is in it: average, spectrum of the noise, cubes exchanged, clipping, warm-ups."""
+    config = tiny_config(
+        lognormal_suite(tmp_path_factory.mktemp("suite")), loss={"likelihood": "spectral"}, steps=8, save_every=2,
+        val_every=4, ema=0.9, clip=1e5, least_context=1,
+    )  # fmt: skip
+    data = type(config.data)(**(vars(config.data) | {"pool_size": 3, "refresh": 2}))
+    return type(config)(**(vars(config) | {"data": data}))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config, start_training, tmp_path_factory):
+    """The folder of a run that nothing disturbed, and the seconds that it took."""
+    folder = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    began = time.monotonic()
+    process = start_training(config, folder)
+    process.join()
+    yield folder, time.monotonic() - began
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def unfinished(uninterrupted, tmp_path):
+    """A copy of that run as it was after its last checkpoint, before the final weights were written."""
+    folder = tmp_path / "unfinished"
+    shutil.copytree(uninterrupted[0], folder, copy_function=os.link)  # every file is replaced, none changed
+    info = json.loads((folder / "run.json").read_text())
+    for name in ("run.json", "last.safetensors", ".lock"):
+        (folder / name).unlink()
+    (folder / "run.json").write_text(json.dumps(info | {"finished": False}))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def settings(config, folder):
+    """The hyperparameters that checkpoints of a run carry."""
+    info = json.loads((folder / "run.json").read_text())
+    names = ("side", "mean", "std", "split", "pool_size")
+    return {"config": to_dict(config)} | {name: info[name] for name in names}
+
+
+def same_bytes(a: Path, b: Path) -> list[str]:
+    """Names of the results that differ between two runs."""
+    return [name for name in RESULTS if (a / name).read_bytes() != (b / name).read_bytes()]
+
+
+def assert_equal(a, b):
+    """Nested values, tensors bit for bit."""
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert list(a) == list(b)
+        for name in a:
+            assert_equal(a[name], b[name])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_equal(x, y)
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def assert_same_checkpoints(a: Path, b: Path, last: int = 2):
+    """The last checkpoints hold the same numbers; only the time that was spent may differ."""
+    pairs = list(zip(checkpoints(a)[-last:], checkpoints(b)[-last:], strict=True))
+    assert len(pairs) == last and all(one.name == other.name for one, other in pairs)
+    for one, other in pairs:
+        x, y = (torch.load(path, weights_only=True, mmap=True) for path in (one, other))
+        for name in ("state_dict", "optimizer_states", "lr_schedulers", "hyper_parameters", "global_step"):
+            assert_equal(x[name], y[name])
+        kept = [{k: c["callbacks"]["RunKeeper"][k] for k in ("rows", "best_loss")} for c in (x, y)]
+        assert_equal(*kept)
+
+
+def kill(process, folder, rng, seconds, writing):
+    """SIGKILL at a random moment, or as soon as a checkpoint is half written; whether the process still ran."""
+    until = time.monotonic() + (60 if writing else rng.uniform(0, seconds))
+    half_written = folder / "checkpoints"
+    while time.monotonic() < until and process.is_alive():
+        if writing and any(path.stat().st_size for path in half_written.glob(".*.tmp")):
+            break
+        time.sleep(0.002)
+    alive = process.is_alive()
+    process.kill()
+    process.join()
+    return alive and process.exitcode == -signal.SIGKILL
+
+
+def test_a_run_killed_twenty_times_ends_as_if_it_had_not_been(config, uninterrupted, start_training, tmp_path):
+    whole, seconds = uninterrupted
+    rng, kills, reached, half_written = random.Random(1), 0, [], 0
+    while kills < KILLS:
+        folder = tmp_path / f"killed-{kills}"
+        while not (folder / "last.safetensors").exists():
+            process = start_training(config, folder)
+            if kills < KILLS:
+                kills += kill(process, folder, rng, 0.6 * seconds, writing=kills % 4 == 3)
+                reached.append(len(checkpoints(folder)) and int(checkpoints(folder)[-1].stem[5:]))
+                half_written += any(folder.glob("checkpoints/.*.tmp"))
+            else:
+                process.join()
+                assert process.exitcode == 0
+        if not json.loads((folder / "run.json").read_text())["finished"]:  # killed at the very end
+            train(config, folder)
+        assert same_bytes(folder, whole) == []
+        assert_same_checkpoints(folder, whole)
+        assert list(folder.rglob("*.tmp")) == []
+        shutil.rmtree(folder)
+    print(f"killed with the newest checkpoint at steps {reached}, {half_written} times with one half written")
+    assert half_written >= 3 and len(set(reached)) >= 3
+
+
+class Trap:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def zipped_trap(path: Path) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"state_dict": Trap(path)}, buffer)
+    return buffer.getvalue()
+
+
+def flipped(content: bytes) -> bytes:
+    """One bit in the middle is another."""
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+def foreign(content: bytes) -> bytes:
+    """A checkpoint of another program."""
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {}, "epoch": 3}, buffer)
+    return buffer.getvalue()
+
+
+DAMAGE = {
+    "truncated": (lambda content, trap: content[: len(content) // 2], "it is damaged, or no checkpoint"),
+    "without its end": (lambda content, trap: content[:-1], "it is damaged, or no checkpoint"),
+    "one bit flipped": (lambda content, trap: flipped(content), "is damaged"),
+    "empty": (lambda content, trap: b"", r"no checkpoint \(0 bytes\)"),
+    "zero bytes": (lambda content, trap: bytes(len(content)), "it is damaged, or no checkpoint"),
+    "foreign": (lambda content, trap: foreign(content), "it is no checkpoint of this project"),
+    "another file": (lambda content, trap: b"step,loss\n1,2\n", "it is damaged, or no checkpoint"),
+    "pickled code": (lambda content, trap: pickle.dumps(Trap(trap)), "it is damaged, or no checkpoint"),
+    "pickled code in a zip": (lambda content, trap: zipped_trap(trap), "UnpicklingError"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_checkpoint_that_cannot_be_trusted_is_named_and_the_one_before_it_taken(config, unfinished, tmp_path, kind):
+    damage, sentence = DAMAGE[kind]
+    before, newest = checkpoints(unfinished)
+    content = damage(newest.read_bytes(), tmp_path / "executed")
+    newest.unlink()
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match=f"{newest.name} cannot be used: .*{sentence}.*The one before it"):
+        assert newest_checkpoint(unfinished, settings(config, unfinished)) == before
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_of_another_run_is_passed_over(config, unfinished):
+    expected = settings(config, unfinished)
+    with pytest.warns(UserWarning, match="it belongs to another run"):
+        assert newest_checkpoint(unfinished, expected | {"mean": expected["mean"] + 1e-12}) is None
+
+
+def test_training_goes_on_from_the_last_whole_checkpoint_and_ends_the_same(config, unfinished, uninterrupted):
+    newest = checkpoints(unfinished)[-1]
+    content = newest.read_bytes()[:1000]
+    newest.unlink()
+    newest.write_bytes(content)
+    for name in ("best.safetensors", "history.csv"):  # what is newer than the checkpoint, or lost, is made again
+        (unfinished / name).unlink()
+    with pytest.warns(UserWarning, match="cannot be used"):
+        train(config, unfinished)
+    assert same_bytes(unfinished, uninterrupted[0]) == []
+    assert_same_checkpoints(unfinished, uninterrupted[0])
+
+
+def test_with_no_whole_checkpoint_training_starts_again_and_says_so(config, unfinished, uninterrupted):
+    for path in checkpoints(unfinished):
+        path.unlink()
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="training starts from the beginning"):
+        train(config, unfinished)
+    assert same_bytes(unfinished, uninterrupted[0]) == []
+
+
+class FullDisk(Callback):
+    """From one step to another no file of this process grows beyond a few MB; numbers are written, weights are not."""
+
+    def __init__(self, first: int, last: int, limit: int = 50_000_000):
+        self.first, self.last, self.limit = first, last, limit
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        limit = self.limit if self.first <= batch + 1 <= self.last else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+
+@pytest.fixture
+def limit_restored():
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_disk_that_is_full_for_a_while_costs_nothing(config, uninterrupted, tmp_path, limit_restored):
+    folder, seen = tmp_path / "run", []
+
+    class Look(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            seen.append([path.name for path in checkpoints(folder)])
+
+    with pytest.warns(UserWarning) as caught:
+        torch.set_num_threads(1)
+        fit(config, folder, progress=False, callbacks=[FullDisk(3, 6), Look()])
+    said = [str(warning.message) for warning in caught]
+    assert any("best.safetensors: File too large. What it held before stays, training goes on" in s for s in said)
+    assert any("step-00000002" in name for name in seen[5])  # whole and kept while nothing could be written
+    assert same_bytes(folder, uninterrupted[0]) == []
+    assert_same_checkpoints(folder, uninterrupted[0], last=1)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system with room for one checkpoint and the best weights."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=580M", "tmpfs", mount]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no small file system can be mounted here: {done.stderr.strip()}")
+    yield mount
+    subprocess.run(["umount", mount], check=True)
+
+
+def test_a_full_file_system_loses_nothing_and_training_goes_on_when_there_is_room(config, uninterrupted, small_disk):
+    folder = small_disk / "run"
+    with (
+        pytest.warns(UserWarning, match=r"could not write .*step-00000004.ckpt \(\d+ MiB are free\).*make room"),
+        pytest.raises(OSError, match=r"could not write .*last.safetensors.*make room on the disk.*--resume"),
+    ):
+        train(config, folder)
+    assert [path.name for path in checkpoints(folder)] == ["step-00000002.ckpt"]
+    assert newest_checkpoint(folder, settings(config, folder)) is not None
+    assert (folder / "history.csv").read_bytes() == (uninterrupted[0] / "history.csv").read_bytes()
+    subprocess.run(["mount", "-o", "remount,size=2G", small_disk], check=True)
+    train(config, folder)
+    assert same_bytes(folder, uninterrupted[0]) == []
+
+
+def test_a_second_training_of_the_same_folder_is_refused(config, unfinished):
+    with held(unfinished), pytest.raises(ValueError, match=r"another process is training .*; wait for it"):
+        train(config, unfinished)
+
+
+def test_ctrl_c_stops_with_a_sentence_and_the_run_goes_on(config, tmp_path, uninterrupted):
+    folder = tmp_path / "run"
+
+    class CtrlC(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if batch == 4:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    torch.set_num_threads(1)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match="stopped at step 4; go on from the newest checkpoint with --resume"):
+        fit(config, folder, progress=False, callbacks=[CtrlC()])
+    assert signal.getsignal(signal.SIGINT) is handler  # so that it can be pressed again
+    train(config, folder)
+    assert same_bytes(folder, uninterrupted[0]) == []
+    shutil.rmtree(folder)
