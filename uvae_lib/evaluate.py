@@ -143,9 +143,9 @@ def reconstruction_metrics(views: list[CubeViews], pca, box: float) -> dict:
     pca_fvu, pca_interval = _fvu(views, lambda truth: project(truth, pca))
     truth, recon = (torch.cat([getattr(v, name)[:, 0] for v in views]) for name in ("truth", "recon"))
     linear = project(truth, pca)
-    k, r = cross_correlation(truth, recon, box)
-    r_pca = cross_correlation(truth, linear, box)[1].nan_to_num(0.0)
-    r, r_pca = r.mean(dim=0), r_pca.mean(dim=0)
+    k = cross_correlation(truth, recon, box)[0]
+    # what has no power at some k correlates with nothing there
+    r, r_pca = (cross_correlation(truth, x, box)[1].nan_to_num(0.0).mean(dim=0) for x in (recon, linear))
     return {
         "fvu": fvu,
         "fvu_interval": interval,
