@@ -1,7 +1,7 @@
 # Universe VAE: `make` alone lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab notebooks figures explore bench clean which-python
+.PHONY: help setup demo test lab notebooks bench clean which-python
 
 export PYTHONHASHSEED := 0
 export NO_COLOR := 1
@@ -80,15 +80,8 @@ lab: setup ## JupyterLab on the notebooks, on this machine only
 notebooks: setup ## run all notebooks and keep their outputs in them (UVAE_PRESET=smoke|demo|reference, default demo)
 	$(PY) notebooks/run.py --inplace
 
-figures: setup ## the figures for papers, in figures/ (UVAE_PRESET as above)
-	$(PY) notebooks/run.py --out build/figures notebooks/07_paper_figures.ipynb
-
-explore: setup ## the latent sliders as a page of their own, on this machine only, with a token
-	$(PY) -m voila --Voila.ip=127.0.0.1 --Voila.auto_token=True $(BROWSER_FLAGS) \
-	    notebooks/04_latent_traversals.ipynb
-
 bench: setup ## measure speed and quality side by side
-	$(PY) tests/benchmarks/run.py
+	$(PY) -m tests.benchmarks.run
 
 clean: ## remove build/ and caches; data/, runs/, figures/ and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info

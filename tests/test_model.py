@@ -484,7 +484,7 @@ def test_the_contrast_of_a_slice_passes_group_normalisation(group_model):
     blind, image = seeded(Encoder, 64, norm="group"), randn(2, 1, 64, 64)
     with torch.no_grad():
         sizes = [(f(2 * image).norm() / f(image).norm()).item() for f in (group_model.encoder.trunk, blind.trunk)]
-    assert sizes[0] > 1.2 and sizes[1] == pytest.approx(1, abs=1e-3)
+    assert sizes[0] > 1.1 and sizes[1] == pytest.approx(1, abs=1e-3)
 
 
 def test_every_gradient_is_finite(img_zs, img_h):
