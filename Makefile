@@ -56,7 +56,7 @@ setup: ## .venv with everything (does nothing when it is up to date)
 	mv $(STAMP).new $(STAMP); \
 	echo "set-up: done"
 
-demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures in figures/ (under 30 minutes)
+demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures in figures/ (about half an hour)
 	[ -n "$$UVAE_DATA" ] || $(PY) -m uvae_lib simulate --preset demo
 	$(PY) -m uvae_lib train --preset demo --resume
 	$(PY) -m uvae_lib evaluate --run runs/demo
