@@ -231,6 +231,12 @@ def test_training_goes_on_from_the_last_whole_checkpoint_and_ends_the_same(confi
     assert_same_checkpoints(unfinished, uninterrupted[0])
 
 
+def test_a_run_killed_after_its_last_step_is_finished_from_its_last_checkpoint(config, unfinished, uninterrupted):
+    train(config, unfinished)
+    assert same_bytes(unfinished, uninterrupted[0]) == []
+    assert json.loads((unfinished / "run.json").read_text())["finished"]
+
+
 def test_with_no_whole_checkpoint_training_starts_again_and_says_so(config, unfinished, uninterrupted):
     for path in checkpoints(unfinished):
         path.unlink()

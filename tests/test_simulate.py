@@ -33,7 +33,8 @@ from uvae_lib.simulate import (
 
 SMALL = SMOKE.simulation  # six LH cubes, two CV, four 1P, of 32^3
 THE_SUITE = """
-import json, sys
+import json, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background turns it off
 from uvae_lib.presets import SimulationConfig
 from uvae_lib.simulate import simulate_suite
 simulate_suite(sys.argv[1], SimulationConfig(**json.loads(sys.argv[2])), progress=False)
@@ -415,7 +416,7 @@ def test_what_was_stopped_before_its_first_cube_does_not_spoil_another_suite(tmp
     assert len(np.load(unfinished.partial, mmap_mode="r")) == 2
 
 
-def test_ctrl_c_stops_after_the_cubes_that_are_under_way(tmp_path):
+def test_ctrl_c_stops_after_the_cubes_that_are_under_way_and_keeps_them(tmp_path):
     config = replace(SMALL, n_lh=8, n_cv=0, n_1p=0, processes=1)
     process = in_a_process(
         THE_SUITE, tmp_path, json.dumps(asdict(config)), start_new_session=True, stderr=subprocess.DEVNULL
@@ -424,7 +425,8 @@ def test_ctrl_c_stops_after_the_cubes_that_are_under_way(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
     assert process.wait() != 0
     cubes = np.load(tmp_path / (grid_name("LH", 32) + ".partial"), mmap_mode="r")
-    assert cubes.any(axis=(1, 2, 3)).sum() < 6
+    made = np.flatnonzero(cubes.any(axis=(1, 2, 3))).tolist()
+    assert made == json.loads((tmp_path / "simulation_LH_32.json").read_text())["done"] and len(made) < 6
 
 
 # --- the suite of a configuration

@@ -112,6 +112,7 @@ class RunKeeper(Callback):
         self.times: list[dict[str, float]] = []
         self.best_loss = math.inf
         self.before = 0.0  # seconds of training before this process
+        self.clock = time.monotonic()
         self.waiting: dict[Path, str | bytes] = {}
 
     def state_dict(self) -> dict:

@@ -125,7 +125,7 @@ def simulate_cube(omega_m: float, sigma_8: float, seed: int, side: int, box_size
     """
     import jax
     import jax.numpy as jnp
-    from jaxpm.pm import linear_field, lpt
+    from jaxpm.pm import linear_field
 
     cosmo = _cosmology(omega_m, sigma_8)
     k, power = linear_power(omega_m, sigma_8)
@@ -134,8 +134,8 @@ def simulate_cube(omega_m: float, sigma_8: float, seed: int, side: int, box_size
         shape, (box_size,) * 3, lambda x: jnp.interp(x, k, power, left=0.0), seed=jax.random.PRNGKey(seed)
     )
     lattice = jnp.stack(jnp.meshgrid(*[jnp.arange(side, dtype=jnp.float32)] * 3, indexing="ij"), axis=-1)
-    displacement, momentum, _ = lpt(cosmo, delta, lattice, a=START, order=2)
-    advance, force, paint = _compiled(shape)
+    start, advance, force, paint = _compiled(shape)
+    displacement, momentum = start(cosmo, delta, lattice)
     pull = force(lattice, displacement)
     a = np.linspace(START, 1.0, n_steps + 1)
     for i, factors in enumerate(_leapfrog_factors(cosmo, a)):
@@ -150,10 +150,16 @@ def simulate_cube(omega_m: float, sigma_8: float, seed: int, side: int, box_size
 
 def linear_power(omega_m: float, sigma_8: float) -> tuple[np.ndarray, np.ndarray]:
     """Linear matter power spectrum at a = 1 (Eisenstein & Hu 1998): k [h/Mpc], P(k) [(Mpc/h)^3]."""
+    k = np.geomspace(1e-4, 50.0, 1024)
+    return k, np.asarray(_linear_power()(_cosmology(omega_m, sigma_8), k))
+
+
+@cache
+def _linear_power() -> Callable:
+    import jax
     import jax_cosmo as jc
 
-    k = np.geomspace(1e-4, 50.0, 1024)
-    return k, np.asarray(jc.power.linear_matter_power(_cosmology(omega_m, sigma_8), k))
+    return jax.jit(lambda cosmo, k: jc.power.linear_matter_power(cosmo, k))
 
 
 def _cosmology(omega_m: float, sigma_8: float):
@@ -193,12 +199,16 @@ def _leapfrog_factors(cosmo, a: np.ndarray) -> list[tuple[float, float, float]]:
 
 
 @cache
-def _compiled(shape: tuple[int, int, int]) -> tuple[Callable, Callable, Callable]:
-    """The three jitted parts of a run on one mesh; compiled once a process."""
+def _compiled(shape: tuple[int, int, int]) -> tuple[Callable, Callable, Callable, Callable]:
+    """The four jitted parts of a run on one mesh; compiled once a process."""
     import jax
     import jax.numpy as jnp
     from jaxpm.painting import cic_paint
-    from jaxpm.pm import pm_forces
+    from jaxpm.pm import lpt, pm_forces
+
+    @jax.jit
+    def start(cosmo, delta, lattice):
+        return lpt(cosmo, delta, lattice, a=START, order=2)[:2]
 
     @jax.jit
     def advance(displacement, momentum, pull, kick, drift):
@@ -224,7 +234,7 @@ def _compiled(shape: tuple[int, int, int]) -> tuple[Callable, Callable, Callable
             cube = cic_paint(cube, halfway(corner), 0.125)
         return cube
 
-    return advance, force, paint
+    return start, advance, force, paint
 
 
 class _UnfinishedSet:

@@ -4,9 +4,11 @@ Slices, contexts and noise of a step are functions of (seed, step). With several
 same global batch and every process computes the loss of all of it, so that the loss is that of one process.
 """
 
+import ctypes
 import logging
 import math
 import os
+import platform
 import signal
 import time
 import warnings
@@ -87,6 +89,8 @@ class LitUniverseVAE(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
+        if self.trainer.strategy.root_device.type == "cpu":
+            keep_freed_memory()
         train, split = self.config.training, self.hparams.split
         self.slices = self._slices(
             split["train"], refresh=self.config.data.refresh, augment=self.config.data.augment, seed=train.seed,
@@ -251,6 +255,18 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(new)
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that a step frees for the next one, up to 1 GiB, where glibc hands it out.
+
+    By default it goes back to the system and is cleared page by page when it is asked for again: twenty thousand page
+    faults and about 6 % of a step on two cores.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc, trim_threshold, mmap_threshold = ctypes.CDLL(None), -1, -3  # malloc.h
+        libc.mallopt(trim_threshold, 2**30)
+        libc.mallopt(mmap_threshold, 2**25)  # the largest that it takes
 
 
 class _Gather(torch.autograd.Function):

@@ -7,7 +7,6 @@ also goes between the marks in README.md. --quick runs every part on little, to 
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import tempfile
@@ -76,8 +75,7 @@ def against_the_note(scale: Scale, folder: Path) -> dict:
     return {
         "ratio for the same step": ratio(times, "the note as written", "ours, one target a set"),
         "ratio for a target slice": train.set_size * ratio(times, "the note as written", "ours"),
-        "ratio for a target slice, demo preset": train.set_size
-        * ratio(times, "the note as written", "the demo preset"),
+        "ratio for a target slice, demo": train.set_size * ratio(times, "the note as written", "the demo preset"),
         "slices a step": train.sets_per_step * train.set_size,
         "times [ms]": summary(times),
         "time relative to ours": {name: ratio(times, name, "ours") for name in functions},
@@ -112,7 +110,6 @@ def arithmetic(scale: Scale, folder: Path) -> dict:
 def profiled(scale: Scale, folder: Path) -> tuple[str, dict[str, float]]:
     """torch's profile of a step, and the shares [ms] of its kinds of operations."""
     module = steps.our_module(steps.configured(scale.image_size, scale.sets), steps.make_suite(folder, 6, scale.side))
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # the profiler's own messages
     step, n = steps.our_step(module), 3
     for number in range(2):
         step(number)
