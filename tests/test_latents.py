@@ -83,7 +83,8 @@ def test_samples_are_a_function_of_the_generator(run, slices):
 def test_noise_adds_the_power_of_the_residual(run, suite):
     views = look_at(run, suite, [0, 1], 6)
     noise = residual_noise(run, views)
-    drawn = noise.noise((256, 1, 32, 32), torch.Generator().manual_seed(0), "cpu")
+    recon, z = torch.cat([v.recon for v in views] * 8), torch.cat([v.z.mu.expand(6, -1) for v in views] * 8)
+    drawn = noise.draw(recon, z, torch.Generator().manual_seed(0))
     wanted = torch.cat([v.truth - v.recon for v in views])
     _, found = power_spectrum(drawn[:, 0], 1.0)
     _, expected = power_spectrum(wanted[:, 0], 1.0)

@@ -11,6 +11,7 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from uvae_lib.loss import (
     GaussianLikelihood,
+    NoiseOfZ,
     NoteLikelihood,
     SpectralLikelihood,
     active_units,
@@ -437,3 +438,32 @@ def test_active_units_are_those_whose_mean_varies_over_the_data():
 def test_the_threshold_of_active_units_is_a_variance():
     mu = torch.tensor([[-1.0], [1.0]])  # variance 1
     assert (active_units(mu, 0.99).item(), active_units(mu, 1.01).item()) == (1, 0)
+
+
+# --- the spectrum of the residuals, asked of z
+
+
+def test_the_noise_of_z_teaches_z_and_leaves_the_reconstruction_alone():
+    term = NoiseOfZ(16, 32)
+    torch.nn.init.normal_(term.reader.weight, generator=torch.Generator().manual_seed(0))
+    recon, z = (torch.zeros(shape, requires_grad=True) for shape in ((4, 1, 32, 32), (4, 16)))
+    term(recon, torch.randn(4, 1, 32, 32), z).backward()
+    assert recon.grad is None and z.grad.abs().sum() > 0
+
+
+def test_the_noise_of_z_is_least_at_the_true_spectrum():
+    term = NoiseOfZ(1, 32, momentum=1.0)
+    target = torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    at_truth = term(torch.zeros_like(target), target, torch.ones(64, 1))
+    for shift in (-0.1, 0.1):
+        torch.nn.init.constant_(term.reader.weight, shift)
+        assert term.eval()(torch.zeros_like(target), target, torch.ones(64, 1)) > at_truth
+
+
+def test_the_noise_of_z_differs_from_the_spectral_likelihood_by_what_z_does_not_change():
+    recon, target = torch.zeros(8, 1, 32, 32), torch.randn(8, 1, 32, 32)
+    spectral, term = SpectralLikelihood(32), NoiseOfZ(4, 32, momentum=1.0)
+    n_modes, power = spectral.n_modes, spectral.residual_power(recon, target).mean(dim=0)
+    constant = 0.5 * (n_modes * (math.log(2 * math.pi) + power.log())).sum()
+    found = term(recon, target, torch.randn(8, 4)) + constant
+    torch.testing.assert_close(found, spectral(recon, target), rtol=1e-5, atol=0)

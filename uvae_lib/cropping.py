@@ -64,13 +64,44 @@ def standardisation(suite: CubeSuite, indices: list[int], eps: float = EPS, max_
 
     indices    training cubes; when there are more than max_cubes, that many of them, evenly spread
     """
-    chosen = np.asarray(indices)[np.linspace(0, len(indices) - 1, min(len(indices), max_cubes)).round().astype(int)]
+    chosen = _spread(indices, max_cubes)
     moments = np.zeros(2)
     for index in chosen:
-        x = log_density(suite.overdensity(int(index)), eps)
+        x = log_density(suite.overdensity(index), eps)
         moments += x.mean(dtype=np.float64), np.square(x).mean(dtype=np.float64)
     mean, square = moments / len(chosen)
     return float(mean), float(math.sqrt(square - mean**2))
+
+
+def _spread(indices: list[int], most: int) -> list[int]:
+    """At most so many of them, evenly spread."""
+    return [indices[i] for i in np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
+
+
+def spectrum(
+    suite: CubeSuite, indices: list[int], mean: float, std: float, size: int, thickness: int = 1, eps: float = EPS,
+    max_cubes: int = 64,
+) -> list[float]:  # fmt: skip
+    """Mean power of the standardised slices of training cubes, |FFT|^2 (unitary) in rings of round(|k| / k_f).
+
+    indices           training cubes; when there are more than max_cubes, that many of them, evenly spread
+    mean, std         of x;  size, thickness of the slices [pixels], [voxels]
+    """
+    axes = torch.tensor(suite.axes)
+    zero = torch.zeros(12, dtype=torch.long)
+    cuts = Cuts(
+        zero, axes[torch.arange(12) % len(axes)], torch.arange(12) * suite.n_planes // 12, zero, zero, zero, zero, zero
+    )
+    k = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64)
+    ring = torch.hypot(k[:, None], k).round().long().flatten()
+    total = torch.zeros(int(ring.max()) + 1, dtype=torch.float64)
+    chosen = _spread(indices, max_cubes)
+    for index in chosen:
+        x = log_density(torch.from_numpy(suite.overdensity(index)), eps)[None]
+        pixels = (cut_slices(x, cuts, size, thickness) - mean) / std
+        power = torch.fft.fft2(pixels.double(), norm="ortho").abs().square().mean(dim=(0, 1)).flatten()
+        total += torch.bincount(ring, power) / torch.bincount(ring)
+    return (total / len(chosen)).tolist()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from tqdm.auto import tqdm
 from . import latents, plots
 from .cubes import CubeSuite
 from .files import atomic_path, write_atomically
-from .loss import SpectralLikelihood, active_units, kl_by_dimension
+from .loss import active_units, kl_by_dimension
+from .residuals import ResidualNoise, fit_noise
 from .runs import Run, covers_box, load_run, provenance
 from .statistics import (
     bootstrap_interval,
@@ -70,13 +71,10 @@ def _others(run: Run, maps: Tensor) -> Tensor:
         return run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)[0]
 
 
-def residual_noise(run: Run, views: list[CubeViews]) -> SpectralLikelihood:
-    """The pixel noise that a decoded mean lacks: a Gaussian with the spectrum of truth - reconstruction."""
-    periodic = covers_box(run.config, run.side)
-    noise = SpectralLikelihood(run.config.data.image_size, periodic).eval()
-    power = torch.stack([noise.residual_power(view.recon, view.truth).mean(dim=0) for view in views])
-    noise.power.copy_(power.mean(dim=0))
-    return noise
+def residual_noise(run: Run, views: list[CubeViews]) -> ResidualNoise:
+    """The pixel noise that decoded means lack (`residuals.fit_noise`), from cubes that were looked at."""
+    z = torch.stack([view.z.mu for view in views])
+    return fit_noise([v.truth for v in views], [v.recon for v in views], z, covers_box(run.config, run.side))
 
 
 def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, progress: bool = False) -> dict:
@@ -85,7 +83,7 @@ def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, p
     val = look_at(run, suite, run.split["val"], n_slices, progress)
     test = look_at(run, suite, run.split["test"], n_slices, progress)
     train = look_at(run, suite, run.split["train"], n_slices, progress)
-    noise = residual_noise(run, val)
+    noise = residual_noise(run, train + val)
     pca = fourier_pca(torch.cat([view.truth[:, 0] for view in train]), _n_pca(run))
     metrics = {
         "cubes": {part: len(run.split[part]) for part in run.split},
@@ -95,7 +93,7 @@ def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, p
         "latents": latent_metrics(test),
         "mean_plus_noise": field_metrics(
             [v.truth for v in test],
-            [v.recon + noise.noise(tuple(v.recon.shape), generator, "cpu") for v in test],
+            [v.recon + noise.draw(v.recon, v.z.mu.expand(n_slices, -1), generator) for v in test],
             run.image_box,
         ),
         "observed_universe": field_metrics(

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from .cropping import Cuts, cut_slices, log_density
 from .cubes import CubeSuite
+from .residuals import ResidualNoise
 from .runs import Run
 
 
@@ -59,8 +60,8 @@ def cut_cube(run: Run, y: np.ndarray, n_slices: int, seed: int = 0, axes: tuple[
 
 @torch.inference_mode()
 def trunk_maps(run: Run, slices: Tensor, batch: int = 32) -> Tensor:
-    """Last map of the encoder's trunk, (n, 1, H, H) -> (n, 512, m, m), a batch at a time."""
-    return torch.cat([run.model.encoder.trunk(part) for part in slices.split(batch)])
+    """`Encoder.maps` of slices, (n, 1, H, H) -> (n, 512 or more, m, m), a batch at a time."""
+    return torch.cat([run.model.encoder.maps(part) for part in slices.split(batch)])
 
 
 def trained_context(run: Run, n_slices: int) -> int:
@@ -127,19 +128,20 @@ def reconstruct(run: Run, slices: Tensor, context: Tensor | None = None) -> Tens
 
 
 def sample_slices(
-    run: Run, z: Posterior | None, n: int, generator: Generator, noise: torch.nn.Module | None = None
+    run: Run, z: Posterior | None, n: int, generator: Generator, noise: ResidualNoise | None = None
 ) -> Tensor:
     """New slices: z ~ q(z | an observed universe), or ~ N(0, I) when z is None; h ~ p(h | z); the decoded mean.
 
     n       slices, each with a z of its own
-    noise   a pixel noise to add (`evaluate.residual_noise`): the decoded mean alone lacks small-scale power
+    noise   a pixel noise to add (`evaluate.residual_noise`): the decoded mean alone lacks small-scale power;
+            its spectrum is that at the mean of z where a universe was observed
     Returns (n, 1, H, H) pixels.
     """
-    latent_dim = run.config.model.latent_dim
+    latent_dim, observed = run.config.model.latent_dim, z is not None
     z = z or Posterior(torch.zeros(latent_dim), torch.zeros(latent_dim))
     draws = Posterior(z.mu.expand(n, -1), z.logvar.expand(n, -1)).sample(generator)
     mean = decode(run, prior_of_h(run, draws).sample(generator))
-    return mean if noise is None else mean + noise.noise(tuple(mean.shape), generator, mean.device)
+    return mean if noise is None else mean + noise.draw(mean, z.mu.expand(n, -1) if observed else draws, generator)
 
 
 def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Tensor | None = None) -> Tensor:

@@ -131,6 +131,33 @@ class SpectralLikelihood(nn.Module):
         return torch.fft.irfft2(torch.fft.rfft2(white) * self.power.sqrt()[self.ring], s=shape[-2:])
 
 
+class NoiseOfZ(nn.Module):
+    """The spectrum of what a reconstruction lacks, read from z: a term that teaches z what h has no room for.
+
+    How much power is missing at each |k| is a property of the universe, not of the slice. The squared error does not
+    ask for it, so without this term z has no reason to know the small scales. The reconstruction is taken as it is:
+    this trains z (and the reader, one Linear layer), never the decoder.
+    """
+
+    def __init__(self, latent_dim: int, image_size: int, periodic: bool = True, momentum: float = 0.02):
+        super().__init__()
+        self.momentum = momentum
+        self.rings = SpectralLikelihood(image_size, periodic)
+        self.reader = nn.Linear(latent_dim, len(self.rings.n_modes))
+        nn.init.zeros_(self.reader.weight), nn.init.zeros_(self.reader.bias)
+
+    def forward(self, recon: Tensor, target: Tensor, z: Tensor) -> Tensor:
+        """-log p(target - recon | z) [nats a slice] but for a constant, averaged over the batch.
+
+        recon, target (B, 1, H, H);  z (B, D)
+        """
+        found, mean = self.rings.residual_power(recon.detach(), target), self.rings.power
+        if self.training:
+            mean.lerp_(found.mean(dim=0), self.momentum)
+        shift = self.reader(z)  # of the logarithm of the power, from the running mean
+        return 0.5 * (self.rings.n_modes * (shift + found / mean * (-shift).exp())).sum(dim=1).mean()
+
+
 def make_likelihood(name: str, image_size: int, periodic: bool = True) -> nn.Module:
     """Pixel term by name: "note", "gaussian" or "spectral"."""
     if name == "note":

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from .modes import Modes
+
 LATENT_DIM = 512
 WIDTHS = (64, 128, 256, 512)  # of ResNet-18's four stages
 Latent = tuple[Tensor, Tensor, Tensor]  # sample, mean, log-variance
@@ -128,13 +130,19 @@ class Encoder(nn.Module):
 
     zs      what is the same everywhere: global average of f, then a Linear layer
     h_post  where things are: a 1 x 1 convolution of f + c(z); c is small and the same at every position
+    linear  the mean of h_post starts as the largest modes of the slice (`Modes`), and the convolution adds to it
     """
 
     def __init__(
-        self, image_size: int = 128, latent_dim: int = LATENT_DIM, norm: str = "batch", circular: bool = False
+        self,
+        image_size: int = 128,
+        latent_dim: int = LATENT_DIM,
+        norm: str = "batch",
+        circular: bool = False,
+        linear: bool = False,
     ):
         super().__init__()
-        channels = map_shape(image_size, latent_dim)[0]
+        shape = map_shape(image_size, latent_dim)
         resnet = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=1, norm_layer=lambda c: make_norm(norm, c))
         resnet.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(resnet.conv1.weight, mode="fan_in", nonlinearity="relu")  # keeps the scale of pixels
@@ -145,22 +153,39 @@ class Encoder(nn.Module):
             self.trunk.add_module(name, layer)
         self.zs_head = nn.Linear(WIDTHS[-1], 2 * latent_dim)
         self.z_shift = nn.Sequential(nn.Linear(latent_dim, 64), nn.ReLU(), nn.Linear(64, WIDTHS[-1]))
-        self.h_head = nn.Conv2d(WIDTHS[-1], 2 * channels, kernel_size=1)
+        self.h_head = nn.Conv2d(WIDTHS[-1], 2 * shape[0], kernel_size=1)
+        self.modes = Modes(image_size, shape) if linear else None
+        if linear:
+            nn.init.zeros_(self.h_head.weight), nn.init.zeros_(self.h_head.bias)
 
     def forward(self, img: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """img (B, 1, H, H), z (B, 512) -> zs (B, 1024), h_post (B, 1024): mean and log-variance of 512 each."""
-        f = self.trunk(img)
+        f = self.maps(img)
         return self.summarise(f), self.locate(f, z)
+
+    def maps(self, img: Tensor) -> Tensor:
+        """All that both outputs need of a slice: the trunk's last map, and behind it that of the largest modes.
+
+        img (B, 1, H, H) -> (B, 512, m, m), or with linear (B, 512 + C, m, m)
+        """
+        f = self.trunk(img)
+        return torch.cat([f.float(), self._linear(img)], dim=1) if self.modes else f
+
+    @in_float32
+    def _linear(self, img: Tensor) -> Tensor:
+        return self.modes(img)
 
     @in_float32
     def summarise(self, f: Tensor) -> Tensor:
-        """zs of a trunk map: (B, 512, m, m) -> (B, 1024). It does not see z."""
-        return self.zs_head(f.mean(dim=(2, 3)))
+        """zs of `maps`: (B, 512 or more, m, m) -> (B, 1024). It does not see z."""
+        return self.zs_head(f[:, : WIDTHS[-1]].mean(dim=(2, 3)))
 
     @in_float32
     def locate(self, f: Tensor, z: Tensor) -> Tensor:
-        """h_post of a trunk map and z: (B, 512, m, m), (B, 512) -> (B, 1024)."""
-        mu, logvar = self.h_head(f + self.z_shift(z)[:, :, None, None]).chunk(2, dim=1)
+        """h_post of `maps` and z: (B, 512 or more, m, m), (B, 512) -> (B, 1024)."""
+        mu, logvar = self.h_head(f[:, : WIDTHS[-1]] + self.z_shift(z)[:, :, None, None]).chunk(2, dim=1)
+        if self.modes:
+            mu = mu + f[:, WIDTHS[-1] :]
         return torch.cat([mu.flatten(1), logvar.flatten(1)], dim=1)
 
 
@@ -244,10 +269,19 @@ class UpBlock(nn.Module):
 
 
 class DecoderH(nn.Module):
-    """ResNet-18 mirrored: h (B, 512) -> (B, 1, H, H). Nearest upsampling, so no checkerboards."""
+    """ResNet-18 mirrored: h (B, 512) -> (B, 1, H, H). Nearest upsampling, so no checkerboards.
+
+    linear  the slice starts as the one whose largest modes h gives (`Modes`); the layers see it, patch by patch, at
+            each stage, and learn what to add
+    """
 
     def __init__(
-        self, image_size: int = 128, latent_dim: int = LATENT_DIM, norm: str = "batch", circular: bool = False
+        self,
+        image_size: int = 128,
+        latent_dim: int = LATENT_DIM,
+        norm: str = "batch",
+        circular: bool = False,
+        linear: bool = False,
     ):
         super().__init__()
         self.map_shape = map_shape(image_size, latent_dim)
@@ -263,11 +297,29 @@ class DecoderH(nn.Module):
         for n_in, n_out in ((64, 32), (32, 16)):  # the mirror of ResNet's max pooling and first convolution
             self.layers += nn.Sequential(UpConv(n_in, n_out), make_norm(norm, n_out), nn.ReLU(inplace=True))
         self.layers.append(nn.Conv2d(16, 1, kernel_size=3, padding=1))
+        self.modes = self.patches = None
+        if linear:
+            self.modes = Modes(image_size, self.map_shape)
+            sides = zip(WIDTHS[-2::-1], (16, 8, 4), strict=True)
+            self.patches = nn.ModuleList(nn.Conv2d(1, n, side, stride=side, bias=False) for n, side in sides)
+            nn.init.zeros_(self.layers[-1].weight), nn.init.zeros_(self.layers[-1].bias)
         if circular:
             make_circular(self)
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.layers(h.unflatten(1, self.map_shape)).float()
+        h = h.unflatten(1, self.map_shape)
+        if not self.modes:
+            return self.layers(h).float()
+        start, patches = self._linear(h), iter(self.patches)
+        for layer in self.layers:
+            h = layer(h)
+            if isinstance(layer, UpBlock):
+                h = h + next(patches)(start)
+        return start + h.float()
+
+    @in_float32
+    def _linear(self, h: Tensor) -> Tensor:
+        return self.modes.inverse(h)
 
 
 class UniverseVAE(nn.Module):
@@ -279,6 +331,7 @@ class UniverseVAE(nn.Module):
     norm        "batch" (torchvision's ResNet-18) or "group" (in the residual branches; see `keep_amplitude`)
     circular    convolutions wrap around: only where a slice is the whole periodic box
     zero_init   every residual block starts as its shortcut (Goyal et al. 2017, arXiv:1706.02677)
+    linear      encoder and decoder start as the linear autoencoder of a slice's largest modes; see `set_power`
     logvar_h, logvar_z    start of the posteriors' log-variances: a narrow start lets the decoder see its input
     """
 
@@ -290,14 +343,15 @@ class UniverseVAE(nn.Module):
         norm: str = "batch",
         circular: bool = False,
         zero_init: bool = False,
+        linear: bool = False,
         logvar_h: float = 0.0,
         logvar_z: float = 0.0,
     ):
         super().__init__()
         self.image_size, self.latent_dim = image_size, latent_dim
-        self.encoder = Encoder(image_size, latent_dim, norm, circular)
+        self.encoder = Encoder(image_size, latent_dim, norm, circular, linear)
         self.deep_set = DeepSet(latent_dim, pooling=pooling)
-        self.decoder_h = DecoderH(image_size, latent_dim, norm, circular)
+        self.decoder_h = DecoderH(image_size, latent_dim, norm, circular, linear)
         self.decoder_z = DecoderZ(latent_dim)
         if norm == "group":
             keep_amplitude(self.encoder)
@@ -308,6 +362,11 @@ class UniverseVAE(nn.Module):
         with torch.no_grad():
             self.encoder.h_head.bias.chunk(2)[1].add_(logvar_h)
             self.deep_set.together.bias.chunk(2)[1].add_(logvar_z)
+
+    def set_power(self, power: Tensor) -> None:
+        """Spectrum of the slices that a model with linear=True starts from: see `Modes.set_power`."""
+        self.encoder.modes.set_power(power)
+        self.decoder_h.modes.set_power(power)
 
     def reparameterize(self, x: Tensor, noise: Tensor | None = None) -> Latent:
         """x (B, 2 D) = mean and log-variance -> sample, mu, logvar, each (B, D).
@@ -328,9 +387,9 @@ class UniverseVAE(nn.Module):
         each (B, 512): the posterior of z, the prior of h given z, the posterior of h given slice and z.
         """
         self._check(img_zs, img_h)
-        zs = self.encoder.summarise(self.encoder.trunk(img_zs.flatten(0, 1)))
+        zs = self.encoder.summarise(self.encoder.maps(img_zs.flatten(0, 1)))
         x_z = self.deep_set(zs.unflatten(0, img_zs.shape[:2]))
-        return self._decode(x_z, self.encoder.trunk(img_h), noise)
+        return self._decode(x_z, self.encoder.maps(img_h), noise)
 
     def forward_sets(
         self, sets: Tensor, context: Tensor, noise: tuple[Tensor, Tensor, Tensor] | None = None
@@ -341,7 +400,7 @@ class UniverseVAE(nn.Module):
         e.g. `leave_one_out`. Returns what `forward` does, for B * n targets, set by set.
         """
         self._check(sets, sets[:, -1])
-        f = self.encoder.trunk(sets.flatten(0, 1))
+        f = self.encoder.maps(sets.flatten(0, 1))
         x_z = self.deep_set(self.encoder.summarise(f).unflatten(0, sets.shape[:2]), context)
         return self._decode(x_z.flatten(0, 1), f, noise)
 

@@ -29,10 +29,10 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader, IterableDataset
 
 from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, held, newest_checkpoint
-from .cropping import CubePool, SliceSets, standardisation
+from .cropping import CubePool, SliceSets, spectrum, standardisation
 from .cubes import CubeSuite, open_cubes, split_cubes
 from .files import write_atomically
-from .loss import active_units, loss_terms, make_likelihood, total_loss
+from .loss import NoiseOfZ, active_units, loss_terms, make_likelihood, total_loss
 from .model import draw_context, draw_noise, leave_one_out
 from .presets import Config, from_dict, locate, to_dict
 from .runs import (
@@ -56,11 +56,15 @@ PATIENCE = 600  # [s] that processes of one job wait for each other
 class LitUniverseVAE(pl.LightningModule):
     """The Universe VAE, its loss and its optimiser. All arguments are plain values.
 
-    config   `presets.to_dict` of a Config;  side, box_size of the cubes, mean, std of x, split: cube indices
+    config   `presets.to_dict` of a Config;  side, box_size of the cubes, mean, std of x, split: cube indices,
+    power of the pixels (`spectrum`), for a model that starts linear
     Weights are drawn from the seed of config; torch's global random state is left as it was.
     """
 
-    def __init__(self, config: dict, side: int, mean: float, std: float, split: dict[str, list[int]], pool_size: int):
+    def __init__(
+        self, config: dict, side: int, mean: float, std: float, split: dict[str, list[int]], pool_size: int,
+        power: list[float] | None = None,
+    ):  # fmt: skip
         super().__init__()
         self.save_hyperparameters()
         self.config = from_dict(config)
@@ -68,9 +72,15 @@ class LitUniverseVAE(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
             self.model = build_model(self.config, side).to(memory_format=torch.channels_last)
+        if self.config.model.linear:
+            self.model.set_power(torch.tensor(power))
         self.likelihood = make_likelihood(
             self.config.loss.likelihood, self.config.data.image_size, covers_box(self.config, side)
         )
+        self.noise_of_z = None
+        if self.config.loss.noise_of_z:
+            periodic = covers_box(self.config, side)
+            self.noise_of_z = NoiseOfZ(self.config.model.latent_dim, self.config.data.image_size, periodic)
         self.average = deepcopy(self.model).requires_grad_(False) if train.ema else None
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
         self._logged: dict[str, Tensor] = {}
@@ -124,6 +134,8 @@ class LitUniverseVAE(pl.LightningModule):
         """The loss of a step. Nothing here waits for the device; numbers are read on logged steps only."""
         terms = self._terms(self.model, self.slices, step, self.config.loss.free_bits)
         loss = total_loss(terms, self.likelihood, *self._weights(step))
+        if self.noise_of_z:
+            loss = loss + self.config.loss.noise_of_z * terms["noise_of_z"]
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, step)
         if any(self.due(step + 1).values()):
@@ -157,6 +169,8 @@ class LitUniverseVAE(pl.LightningModule):
         if slices.world_size > 1:
             output, target = _of_all_processes(output, target)
         terms = loss_terms(output, target, self.likelihood, free_bits)
+        if self.noise_of_z:
+            terms["noise_of_z"] = self.noise_of_z(output[0], target, output[1][0])
         power = target.square().sum() / len(target)
         return terms | {"target_power": power, "means": output[1][1], "maps": output[3][1]}
 
@@ -174,16 +188,19 @@ class LitUniverseVAE(pl.LightningModule):
         done = min(1.0, (step - train.lr_warmup) / max(1, train.steps - train.lr_warmup))
         return train.lr_end + (1 - train.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
 
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [p for module in (self.model, self.noise_of_z) if module for p in module.parameters()]
+
     def configure_optimizers(self) -> dict:
         train = self.config.training
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=train.lr, weight_decay=train.weight_decay, fused=True)
+        optimizer = torch.optim.AdamW(self._trained(), lr=train.lr, weight_decay=train.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer, **_) -> None:
         """Clipped here, since Lightning's own clipping refuses fused optimisers."""
         if self.config.training.clip:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.training.clip)
+            torch.nn.utils.clip_grad_norm_(self._trained(), self.config.training.clip)
 
     def optimizer_step(self, *args, **kwargs) -> None:
         """One step of the optimiser, then of the average: callbacks see both."""
@@ -206,11 +223,14 @@ class LitUniverseVAE(pl.LightningModule):
         Every process computes all of it, so that none waits for another.
         """
         model = self.evaluated
-        training = model.training, self.likelihood.training
-        model.eval(), self.likelihood.eval()
+        modules = [m for m in (model, self.likelihood, self.noise_of_z) if m]
+        training = [m.training for m in modules]
+        for module in modules:
+            module.eval()
         with self.trainer.precision_plugin.forward_context():
             found = [self._terms(model, self.validation, step) for step in range(VALIDATION_STEPS)]
-        model.train(training[0]), self.likelihood.train(training[1])
+        for module, mode in zip(modules, training, strict=True):
+            module.train(mode)
         scalars = [name for name, value in found[0].items() if value.ndim == 0]
         mean = {name: float(torch.stack([terms[name] for terms in found]).mean()) for name in scalars}
         weights = self.config.loss.kl_z, self.config.loss.kl_h
@@ -357,8 +377,8 @@ def _train(
     config: Config, folder: Path, suite: CubeSuite, info: dict, resume: bool, progress: bool, callbacks: list
 ) -> None:
     """Train to the end and write what a finished run has."""
-    names = ("side", "mean", "std", "split", "pool_size")
-    settings = {"config": to_dict(config)} | {name: info[name] for name in names}
+    names = ("side", "mean", "std", "split", "pool_size", "power")
+    settings = {"config": to_dict(config)} | {name: info.get(name) for name in names}
     if checkpoints(folder) and not resume:
         raise ValueError(
             f"{folder} holds an unfinished run ({checkpoints(folder)[-1].name}); go on with --resume (resume=True), "
@@ -424,6 +444,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     names = [suite.cube_id(i) for i in range(suite.n_cubes)]
     split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, data.split_seed, ids=names)
     mean, std = standardisation(suite, split["train"], data.eps)
+    power = spectrum(suite, split["train"], mean, std, data.image_size, data.thickness, data.eps)
     memory = int(data.pool_memory * 2**30) if data.pool_memory else None
     dtype = getattr(torch, data.storage)
     pool = CubePool(suite, split["train"], eps=data.eps, dtype=dtype, memory=memory, size=data.pool_size)
@@ -437,6 +458,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "split": split,
         "cubes": names,
         "pool_size": pool.size,
+        "power": power if config.model.linear else None,
         "finished": False,
         **provenance(),
     }

@@ -1,0 +1,116 @@
+"""The linear part of the model: 512 numbers of a slice's largest modes, and back."""
+
+import math
+
+import pytest
+import torch
+from suites import lognormal_suite
+
+from uvae_lib.cropping import spectrum
+from uvae_lib.cubes import open_cubes
+from uvae_lib.loss import SpectralLikelihood
+from uvae_lib.model import UniverseVAE, map_shape
+from uvae_lib.modes import Modes
+
+SIZES = [32, 64, 128, 256, 512]
+RED = 1 / (1 + torch.arange(64.0)) ** 2
+
+
+def red_modes(size: int) -> Modes:
+    modes = Modes(size, map_shape(size))
+    modes.set_power(RED)
+    return modes
+
+
+def gaussian_fields(n: int, size: int, seed: int = 0) -> torch.Tensor:
+    """Fields of the spectrum RED, (n, 1, size, size)."""
+    likelihood = SpectralLikelihood(size).eval()
+    likelihood.power.copy_(1 / (1 + torch.arange(len(likelihood.power))) ** 2)
+    return likelihood.noise((n, 1, size, size), torch.Generator().manual_seed(seed), "cpu")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_512_numbers_become_a_slice_and_the_same_512_numbers_again(size):
+    modes, h = red_modes(size), torch.randn(2, *map_shape(size), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(modes(modes.inverse(h)), h, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_with_a_white_spectrum_the_slice_has_the_length_of_its_numbers(size):
+    modes, h = Modes(size, map_shape(size)), torch.randn(2, *map_shape(size))
+    torch.testing.assert_close(modes.inverse(h).square().sum(), h.square().sum(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_there_and_back_is_a_projection_that_never_adds_variance(size):
+    modes, x = Modes(size, map_shape(size)), gaussian_fields(4, size)
+    once = modes.inverse(modes(x))
+    torch.testing.assert_close(modes.inverse(modes(once)), once, atol=1e-5, rtol=0)
+    assert ((x - once).square().sum() + once.square().sum()).item() == pytest.approx(x.square().sum().item(), rel=1e-4)
+
+
+def test_the_numbers_of_a_gaussian_field_are_uncorrelated_with_variance_one():
+    h = red_modes(128)(gaussian_fields(3000, 128)).flatten(1)
+    covariance = h.T @ h / len(h)
+    assert (covariance - torch.eye(512)).abs().max() < 6 * math.sqrt(2 / len(h))
+
+
+def test_a_plane_wave_inside_the_diamond_is_kept_and_one_outside_is_lost():
+    modes, x = red_modes(128), torch.arange(128.0) * 2 * math.pi / 128
+    kept, lost = (torch.cos(a * x[:, None] + b * x + 0.7)[None, None] for a, b in ((7, 8), (12, 9)))
+    torch.testing.assert_close(modes.inverse(modes(kept)), kept, atol=1e-5, rtol=0)
+    assert modes(lost).abs().max() < 1e-4 * modes(kept).abs().max()
+
+
+def test_it_leaves_at_most_two_percent_more_than_as_many_principal_components():
+    modes, x = red_modes(128), gaussian_fields(64, 128)
+    left = (x - modes.inverse(modes(x))).square().sum()
+    power = torch.fft.fft2(x[:, 0], norm="ortho").abs().square()
+    k = torch.fft.fftfreq(128, 1 / 128)
+    largest = (1 / (1 + torch.hypot(k[:, None], k))).flatten().argsort(descending=True)[:512]
+    best = power.sum() - power.flatten(1)[:, largest].sum()
+    assert 1 < left / best < 1.02
+
+
+def test_moving_a_slice_by_a_cell_moves_its_map_by_one():
+    modes, x = red_modes(128), gaussian_fields(2, 128)
+    torch.testing.assert_close(modes(x.roll((32, 64), (2, 3))), modes(x).roll((1, 2), (2, 3)), atol=1e-5, rtol=0)
+
+
+def test_the_first_channels_of_a_cell_are_its_largest_scales():
+    modes = red_modes(128)
+    h = torch.zeros(32, 32, 4, 4)
+    h[torch.arange(32), torch.arange(32), 1, 1] = 1.0
+    variance = modes.inverse(h).square().sum(dim=(1, 2, 3))
+    assert variance[0] == variance.max() and variance[:8].mean() > 4 * variance[-8:].mean()
+
+
+def test_a_latent_size_that_is_no_checkerboard_is_refused():
+    with pytest.raises(ValueError, match="found latent_dim=500 .* use 512, or linear=False"):
+        Modes(64, (125, 2, 2))
+
+
+def test_a_linear_model_starts_as_the_projection_on_the_modes():
+    model = UniverseVAE(64, norm="group", zero_init=True, linear=True).eval()
+    model.set_power(RED)
+    x = gaussian_fields(2, 64)
+    with torch.no_grad():
+        f = model.encoder.maps(x)
+        mu = model.encoder.locate(f, torch.randn(2, 512)).chunk(2, dim=1)[0]
+        recon = model.decoder_h(mu)
+    torch.testing.assert_close(mu.unflatten(1, (128, 2, 2)), model.encoder.modes(x), atol=1e-5, rtol=0)
+    torch.testing.assert_close(recon, model.encoder.modes.inverse(model.encoder.modes(x)), atol=1e-4, rtol=0)
+
+
+def test_without_it_the_numbers_are_those_of_the_same_model_without_the_option():
+    plain = UniverseVAE(32)
+    assert plain.encoder.modes is None and not any("modes" in name or "patches" in name for name in plain.state_dict())
+
+
+def test_the_spectrum_of_a_suite_sums_to_the_variance_of_its_pixels(tmp_path):
+    suite = open_cubes(lognormal_suite(tmp_path))
+    power = torch.tensor(spectrum(suite, [0, 1, 2], mean=0.0, std=1.0, size=32))
+    k = torch.fft.fftfreq(32, 1 / 32, dtype=torch.float64)
+    n_modes = torch.bincount(torch.hypot(k[:, None], k).round().long().flatten())
+    x = torch.stack([torch.from_numpy(suite.overdensity(i)) for i in range(3)]).double().add(1e-8).log()
+    assert (power * n_modes).sum().item() / 32**2 == pytest.approx(x.square().mean().item(), rel=0.2)
