@@ -142,25 +142,47 @@ def cut_slices(volumes: Tensor, cuts: Cuts, size: int, thickness: int = 1) -> Te
     if size > side:
         raise ValueError(f"a {size}-pixel slice does not fit a {side}-voxel cube; use image_size <= {side}")
     cuts = cuts.to(volumes.device)
-    strides = torch.tensor([side * side, side, 1], device=volumes.device)
-    row_stride, col_stride = strides[(cuts.axis == 0).long()], strides[2 - (cuts.axis == 2).long()]
+    plane_stride = torch.where(cuts.axis == 0, side * side, torch.where(cuts.axis == 1, side, 1))
+    row_stride = torch.where(cuts.axis == 0, side, side * side)
+    col_stride = torch.where(cuts.axis == 2, side, 1)
     steps = torch.arange(size, device=volumes.device)
     rows = (cuts.row[..., None] + (1 - 2 * cuts.flip_row[..., None]) * steps) % side * row_stride[..., None]
     cols = (cuts.col[..., None] + (1 - 2 * cuts.flip_col[..., None]) * steps) % side * col_stride[..., None]
-    square = torch.where(
-        cuts.transpose[..., None, None].bool(),
-        cols[..., :, None] + rows[..., None, :],
-        rows[..., :, None] + cols[..., None, :],
-    )
-    flat, start = volumes.view(-1), cuts.cube * (n_planes * side * side)
-    depth = torch.where(cuts.axis == 0, n_planes, side)
-    layers = [
-        flat[square + (start + (cuts.plane + i) % depth * strides[cuts.axis])[..., None, None]].float()
-        for i in range(thickness)
-    ]
+    turned = cuts.transpose[..., None].bool()
+    down, across = torch.where(turned, cols, rows)[..., :, None], torch.where(turned, rows, cols)[..., None, :]
+    cube, depth = cuts.cube * (n_planes * side * side), torch.where(cuts.axis == 0, n_planes, side)
+    layers = []
+    for i in range(thickness):
+        start = cube + (cuts.plane + i) % depth * plane_stride
+        layers.append(volumes.take(down + start[..., None, None] + across).float())
     if thickness == 1:
         return layers[0].unsqueeze(-3)
     return torch.logsumexp(torch.stack(layers), 0).sub(math.log(thickness)).unsqueeze(-3)
+
+
+def cube_bytes(suite: CubeSuite, dtype: torch.dtype = torch.float32) -> int:
+    """Memory of one cube on the device."""
+    return suite.n_planes * suite.side**2 * dtype.itemsize
+
+
+def pool_size(
+    suite: CubeSuite, n_cubes: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
+    memory: int | None = None, n_pools: int = 1,
+) -> int:  # fmt: skip
+    """How many of n_cubes a `CubePool` can hold; nothing is read or taken.
+
+    memory     bytes for the pool; None takes 40 % of what is free on the device
+    n_pools    processes that share the memory of the device
+    Raises ValueError when not one cube fits.
+    """
+    budget = _free_memory(torch.device(device)) * 2 // 5 // n_pools if memory is None else memory
+    each = cube_bytes(suite, dtype)
+    if each > budget:
+        raise ValueError(
+            f"one cube takes {each / 2**20:.0f} MiB, the memory for cubes is {budget / 2**20:.0f} MiB; "
+            "store float16, or raise the memory limit"
+        )
+    return min(n_cubes, budget // each)
 
 
 class CubePool:
@@ -192,14 +214,8 @@ class CubePool:
         self.suite, self.indices, self.eps = suite, list(indices), eps
         self.refresh = refresh
         shape = (suite.n_planes, suite.side, suite.side)
-        cube_bytes = math.prod(shape) * torch.empty(0, dtype=dtype).element_size()
-        budget = _free_memory(torch.device(device)) * 2 // 5 if memory is None else memory
-        self.size = min(len(self.indices), size or max(1, budget // cube_bytes))
-        if size is None and cube_bytes > budget:
-            raise ValueError(
-                f"one cube takes {cube_bytes / 2**20:.0f} MiB, the memory for cubes is {budget / 2**20:.0f} MiB; "
-                "store float16, or raise the memory limit"
-            )
+        n = len(self.indices)
+        self.size = min(n, size or pool_size(suite, n, dtype=dtype, device=device, memory=memory))
         self.volumes = torch.empty((self.size, *shape), dtype=dtype, device=device)
         self._held = [None] * self.size
         self._order = np.random.default_rng(seed).permutation(len(self.indices))

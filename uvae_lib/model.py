@@ -246,10 +246,14 @@ class UpConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, m, m) -> (B, n_out, 2m, 2m); the input one pixel wider on each side when made circular."""
-        k = F.pad(self.weight.flip(2, 3).transpose(0, 1), (1, 1, 1, 1))
-        k = k[..., :-1, :] + k[..., 1:, :]
-        k = k[..., :-1] + k[..., 1:]
+        k = _summed_taps(_summed_taps(self.weight.permute(2, 3, 1, 0), 0), 1).permute(2, 3, 0, 1)
         return F.conv_transpose2d(x, k, self.bias, stride=2, padding=3 - 2 * self.padding[0])
+
+
+def _summed_taps(k: Tensor, dim: int) -> Tensor:
+    """Three taps along a dimension, flipped, to the four sums over each pair of neighbours, zeros beyond the ends."""
+    first, second, third = k.unbind(dim)
+    return torch.stack([third, second + third, first + second, first], dim)
 
 
 class UpBlock(nn.Module):

@@ -29,7 +29,7 @@ from torch import Tensor, distributed
 from torch.utils.data import DataLoader, IterableDataset
 
 from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, held, newest_checkpoint
-from .cropping import CubePool, SliceSets, spectrum, standardisation
+from .cropping import CubePool, SliceSets, cube_bytes, pool_size, spectrum, standardisation
 from .cubes import CubeSuite, open_cubes, split_cubes
 from .files import write_atomically
 from .loss import NoiseOfZ, active_units, loss_terms, make_likelihood, total_loss
@@ -48,7 +48,6 @@ from .runs import (
     weights_as_bytes,
 )
 
-log = logging.getLogger(__name__)
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
 PATIENCE = 600  # [s] that processes of one job wait for each other
 
@@ -367,7 +366,10 @@ def fit(
         info = None
     if not info or not info["finished"]:
         with nullcontext() if rank else held(folder):
-            _train(config, folder, suite, info or _new_run(config, suite, folder), resume, progress, callbacks or [])
+            info = info or _new_run(config, suite, folder)
+            if progress and not rank:
+                print(pool_sentence(config, suite, info))
+            _train(config, folder, suite, info, resume, progress, callbacks or [])
     if rank:
         raise SystemExit(0)  # a process of the job that was started for the training alone
     return load_run(folder)
@@ -445,10 +447,6 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, data.split_seed, ids=names)
     mean, std = standardisation(suite, split["train"], data.eps)
     power = spectrum(suite, split["train"], mean, std, data.image_size, data.thickness, data.eps)
-    memory = int(data.pool_memory * 2**30) if data.pool_memory else None
-    dtype = getattr(torch, data.storage)
-    pool = CubePool(suite, split["train"], eps=data.eps, dtype=dtype, memory=memory, size=data.pool_size)
-    log.info("%d of %d training cubes are held on the device", pool.size, len(split["train"]))
     info = {
         "config": to_dict(config),
         "side": suite.side,
@@ -457,13 +455,38 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "std": std,
         "split": split,
         "cubes": names,
-        "pool_size": pool.size,
+        "pool_size": _pool_size(config, suite, len(split["train"])),
         "power": power if config.model.linear else None,
         "finished": False,
         **provenance(),
     }
     write_atomically(folder / "run.json", as_json(info))
     return info
+
+
+def _pool_size(config: Config, suite: CubeSuite, n_train: int) -> int:
+    """Training cubes held at a time: data.pool_size, or as many as fit on the device that Lightning will choose."""
+    data = config.data
+    if data.pool_size:
+        return min(n_train, data.pool_size)
+    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    return pool_size(
+        suite, n_train, dtype=getattr(torch, data.storage), device=device,
+        memory=int(data.pool_memory * 2**30) if data.pool_memory else None,
+        n_pools=1 if device.type == "cuda" else config.training.devices,
+    )  # fmt: skip
+
+
+def pool_sentence(config: Config, suite: CubeSuite, info: dict) -> str:
+    """How the training cubes are held, for people."""
+    size, n_train = info["pool_size"], len(info["split"]["train"])
+    taken = f"{size * cube_bytes(suite, getattr(torch, config.data.storage)) / 2**30:.2f} GiB"
+    if size >= n_train:
+        return f"cubes: all {n_train} training cubes are held on the device ({taken})"
+    return (
+        f"cubes: {size} of {n_train} training cubes are held on the device at a time ({taken}), one is exchanged every "
+        f"{config.data.refresh} steps; data.pool_memory or data.pool_size change that"
+    )
 
 
 def _trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callback]) -> pl.Trainer:
