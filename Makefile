@@ -1,7 +1,7 @@
 # Universe VAE: `make` alone lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab notebooks bench clean which-python
+.PHONY: help setup demo test lab explore notebooks figures bench clean which-python
 
 export PYTHONHASHSEED := 0
 export NO_COLOR := 1
@@ -10,6 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport MPLBACKEND
 
 PY := .venv/bin/python
+EXPLORE_PORT := 8866
 STAMP := .venv/installed-pyproject.toml
 SERVER_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root)
 # Nothing to open a page with: print the address only.
@@ -60,6 +61,7 @@ demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures 
 	[ -n "$$UVAE_DATA" ] || $(PY) -m uvae_lib simulate --preset demo
 	$(PY) -m uvae_lib train --preset demo --resume
 	$(PY) -m uvae_lib evaluate --run runs/demo
+	$(PY) -m uvae_lib report --run runs/demo
 	UVAE_PRESET=demo $(PY) notebooks/run.py --out build/demo --html figures/demo
 	@echo "make demo: the notebooks with their pictures are in figures/demo; make lab opens them to play with"
 
@@ -77,8 +79,17 @@ lab: setup ## JupyterLab on the notebooks, on this machine only
 	$(PY) -m jupyterlab --ip=127.0.0.1 $(SERVER_FLAGS) $(BROWSER_FLAGS) \
 	    --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
+explore: setup ## turn a universe by hand: a page of sliders on the shipped weights, on this machine only
+	@token=$$($(PY) -c 'import secrets; print(secrets.token_hex(16))'); \
+	echo "explore: open http://127.0.0.1:$(EXPLORE_PORT)/?token=$$token (the first time cubes are simulated: a minute or two)"; \
+	VOILA_TOKEN=$$token $(PY) -m voila notebooks/explore.ipynb --Voila.ip=127.0.0.1 --port=$(EXPLORE_PORT) --no-browser \
+	    --token=$$token
+
 notebooks: setup ## run all notebooks and keep their outputs in them (UVAE_PRESET=smoke|demo|reference, default demo)
 	$(PY) notebooks/run.py --inplace
+
+figures: setup ## every figure at the width of MNRAS, A&A, ApJ and NeurIPS, as PDF (UVAE_PRESET, default demo)
+	$(PY) notebooks/run.py --out build/figures notebooks/07_paper_figures.ipynb
 
 bench: setup ## measure speed and quality side by side
 	$(PY) -m tests.benchmarks.run

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from uvae_lib.files import atomic_path, write_atomically
+from uvae_lib.files import atomic_path, put_between, write_atomically
 
 
 def test_text_is_written_as_utf_8(tmp_path):
@@ -84,3 +84,19 @@ def test_a_reader_sees_the_old_file_or_the_new_one_and_never_half(tmp_path):
     stop.set()
     reader.join()
     assert seen and all(seen)
+
+
+def test_text_is_put_between_its_marks_and_nothing_else_changes(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("a\n<!-- x:begin -->\nold\n<!-- x:end -->\nb\n")
+    put_between(path, "x", "new\n")
+    put_between(path, "x", "newer\n")
+    assert path.read_text() == "a\n<!-- x:begin -->\nnewer\n<!-- x:end -->\nb\n"
+
+
+def test_a_file_without_the_marks_is_refused_and_kept(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("a\n<!-- x:begin -->\n")
+    with pytest.raises(ValueError, match="has no <!-- x:begin --> and <!-- x:end -->"):
+        put_between(path, "x", "new\n")
+    assert path.read_text() == "a\n<!-- x:begin -->\n"

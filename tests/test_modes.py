@@ -86,7 +86,7 @@ def test_the_first_channels_of_a_cell_are_its_largest_scales():
 
 
 def test_a_latent_size_that_is_no_checkerboard_is_refused():
-    with pytest.raises(ValueError, match="found latent_dim=500 .* use 512, or linear=False"):
+    with pytest.raises(ValueError, match=r"found latent_dim=500 .* use 512, or linear=False"):
         Modes(64, (125, 2, 2))
 
 

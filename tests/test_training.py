@@ -13,7 +13,7 @@ from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uvae_lib.checkpoints import checkpoints
-from uvae_lib.runs import load_run
+from uvae_lib.runs import export_run, load_run
 from uvae_lib.training import fit, update_average
 
 HISTORY = [
@@ -135,6 +135,16 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss(trained):
     best = run.history["val_loss"].idxmin() == run.history["val_loss"].last_valid_index()
     same = (run.folder / "best.safetensors").read_bytes() == (run.folder / "last.safetensors").read_bytes()
     assert best == same and watch.module.trainer.callbacks[0].best_loss == run.history["val_loss"].min()
+
+
+def test_an_exported_run_is_half_the_bytes_and_nearly_the_same_numbers(trained, tmp_path):
+    files = export_run(trained.folder, tmp_path / "shipped")
+    copy, ratio = load_run(tmp_path / "shipped"), (tmp_path / "shipped" / "best.safetensors").stat().st_size
+    ratio /= (trained.folder / "best.safetensors").stat().st_size
+    assert 0.49 < ratio < 0.52 and {path.name for path in files} >= {"best.safetensors", "run.json", "history.csv"}
+    h = torch.randn(2, 512, generator=torch.Generator().manual_seed(0))
+    exact, found = (run.model.decoder_h(h) for run in (load_run(trained.folder), copy))
+    assert (found - exact).square().mean() < 1e-3 * exact.square().mean()
 
 
 def test_the_same_seed_gives_the_same_history_and_weights_and_another_another(trained, suite, tmp_path):

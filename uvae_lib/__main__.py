@@ -1,9 +1,9 @@
-"""Command line: python -m uvae_lib simulate | train | evaluate | inspect | download | table."""
+"""Command line: python -m uvae_lib COMMAND; `python -m uvae_lib` lists the commands."""
 
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -14,6 +14,9 @@ USAGE = """usage: python -m uvae_lib COMMAND [options]
   simulate   make the suite of simulated cubes of a preset (resumes, reuses)
   train      train a Universe VAE (resumes with --resume, reuses a finished run)
   evaluate   judge a run on cubes that it never saw: metrics.json, a table, figures
+  baselines  train what a run is compared with: a supervised ResNet-18, a VAE without z (resumes, reuses)
+  report     one HTML page on a run: targets, probes, controls, ledger, every number beside its reference
+  export     copy a run for others: weights in bfloat16 and results, without checkpoints
   inspect    say what a file or folder of cubes holds, and what is wrong with it
   download   fetch public cubes (CAMELS Multifield Dataset, Quijote)
   table      print the networks and their numbers of parameters
@@ -27,8 +30,8 @@ e.g. `python -m uvae_lib train --preset demo --training.steps 2000 --loss.kl-h 1
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; a refusal is one sentence on stderr and exit code 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"simulate": simulate, "train": train, "evaluate": evaluate, "inspect": inspect,
-                "download": download, "table": table}  # fmt: skip
+    commands = {"simulate": simulate, "train": train, "evaluate": evaluate, "baselines": baselines, "report": report,
+                "export": export, "inspect": inspect, "download": download, "table": table}  # fmt: skip
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE.format(presets=", ".join(PRESETS)))
         raise SystemExit(0 if arguments else 2)
@@ -101,6 +104,68 @@ def evaluate(arguments: list[str]) -> None:
 
     print(summary(evaluate_run(folder, n_slices=n_slices)))
     print(f"{folder / 'metrics.json'} and {folder / 'figures'} are written")
+
+
+def baselines(arguments: list[str]) -> None:
+    """Train what a run is compared with."""
+
+    def options(run: Path, what: tuple[Literal["supervised", "vae"], ...] = ("supervised", "vae"),
+                steps: int | None = None) -> tuple[Path, tuple[str, ...], int | None]:  # fmt: skip
+        """Train what a run is compared with, on its slices and for its steps: baselines.json in its folder.
+
+        Args:
+            run: run folder, e.g. runs/demo
+            what: supervised: ResNet-18 from a slice to the parameters; vae: the run's networks without z
+            steps: of each training; as many as the run when absent
+        """
+        return run, what, steps
+
+    folder, what, steps = tyro.cli(options, prog="python -m uvae_lib baselines", args=arguments)
+    from .baselines import train_baselines
+
+    results = train_baselines(folder, [{"vae": "plain_vae"}.get(name, name) for name in what], steps=steps)
+    for name, found in results.items():
+        if name != "made":
+            print(name, {key: value for key, value in found.items() if key not in ("predicted", "truth")})
+    print(f"{folder / 'baselines.json'} is written")
+
+
+def report(arguments: list[str]) -> None:
+    """Write report.html of a run."""
+
+    def options(run: Path, n_slices: int = 15, readme: Path | None = None) -> tuple[Path, int, Path | None]:
+        """Measure what a run knows and write report.html, controls.json and metrics.json into its folder.
+
+        Args:
+            run: run folder, e.g. runs/demo
+            n_slices: slices of each cube
+            readme: Markdown file that takes the table of targets between its marks
+        """
+        return run, n_slices, readme
+
+    folder, n_slices, readme = tyro.cli(options, prog="python -m uvae_lib report", args=arguments)
+    from .report import make_report
+
+    print(f"{make_report(folder, n_slices=n_slices, readme=readme)} is written; open it in a browser")
+
+
+def export(arguments: list[str]) -> None:
+    """Copy a run without what only training needs."""
+
+    def options(run: Path, to: Path) -> tuple[Path, Path]:
+        """Copy a run for others: weights in bfloat16, configuration, history and results; no checkpoints.
+
+        Args:
+            run: run folder, e.g. runs/reference
+            to: folder, e.g. weights/reference
+        """
+        return run, to
+
+    folder, to = tyro.cli(options, prog="python -m uvae_lib export", args=arguments)
+    from .runs import export_run
+
+    for path in export_run(folder, to):
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 def inspect(arguments: list[str]) -> None:

@@ -84,6 +84,7 @@ def spectrum(
 ) -> list[float]:  # fmt: skip
     """Mean power of the standardised slices of training cubes, |FFT|^2 (unitary) in rings of round(|k| / k_f).
 
+    Positive: a ring without power counts as 1e-9 of the strongest.
     indices           training cubes; when there are more than max_cubes, that many of them, evenly spread
     mean, std         of x;  size, thickness of the slices [pixels], [voxels]
     """
@@ -101,7 +102,7 @@ def spectrum(
         pixels = (cut_slices(x, cuts, size, thickness) - mean) / std
         power = torch.fft.fft2(pixels.double(), norm="ortho").abs().square().mean(dim=(0, 1)).flatten()
         total += torch.bincount(ring, power) / torch.bincount(ring)
-    return (total / len(chosen)).tolist()
+    return (total / len(chosen)).clamp_min(1e-9 * float(total.max())).tolist()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ Intervals are 68 % bootstrap intervals over cubes.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from tqdm.auto import tqdm
 
 from . import latents, plots
 from .cubes import CubeSuite
+from .elbo import held_out_bounds
 from .files import atomic_path, write_atomically
 from .loss import active_units, kl_by_dimension
 from .residuals import ResidualNoise, fit_noise
-from .runs import Run, covers_box, load_run, provenance
+from .runs import Run, covers_box, load_run, provenance, weights_key
 from .statistics import (
     bootstrap_interval,
     cross_correlation,
@@ -31,6 +33,7 @@ from .statistics import (
 PARAMETERS = ["Omega_m", "sigma_8"]
 QUANTILES = (0.01, 0.99)  # of the pixels, between which densities are compared
 N_PCA = 512
+VERSION = 2  # of what is kept in metrics.json
 
 
 @dataclass
@@ -243,19 +246,46 @@ def summary(metrics: dict) -> str:
         rows.append((f"{name}: P(k) error / truth-truth", metrics[name]["power_error"], truth["power_error"]))
         rows.append((f"{name}: PDF error / truth-truth", metrics[name]["pdf_error"], truth["pdf_error"]))
     latent = metrics["latents"]
+    if "bounds" in metrics:
+        rows += [("ELBO / IWAE, k = 64 [nats a slice]", metrics["bounds"]["elbo"], metrics["bounds"]["iwae"])]
     rows += [("KL(z), KL(h) [nats]", latent["kl_z"], latent["kl_h"])]
     rows += [("active units of z, h", latent["active_z"], latent["active_h"])]
     for name in PARAMETERS if "probe" in metrics else ():
         rows.append((f"R^2 of {name}: z / P(k)", *(metrics["probe"][key]["r2"][name] for key in ("z", "power"))))
+    rows = [(name, *(math.nan if x is None else x for x in pair)) for name, *pair in rows]  # JSON has no NaN
     return "\n".join(f"{name:48s} {value:10.4g} {reference:10.4g}" for name, value, reference in rows)
+
+
+def kept_metrics(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> dict:
+    """`evaluate`, and bounds of the likelihood, from metrics.json where these weights made it, else made and kept."""
+    key, path = weights_key(run, VERSION, n_slices), run.folder / "metrics.json"
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.get("weights") == key:
+            return kept
+    found = evaluate(run, suite, n_slices=n_slices, progress=progress)
+    found["bounds"] = held_out_bounds(run, suite, n_slices=n_slices, n_targets=1)
+    found = plain_json(found) | {"weights": key, "made": provenance()}
+    write_atomically(path, json.dumps(found, indent=1))
+    return found
+
+
+def plain_json(value):
+    """Nested values as JSON has them: NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def evaluate_run(folder: str | Path, *, n_slices: int = 15, progress: bool = True) -> dict:
     """Evaluate a run folder: writes metrics.json and figures/ into it. Returns the metrics."""
     run = load_run(folder)
     suite = run.open_suite()
-    metrics = evaluate(run, suite, n_slices=n_slices, progress=progress) | {"made": provenance()}
-    write_atomically(run.folder / "metrics.json", json.dumps(metrics, indent=1))
+    metrics = kept_metrics(run, suite, n_slices, progress)
     for name, figure in figures(run, suite, metrics).items():
         with atomic_path(run.folder / "figures" / f"{name}.png") as path:
             figure.savefig(path, format="png", dpi=120)

@@ -25,3 +25,13 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes so that a reader sees the old file or the new one, never half of it."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def put_between(path: str | Path, name: str, text: str) -> None:
+    """Replace what stands between <!-- name:begin --> and <!-- name:end --> in a file; ValueError without them."""
+    begin, end = (f"<!-- {name}:{side} -->" for side in ("begin", "end"))
+    before, found, rest = Path(path).read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"{path} has no {begin} and {end} for the table to stand between; add these two lines")
+    write_atomically(path, f"{before}{begin}\n{text}{end}{after}")

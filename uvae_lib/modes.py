@@ -40,7 +40,10 @@ class Modes(nn.Module):
         """Divide the modes by their mean power from now on, and turn to the principal components of a cell.
 
         power (at least n + 1,)   mean |FFT|^2 (unitary) of standardised slices in rings of round(|k| / k_f), positive
+        Raises ValueError for a power that is not.
         """
+        if not bool((power[: self.n + 1] > 0).all()):
+            raise ValueError("found a ring of modes without power; the linear part divides by it: use linear=False")
         self.power.copy_(power[: self.n + 1])
         weight, ring = self._grid(self.power.device)
         correlation = torch.fft.ifft2(self._fold(weight**2 * self.power[ring]).double()).real.cpu()

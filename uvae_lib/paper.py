@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from .files import atomic_path, write_atomically
+from .plots import DENSITY_MAP
 from .runs import Run
 
 WIDTHS = {  # [in], of one column and of the page
@@ -87,6 +88,25 @@ def save(figure: Figure, path: str | Path, data: Mapping | None = None, run: Run
     with rc_context(settings), atomic_path(path) as temporary:
         figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
     write_atomically(path.with_suffix(".json"), text + "\n")
+    return path
+
+
+def animate(frames, path: str | Path, duration: int = 120) -> Path:
+    """Write slices (n, H, W) of log density as a GIF that goes forth and back, on one scale of colours.
+
+    duration   of a frame [ms]. Row 0 is at the bottom. Returns the path; equal frames give equal bytes.
+    """
+    from PIL import Image
+
+    frames, path = np.asarray(frames)[:, ::-1], Path(path)
+    low, high = np.nanpercentile(frames, [0.5, 99.8])
+    grey = (255 * np.clip((frames - low) / (high - low), 0, 1)).round().astype(np.uint8)
+    palette = (colormaps[DENSITY_MAP](range(256))[:, :3] * 255).round().astype(np.uint8).tobytes()
+    images = [Image.fromarray(frame).resize((384, 384), Image.Resampling.NEAREST) for frame in (*grey, *grey[-2:0:-1])]
+    for image in images:
+        image.putpalette(palette)
+    with atomic_path(path) as temporary:
+        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
     return path
 
 

@@ -7,6 +7,7 @@ runs/NAME/checkpoints/        what a resumed training needs
 """
 
 import csv
+import hashlib
 import json
 import platform
 import subprocess
@@ -163,9 +164,25 @@ def weights_as_bytes(model: nn.Module, likelihood: nn.Module, dtype: torch.dtype
     )
 
 
-def save_weights(path: Path, model: nn.Module, likelihood: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """Write `weights_as_bytes` atomically."""
-    write_atomically(path, weights_as_bytes(model, likelihood, dtype))
+def export_run(folder: str | Path, to: str | Path) -> list[Path]:
+    """Copy a run for others: its best weights in bfloat16, run.json, history and results; no checkpoints.
+
+    Half the bytes of float32; `load_run` makes float32 of them again. Returns the files, all in the folder `to`.
+    """
+    run, to = load_run(folder), Path(to)
+    write_atomically(to / "best.safetensors", weights_as_bytes(run.model, run.likelihood, torch.bfloat16))
+    names = ("run.json", "history.csv", "metrics.json", "controls.json", "baselines.json")
+    kept = [name for name in names if (run.folder / name).exists()]
+    for name in kept:
+        write_atomically(to / name, (run.folder / name).read_bytes())
+    return [to / name for name in ("best.safetensors", *kept)]
+
+
+def weights_key(run: Run, *settings) -> str:
+    """Digest of a model's weights and of settings (JSON values), to know again what was computed with them."""
+    digest = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
+    digest.update(weights_as_bytes(run.model, run.likelihood))
+    return digest.hexdigest()
 
 
 def as_json(info: dict) -> str:

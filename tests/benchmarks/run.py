@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uvae_lib.files import atomic_path, write_atomically
+from uvae_lib.files import atomic_path, put_between, write_atomically
 from uvae_lib.runs import provenance
 
 from . import feeds, rates, steps, using
@@ -25,7 +25,6 @@ from .measure import interleaved, ratio, summary
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "build" / "benchmarks"
-MARKS = ("<!-- bench:begin -->", "<!-- bench:end -->")
 
 
 @dataclass(frozen=True)
@@ -264,16 +263,6 @@ def plot(found: dict) -> None:
         figure.savefig(path, format="png", dpi=120)
 
 
-def into_readme(table: str) -> None:
-    """Replace what stands between the marks of README.md. Raises ValueError when they are not there."""
-    readme = ROOT / "README.md"
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not (begin and end):
-        raise ValueError(f"README.md has no {MARKS[0]} and {MARKS[1]} for the table to stand between")
-    write_atomically(readme, f"{before}{begin}\n{table}{end}{after}")
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="little of everything, to see that it works")
@@ -288,7 +277,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_atomically(OUT / "benchmarks.md", table)
     plot(found)
     if options.readme:
-        into_readme(table)
+        put_between(ROOT / "README.md", "bench", table)
     print(table)
 
 

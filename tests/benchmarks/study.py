@@ -1,9 +1,10 @@
 """What makes the model learn: the same data and the same number of slices for every arm, two seeds each.
 
-    python -m tests.benchmarks.study [--steps 300] [--seeds 0 1] [--arms plain circular ...] [--data data/demo]
+    python -m tests.benchmarks.study [--slices 2400] [--seeds 0 1] [--arms plain circular ...] [--data data/demo]
 
-Each arm is the one above it with one thing changed. It writes build/study/results.json after each run (arms that
-are there already are not run again) and prints a table: unexplained variance and KLs on held-out cubes.
+Each arm is the one above it with one thing changed (linear with the loss weights and the learning rate that go with
+it). It writes build/study/results.json after each run (arms that are there already are not run again) and prints a
+table: unexplained variance and KLs on held-out cubes.
 """
 
 import argparse
@@ -36,11 +37,16 @@ def changed(config: Config, **parts: dict) -> Config:
 CIRCULAR = changed(PLAIN, model={"circular": True})
 GROUP = changed(CIRCULAR, model={"norm": "group"})
 ZERO = changed(GROUP, model={"zero_init": True})
+LINEAR = changed(
+    ZERO, model={"linear": True, "logvar_h": -5.0, "logvar_z": -1.0}, loss={"kl_h": 100.0}, training={"lr": 1e-3}
+)
 ARMS = {
     "plain": PLAIN,
     "circular": CIRCULAR,
     "circular, group": GROUP,
     "circular, group, zero": ZERO,
+    "linear": LINEAR,
+    "linear, noise_of_z": changed(LINEAR, loss={"noise_of_z": 0.2}),
     "... lr 1e-3": changed(ZERO, training={"lr": 1e-3}),
     "... 24 slices a step": changed(ZERO, training={"sets_per_step": 6}),
     "... 4 slices a step": changed(ZERO, training={"sets_per_step": 1}),

@@ -1,0 +1,154 @@
+"""The explorers in a real browser: in JupyterLab, light and dark, and as the page that `make explore` serves."""
+
+import base64
+import json
+import secrets
+import shutil
+import sys
+
+import nbformat
+import pytest
+from live_lab import (
+    COUNTS_AND_ERRORS,
+    Server,
+    changed_picture,
+    free_port,
+    open_and_run,
+    picture,
+    press,
+    private_environment,
+    serving,
+)
+from suites import lognormal_suite, tiny_config
+
+from uvae_lib.runs import weights_as_bytes
+
+PICTURE = ".uvae-picture"
+SOURCE = "document.querySelector('img.uvae-picture, .uvae-picture img')?.src"
+SHOWN = """selector => { const image = document.querySelector(selector);
+    return image && image.complete && image.naturalWidth > 0; }"""
+OPEN = """
+from uvae_lib import widgets
+from uvae_lib.runs import load_run
+run = load_run({run!r})
+suite = run.open_suite()
+explorer = widgets.{explorer}
+explorer
+"""
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a run that was really trained, if only for a few steps."""
+    from uvae_lib.training import fit
+
+    folder = tmp_path_factory.mktemp("trained")
+    model = {"circular": False, "norm": "group"}  # circular, the 1 x 1 map of 32 pixels decodes to one value
+    config = tiny_config(lognormal_suite(folder / "data"), model=model, steps=3)
+    run = fit(config, folder / "run", progress=False)
+    run.model.decoder_z.layers[-1].weight.mul_(10)  # a few steps leave it nearly deaf
+    (run.folder / "best.safetensors").write_bytes(weights_as_bytes(run.model, run.likelihood))
+    return run.folder
+
+
+@pytest.fixture
+def show(page, lab, trained):
+    """Opens a notebook that shows an explorer, and waits for its pictures."""
+
+    def open_it(name, explorer):
+        source = OPEN.format(run=str(trained), explorer=explorer)
+        nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+        nbformat.write(nb, lab.folder / f"{name}.ipynb")
+        page.set_viewport_size({"width": 1650, "height": 1000})
+        open_and_run(page, lab, f"{name}.ipynb")
+        page.wait_for_function(SHOWN, arg=PICTURE)
+        return page
+
+    return open_it
+
+
+def errors(page):
+    """Errors that any cell of the open notebook shows by now."""
+    return [error for _, found in page.evaluate(COUNTS_AND_ERRORS) for error in found]
+
+
+def moved(page, control, key="ArrowRight", times=1):
+    """Press keys on a slider; the picture's address must change, and what is seen with it."""
+    before, address = picture(page, PICTURE), page.evaluate(SOURCE)
+    press(page, f".uvae-{control} .noUi-handle", key, times)
+    changed_picture(page, PICTURE, before)
+    return page.evaluate(SOURCE) != address
+
+
+def test_keys_on_the_sliders_of_the_slice_explorer_move_its_picture(show):
+    page = show("slices", "SliceExplorer(suite, size=16, corner=(24, 24))")
+    assert [moved(page, name) for name in ("plane", "row", "col")] == [True] * 3
+    assert not errors(page)
+
+
+def test_keys_on_the_sliders_of_the_latent_explorer_move_its_picture(show):
+    page = show("latents", "LatentExplorer(run, suite, n_slices=4)")
+    page.select_option(".uvae-start select", label="a slice of the cube")
+    assert [moved(page, name, times=8) for name in ("sigma_8", "seed")] == [True] * 2
+    page.locator(".uvae-level button", has_text="h").click()
+    assert moved(page, "h0", times=20)
+    assert not errors(page)
+
+
+def test_moving_a_slider_keeps_the_picture_element(show):
+    page = show("same_image", "SliceExplorer(suite)")
+    page.evaluate("() => { document.querySelector('.uvae-picture').mine = true; }")
+    moved(page, "plane", times=3)
+    assert page.evaluate("document.querySelectorAll('.uvae-picture').length") == 1
+    assert page.evaluate("document.querySelector('.uvae-picture').mine") is True
+
+
+def test_the_reconstruction_explorer_can_be_read_in_the_dark(show):
+    page = show("dark", "ReconstructionExplorer(run, suite, n_slices=4)")
+    page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
+    assert moved(page, "rank")
+    colours = page.evaluate("getComputedStyle(document.querySelector('.uvae-rank .widget-label')).color")
+    assert min(int(c) for c in colours[4:-1].split(",")[:3]) > 180, f"labels are {colours} on a dark ground"
+    assert not errors(page)
+
+
+def test_a_reader_without_a_kernel_sees_the_picture(show, lab):
+    page = show("stored", "SliceExplorer(suite)")
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    (cell,) = nbformat.read(lab.folder / "stored.ipynb", as_version=4).cells
+    stored = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert base64.b64decode(stored[-1]).startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def served(trained, tmp_path_factory):
+    """The explore page as `make explore` serves it, on a copy of the notebook and the run above."""
+    folder, base = tmp_path_factory.mktemp("explore"), tmp_path_factory.mktemp("voila")
+    (folder / "notebooks").mkdir()
+    shutil.copy("notebooks/explore.ipynb", folder / "notebooks")
+    server = Server(f"http://127.0.0.1:{free_port()}", secrets.token_hex(16), folder, base / "voila.log")
+    port = server.url.rsplit(":", 1)[1]
+    command = [sys.executable, "-m", "voila", str(folder / "notebooks" / "explore.ipynb"), "--no-browser"]
+    command += ["--Voila.ip=127.0.0.1", f"--port={port}", f"--token={server.token}", "--show_tracebacks=True"]
+    data = json.loads((trained / "run.json").read_text())["config"]["data"]["path"]
+    env = private_environment(base) | {"UVAE_RUN": str(trained), "UVAE_DATA": data}
+    with serving(command, f"{server.url}/static/", server.log, env):
+        yield server
+
+
+def test_the_page_of_make_explore_shows_three_explorers_that_move(page, served):
+    page.set_viewport_size({"width": 1500, "height": 2500})
+    page.set_default_timeout(180_000)
+    page.goto(f"{served.url}/?token={served.token}", wait_until="commit")
+    page.locator(".uvae-explorer").nth(2).wait_for()
+    page.wait_for_function(SHOWN, arg=PICTURE)
+    assert moved(page, "plane") and not page.locator(".jp-RenderedText[data-mime-type*=stderr]").count()
+
+
+def test_the_page_of_make_explore_asks_for_its_token(page, served):
+    page.goto(served.url)
+    assert not page.locator(".uvae-explorer").count()

@@ -1,0 +1,231 @@
+"""The report: its page holds every section and needs no network; the ledger and the walk on what is known."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from live_lab import find_chromium
+from suites import SIDE, lognormal_suite, tiny_config
+
+from uvae_lib import controls, ledger, report
+from uvae_lib.__main__ import main
+from uvae_lib.evaluate import CubeViews
+from uvae_lib.latents import Posterior
+from uvae_lib.runs import load_run
+from uvae_lib.statistics import power_spectrum
+from uvae_lib.training import fit
+
+SECTIONS = [
+    "Targets",
+    "Data and split",
+    "Networks and training",
+    "Reconstruction, worst first",
+    "Samples",
+    "Cosmology in z",
+    "Controls",
+    "Walk in cosmology",
+    "Ledger of z and h",
+    "Card of a universe",
+    "Provenance",
+]
+
+
+def add_set(folder, name: str, params: np.ndarray) -> None:
+    """Write a CV or 1P set beside the LH set of `lognormal_suite`."""
+    lognormal_suite(folder / "more", n_cubes=len(params), seed=5)
+    shutil.move(folder / "more" / f"Grids_Mcdm_IllustrisTNG_LH_{SIDE}_z=0.0.npy",
+                folder / f"Grids_Mcdm_IllustrisTNG_{name}_{SIDE}_z=0.0.npy")  # fmt: skip
+    shutil.rmtree(folder / "more")
+    np.savetxt(folder / f"params_{name}_IllustrisTNG.txt", params)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run with CV and 1P cubes beside its own, and its report."""
+    place = tmp_path_factory.mktemp("report")
+    data = lognormal_suite(place / "data", n_cubes=9)
+    add_set(data, "CV", np.array([[0.3, 0.8]] * 3))
+    add_set(data, "1P", np.array([[0.2, 0.8], [0.4, 0.8], [0.3, 0.8], [0.3, 0.6], [0.3, 1.0]]))
+    fit(tiny_config(data, steps=6), place / "run <b>", progress=False)
+    supervised = {"r2": {"Omega_m": 0.5, "sigma_8": 0.25}, "error": {"Omega_m": 0.1, "sigma_8": 0.1}}
+    (place / "run <b>" / "baselines.json").write_text(json.dumps({"supervised": supervised}))
+    report.make_report(place / "run <b>", n_slices=6, progress=False)
+    return place / "run <b>"
+
+
+@pytest.fixture(scope="module")
+def text(folder):
+    return (folder / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return json.loads((folder / "metrics.json").read_text())["controls"]
+
+
+def test_the_page_holds_every_section(text):
+    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", text) == SECTIONS
+
+
+def test_the_page_asks_the_network_for_nothing(text):
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)|url\(|@import|<script""", text)
+    assert "data:image/png;base64," in text
+
+
+def test_every_number_of_the_page_is_in_the_metrics(folder):
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert set(metrics) >= {"reconstruction", "probe", "controls", "baselines", "weights", "made"}
+    assert set(metrics["controls"]) >= {
+        "probes",
+        "curve",
+        "cv",
+        "axes",
+        "shuffled",
+        "leaks",
+        "memory",
+        "walk",
+        "ledger",
+    }
+
+
+def test_the_supervised_network_stands_beside_the_probes(text):
+    assert "ResNet-18 on the labels" in text and "supervised ResNet-18" in text
+
+
+def test_every_walk_has_its_truth(found):
+    assert set(found["walk"]) == {"Omega_m", "sigma_8"}
+    assert all({"truth", "model", "mismatch", "read", "read_truth"} <= set(row) for row in found["walk"].values())
+
+
+def test_a_second_report_computes_nothing_again(folder, monkeypatch):
+    monkeypatch.setattr(report, "study", None)
+    monkeypatch.setattr(report, "evaluate", None)
+    assert report.make_report(folder, n_slices=6, progress=False).name == "report.html"
+
+
+def test_without_cv_1p_and_parameters_the_page_says_so(tmp_path, capsys):
+    data = lognormal_suite(tmp_path / "data", n_cubes=6)
+    (data / "params_LH_IllustrisTNG.txt").unlink()
+    fit(tiny_config(data, steps=2, val_every=2, save_every=2), tmp_path / "run", progress=False)
+    main(["report", "--run", str(tmp_path / "run"), "--n-slices", "4"])
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "report.html is written" in capsys.readouterr().out
+    assert text.count("Not measured") >= 3 and "simulation.n-cv" in text
+
+
+def test_texts_are_escaped():
+    assert "<b>" not in report.table(["<b>"], [["<b>"]]) + report.paragraph("<b>")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(None, "–"), (float("nan"), "–"), (0.12345, "0.123"), (12345.6, "12346"), (3, "3")]
+)
+def test_numbers_are_short(value, shown):
+    assert report.number(value) == shown
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_shows_all_its_pictures_and_never_scrolls_sideways(folder, browser, request, scheme):
+    assert find_chromium()
+    context = browser.new_context(viewport={"width": 600, "height": 900}, color_scheme=scheme, offline=True)
+    page = context.new_page()
+    page.goto((folder / "report.html").as_uri())
+    widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
+    assert len(widths) > 12 and min(widths) > 0
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    context.close()
+
+
+# --- ledger and walk
+
+
+def posterior_views(n: int = 6) -> list[CubeViews]:
+    """Posteriors whose KL is known: dimension 3 of z has mean +-2, dimension 1 of h variance 1 / 4."""
+    views, blank = [], torch.zeros(1, 1, 4, 4)
+    for i in range(n):
+        z = Posterior(torch.zeros(8), torch.zeros(8))
+        z.mu[3] = 2 * (-1) ** i
+        h = Posterior(torch.zeros(2, 8), torch.zeros(2, 8))
+        h.logvar[:, 1] = np.log(0.25)
+        views.append(CubeViews(i, blank, blank, z, h, Posterior(torch.zeros(2, 8), torch.zeros(2, 8))))
+    return views
+
+
+def test_the_ledger_counts_nats_that_are_known():
+    book = ledger.kl_ledger(posterior_views(), np.zeros((6, 8)), np.empty((6, 0)))
+    first = book.groupby("latent").first()
+    assert first.loc["z", "dim"] == 3 and first.loc["z", "kl"] == pytest.approx(2)
+    assert first.loc["h", "dim"] == 1 and first.loc["h", "kl"] == pytest.approx(0.5 * (0.25 - 1 + np.log(4)))
+    assert book.groupby("latent")["active"].sum().to_dict() == {"h": 0, "z": 1}
+
+
+def test_the_ledger_knows_which_dimension_knows_what():
+    rng = np.random.default_rng(0)
+    params = rng.uniform(size=(200, 2))
+    z = np.zeros((200, 8))
+    z[:, 3] = params[:, 0]
+    row = ledger.kl_ledger(posterior_views(), z, params).iloc[0]
+    assert row["mi_Omega_m"] > 1 and row["mi_sigma_8"] < 0.2
+
+
+def test_slopes_of_a_parabola_are_exact():
+    x = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert ledger.slope_weights(x, 0.3) @ (2 + 3 * x + 5 * x**2) == pytest.approx(3 + 10 * 0.3)
+
+
+def test_one_value_has_no_slope():
+    with pytest.raises(ValueError, match="needs at least 2"):
+        ledger.slope_weights(np.array([0.3]), 0.3)
+
+
+def test_amplitudes_that_grow_with_the_parameter_have_the_response_that_is_known():
+    field = torch.randn(6, 32, 32, generator=torch.Generator().manual_seed(0))
+    values = np.array([0.6, 0.8, 1.0])
+    slices = torch.stack([field * float(np.exp(x)) for x in values])  # ln P = 2 x + const
+    found = ledger.responses(slices, values, 0.8, 32.0)
+    np.testing.assert_allclose(found["dlnP"][0], 2, atol=1e-3)
+
+
+def test_a_model_that_answers_as_the_truth_has_no_mismatch_and_a_dead_one_has_one():
+    truth = {"k": [1.0, 2.0, 3.0], "dlnP": [[1, 2, 3], [0, 1, 2], [2, 3, 4]], "dpdf": [[1, 1], [1, 1], [1, 1]]}
+    dead = truth | {"dlnP": [[0, 0, 0]] * 3, "dpdf": [[0, 0]] * 3}
+    assert ledger.mismatch(truth, truth)["power"] == 0
+    assert ledger.mismatch(dead, truth)["power"] == 1 and ledger.mismatch(dead, truth)["pdf"] == 1
+
+
+class OneP:
+    """As much of a 1P suite as `one_parameter` needs."""
+
+    params = pd.DataFrame({"Omega_m": [0.1, 0.3, 0.5, 0.3, 0.3], "sigma_8": [0.8, 0.8, 0.8, 0.6, 1.0]})
+
+
+def test_cubes_of_one_parameter_hold_the_others_fixed():
+    cubes, values, fiducial = ledger.one_parameter(OneP, "sigma_8")
+    assert (cubes, values.tolist(), fiducial) == ([3, 1, 4], [0.6, 0.8, 1.0], {"Omega_m": 0.3, "sigma_8": 0.8})
+
+
+def test_effects_of_a_dimension_are_those_of_its_decoded_slices(folder):
+    run = load_run(folder)
+    book = pd.DataFrame({"latent": ["z", "h"], "dim": [5, 7], "kl": [1.0, 1.0], "active": [True, True]})
+    centre, spread = torch.zeros(512), torch.full((512,), 0.5)
+    found = ledger.latent_effects(run, book, centre, spread, n_slices=4)
+    draw = torch.randn(4, 512, generator=torch.Generator().manual_seed(0))
+    step = 0.5 * torch.eye(512)[5]
+    up, down = (
+        power_spectrum(ledger.decode_universe(run, side * step, draw)[:, 0], run.image_box)[1].mean(dim=0)
+        for side in (1, -1)
+    )
+    np.testing.assert_allclose(found["z"]["dlnP"][0], 0.5 * (up / down).log(), atol=1e-4)
+    assert found["z"]["dims"] == [5] and found["h"]["dims"] == [7] and min(found["h"]["share"][0]) >= 0
+
+
+def test_the_study_is_keyed_by_the_weights(folder):
+    run = load_run(folder)
+    key = controls.weights_key(run)
+    run.model.deep_set.together.bias[0] += 1
+    assert controls.weights_key(run) != key

@@ -1,0 +1,391 @@
+"""Explorers through their traits, without a kernel: what a moved control does to the pictures."""
+
+import base64
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets.widgets import widget as registry
+from PIL import Image
+from suites import lognormal_suite, tiny_config
+
+from uvae_lib import latents, pixels, widgets
+from uvae_lib.cropping import Cuts, cut_slices, log_density
+from uvae_lib.cubes import open_cubes
+from uvae_lib.training import fit
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("widgets")
+    data, model = lognormal_suite(folder / "data", n_cubes=6), {"circular": False, "norm": "group"}
+    config = tiny_config(data, model=model, steps=3)  # circular, a 1 x 1 map decodes to one value
+    run = fit(config, folder / "run", progress=False)
+    run.model.decoder_z.layers[-1].weight.mul_(10)  # a few steps leave it nearly deaf
+    return run
+
+
+@pytest.fixture(scope="module")
+def suite(run):
+    return run.open_suite()
+
+
+@pytest.fixture(scope="module")
+def unlabelled(run):
+    return open_cubes(run.config.data.path, params="none", box_size=run.box_size)
+
+
+@pytest.fixture
+def slices(suite):
+    return widgets.SliceExplorer(suite, size=16)
+
+
+@pytest.fixture
+def walk(run, suite):
+    direction = widgets.Direction(torch.ones(512), 0.5, 1.3)
+    return widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, directions={"sigma_8": direction})
+
+
+@pytest.fixture
+def reconstruction(run, suite):
+    return widgets.ReconstructionExplorer(run, suite, n_slices=4)
+
+
+def opened(png):
+    return Image.open(io.BytesIO(png))
+
+
+def array(png):
+    return np.asarray(opened(png))
+
+
+# --- pixels
+
+
+def test_a_picture_is_a_palette_png_of_the_size_that_was_announced(slices):
+    picture = opened(slices.picture.value)
+    assert (picture.format, picture.mode) == ("PNG", "P")
+    assert picture.size == (slices._panels.width, slices._panels.height)
+
+
+def test_the_palette_has_256_different_maps_greys_and_a_mark():
+    colours = np.frombuffer(pixels.palette(), np.uint8).reshape(-1, 3)
+    assert len(colours) == 256
+    assert (colours[pixels.GREY] == 0).all() and (colours[pixels.MARK - 1] == 255).all()
+
+
+def test_row_0_is_at_the_bottom():
+    panels = pixels.Panels([pixels.Panel("", 4.0, 0, 1)], [4], target=4)
+    image = np.arange(16.0).reshape(4, 4) / 15
+    left = panels.lefts[0]
+    drawn = array(panels.draw([image]))[pixels.TOP : pixels.TOP + 4, left : left + 4]
+    np.testing.assert_array_equal(drawn, pixels._indices(image[::-1], panels.panels[0]))
+
+
+def test_values_off_the_scale_get_its_end_colours():
+    panel = pixels.Panel("", 1.0, -1, 1)
+    assert pixels._indices(np.array([-9.0, 9.0, np.nan]), panel).tolist() == [0, 111, 56]
+
+
+def test_zero_difference_is_the_middle_of_its_map_and_white():
+    panel = pixels.Panel("", 1.0, -1, 1, "", pixels.plots.DIFFERENCE_MAP)
+    colours = np.frombuffer(pixels.palette(), np.uint8).reshape(-1, 3)
+    assert (colours[pixels._indices(np.zeros(1), panel)] > 240).all()
+
+
+def test_an_image_of_another_size_is_refused():
+    panels = pixels.Panels([pixels.Panel("", 4.0, 0, 1)], [4], target=4)
+    with pytest.raises(ValueError, match=r"found an image of shape \(5, 5\); expected \(4, 4\)"):
+        panels.draw([np.zeros((5, 5))])
+
+
+def test_an_outline_wraps_around_the_plane():
+    tile = np.zeros((8, 8), np.uint8)
+    pixels._outline(tile, 6, 6, 4)
+    np.testing.assert_array_equal(tile == pixels.MARK, np.roll(np.pad(np.ones((4, 4)), ((0, 4), (0, 4))), 6, (0, 1)))
+
+
+def test_a_line_left_out_is_not_drawn():
+    curves = pixels.Curves([pixels.Axis("", "", (0, 1), (0, 1), "linear", "linear")], {"a": "red", "b": "blue"})
+    both, one = (curves.draw([{n: ([0, 1], [0.3, 0.7]) for n in names}]) for names in ("ab", "a"))
+    again = curves.draw([{n: ([0, 1], [0.3, 0.7]) for n in "ab"}])
+    assert both != one and both == again
+
+
+# --- slices
+
+
+@pytest.mark.parametrize(("name", "value"), [("plane", 7), ("row", 5), ("col", 5), ("thickness", 4), ("eps", 0.1)])
+def test_a_moved_slider_changes_the_picture_and_moved_back_restores_it(slices, name, value):
+    first, control = slices.picture.value, getattr(slices, name)
+    start, control.value = control.value, value
+    moved = slices.picture.value
+    control.value = start
+    assert moved != first and slices.picture.value == first
+
+
+@pytest.mark.parametrize(("name", "value"), [("cube", 3), ("axis", 2), ("plane", 9)])
+def test_curves_and_text_follow_the_picture(slices, name, value):
+    curves, text = slices.curves.value, slices.readout.value
+    getattr(slices, name).value = value
+    assert slices.curves.value != curves and slices.readout.value != text
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_explorer_shows_what_cut_slices_cuts(suite, axis):
+    explorer = widgets.SliceExplorer(suite, size=16, axis=axis, plane=30, corner=(20, 25), thickness=5)
+    zero = torch.zeros(1, dtype=torch.long)
+    where = (torch.tensor([n]) for n in (axis, 30, 20, 25))
+    x = cut_slices(log_density(torch.from_numpy(suite.overdensity(0)))[None], Cuts(zero, *where, *[zero] * 3), 16, 5)
+    left, side = explorer._panels.lefts[1], explorer._panels.sides[1]
+    drawn = array(explorer.picture.value)[pixels.TOP : pixels.TOP + side, left : left + side]
+    expected = pixels._indices(x[0, 0].numpy(), explorer._panels.panels[1])
+    zoom = explorer._panels.zoom[1]
+    assert np.abs(drawn[::-zoom, ::zoom].astype(int) - expected).max() <= 1
+
+
+def test_a_corner_is_taken_modulo_the_side(suite):
+    here, around = (widgets.SliceExplorer(suite, size=16, corner=c) for c in ((30, 3), (-2, 35)))
+    assert here.picture.value == around.picture.value
+
+
+def test_a_slice_is_labelled_in_megaparsecs(slices):
+    slices.plane.value = 7
+    pixel = slices.suite.box_size / slices.suite.side
+    assert f"x = {7 * pixel:.1f} to {8 * pixel:.1f} Mpc/h" in slices.readout.value
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "sentence"),
+    [
+        ({"cube": 6}, IndexError, "found cube number 6; expected 0 to 5"),
+        ({"size": 33}, ValueError, "a 33-voxel crop does not fit a cube of 32"),
+        ({"axis": 3}, ValueError, "found axis=3; planes of these cubes are cut along 0, 1, 2"),
+        ({"thickness": 33}, ValueError, "found thickness=33; use 1 to 32"),
+    ],
+)
+def test_a_slice_that_is_not_there_is_refused_in_a_sentence(suite, setting, error, sentence):
+    with pytest.raises(error, match=sentence):
+        widgets.SliceExplorer(suite, **setting)
+
+
+# --- latents
+
+
+@pytest.mark.parametrize("name", ["z0", "z1", "sigma_8"])
+def test_a_walk_through_z_changes_the_picture_and_back_again(walk, name):
+    slider = dict(walk._sliders())[name]
+    first, start = walk.picture.value, slider.value
+    slider.value = start + 0.2
+    moved = walk.picture.value
+    slider.value = start
+    assert moved != first and walk.picture.value == first
+
+
+def test_the_decoded_slice_is_that_of_traverse(walk, run, suite):
+    walk.units["z"][0].value = 2.0
+    walk.labels["sigma_8"].value = 1.0
+    z = latents.encode_cube(run, latents.spread_slices(run, suite, 0, 4, seed=0))
+    h = latents.prior_of_h(run, z.mu[None]).sample(torch.Generator().manual_seed(0))[0]
+    unit = walk._now.units["z"][0][0]
+    step = 2.0 * torch.nn.functional.one_hot(torch.tensor(unit), 512) + (1.0 - walk._label("sigma_8"))
+    x = run.to_log(latents.traverse(run, h, step, torch.ones(1), z.mu))[0, 0]
+    anchor = run.to_log(latents.decode(run, h[None]))[0, 0]
+    expected = walk._panels.draw([x.numpy(), (x - anchor).numpy()])
+    assert np.abs(array(walk.picture.value).astype(int) - array(expected)).max() <= 1
+
+
+def test_level_h_moves_h_at_fixed_z(walk, run):
+    walk.level.value = "h"
+    walk.units["h"][1].value = -1.5
+    unit, width = walk._now.units["h"][1][0], (0.5 * walk._now.prior.logvar[0]).exp()
+    h = walk._h.clone()
+    h[unit] -= 1.5 * width[unit]
+    x = run.to_log(latents.decode(run, h[None]))[0, 0]
+    expected = walk._panels.draw([x.numpy(), (x - walk._from).numpy()])
+    assert np.abs(array(walk.picture.value).astype(int) - array(expected)).max() <= 1
+
+
+def test_each_level_shows_its_own_sliders(walk):
+    assert walk._walks.children == (walk.labels["sigma_8"], *walk.units["z"])
+    walk.level.value = "h"
+    assert walk._walks.children == tuple(walk.units["h"])
+
+
+def test_units_are_sorted_by_kl_and_say_it(walk):
+    nats = [nats for _, nats in walk._now.units["z"]]
+    assert nats == sorted(nats, reverse=True)
+    assert walk.units["z"][0].description.endswith(f": {nats[0]:.1f} nats")
+
+
+def test_the_same_seed_starts_at_the_same_slice_and_another_elsewhere(walk):
+    first = walk.picture.value
+    walk.seed.value = 1
+    other = walk.picture.value
+    walk.seed.value = 0
+    assert other != first and walk.picture.value == first
+
+
+@pytest.mark.parametrize("start", ["mean", "slice"])
+def test_a_walk_starts_where_it_is_told(walk, start):
+    first = walk.picture.value
+    walk.start.value = start
+    assert walk.picture.value != first and walk.seed.disabled == (start == "mean")
+
+
+def test_at_the_anchor_there_is_no_difference(walk):
+    left, side = walk._panels.lefts[1], walk._panels.sides[1]
+    drawn = array(walk.picture.value)[pixels.TOP : pixels.TOP + side, left : left + side]
+    assert np.unique(drawn).tolist() == pixels._indices(np.zeros(1), walk._panels.panels[1]).tolist()
+
+
+def test_the_button_leads_back_to_the_anchor(walk):
+    first = walk.picture.value
+    walk.units["z"][0].value, walk.labels["sigma_8"].value = 3.0, 0.9
+    walk.back.click()
+    assert walk.picture.value == first and "at the anchor" in walk.readout.value
+
+
+def test_another_cube_starts_at_its_own_label(walk, suite):
+    walk.units["z"][0].value = 3.0
+    walk.cube.value = 5
+    assert walk.labels["sigma_8"].value == round(suite.params["sigma_8"][5], 2)
+    assert walk.units["z"][0].value == 0
+
+
+def test_a_label_outside_the_range_of_its_direction_widens_the_slider(run, suite):
+    narrow = {"sigma_8": widgets.Direction(torch.ones(512), 0.9, 1.0)}
+    walk = widgets.LatentExplorer(run, suite, cube=5, n_slices=4, n_directions=1, directions=narrow)
+    assert (walk.labels["sigma_8"].min, walk.labels["sigma_8"].max) == (0.9, round(suite.params["sigma_8"][5], 2))
+
+
+def test_directions_are_found_only_for_parameters_that_vary(run, suite):
+    found = widgets.label_directions(run, suite, n_slices=3)
+    assert list(found) == ["sigma_8"]  # Omega_m is 0.3 in all of these cubes
+    assert found["sigma_8"].shift.shape == (512,)
+    assert (found["sigma_8"].low, found["sigma_8"].high) == pytest.approx((0.6, 1.2))
+
+
+def test_cubes_without_labels_have_no_sliders_for_them(run, unlabelled):
+    walk = widgets.LatentExplorer(run, unlabelled, n_slices=4, n_directions=2)
+    assert walk.labels == {} and walk._walks.children == tuple(walk.units["z"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "sentence"),
+    [
+        ({"cube": -1}, IndexError, "found cube number -1; expected 0 to 5"),
+        ({"level": "x"}, ValueError, 'found level="x"; expected one of z, h'),
+        ({"start": "here"}, ValueError, 'found start="here"; expected one of draw, mean, slice'),
+        ({"seed": 100}, ValueError, "found seed=100; use 0 to 99"),
+    ],
+)
+def test_a_walk_that_is_not_possible_is_refused_in_a_sentence(run, suite, setting, error, sentence):
+    with pytest.raises(error, match=sentence):
+        widgets.LatentExplorer(run, suite, **setting)
+
+
+def test_cubes_of_another_voxel_size_are_refused_in_a_sentence(run):
+    larger = open_cubes(run.config.data.path, box_size=2 * run.box_size)
+    with pytest.raises(ValueError, match="give it the suite that it knows, or one like it"):
+        widgets.LatentExplorer(run, larger)
+
+
+# --- reconstructions
+
+
+def test_slices_are_sorted_by_error(reconstruction):
+    shown = []
+    for rank in (1, 2, 3, 4):
+        reconstruction.rank.value = rank
+        shown.append(float(reconstruction.readout.value.split()[-5]))
+    assert shown == sorted(shown, reverse=True)
+
+
+def test_best_first_is_worst_last(reconstruction):
+    worst = reconstruction.picture.value
+    reconstruction.order.value = "best"
+    reconstruction.rank.value = 4
+    assert reconstruction.picture.value == worst
+
+
+def test_another_cube_shows_other_slices(reconstruction):
+    first = reconstruction.picture.value
+    reconstruction.cube.value = 2
+    assert reconstruction.picture.value != first and "cube 2" in reconstruction.readout.value
+
+
+def test_an_order_that_is_not_known_is_refused_in_a_sentence(run, suite):
+    with pytest.raises(ValueError, match='found order="size"; expected worst, best or cut'):
+        widgets.ReconstructionExplorer(run, suite, order="size")
+
+
+# --- all of them
+
+
+@pytest.fixture(params=["slices", "walk", "reconstruction"])
+def explorer(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_the_bundle_carries_the_widget_and_its_picture(explorer):
+    bundle = explorer._repr_mimebundle_()
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
+    still = opened(base64.b64decode(bundle["image/png"]))
+    pictures = [opened(image.value) for image in (explorer.picture, explorer.curves)]
+    assert still.size == (max(p.width for p in pictures), sum(p.height for p in pictures))
+    assert explorer.readout.value in bundle["text/plain"]
+
+
+def test_pictures_are_opaque_on_a_light_ground(explorer):
+    still = opened(base64.b64decode(explorer._repr_mimebundle_()["image/png"]))
+    assert "transparency" not in still.info
+    assert np.asarray(still.convert("L"))[0, 0] == 255
+
+
+def test_a_picture_is_replaced_in_the_same_widget_once_a_move(explorer):
+    seen, picture = [], explorer.picture
+    picture.observe(lambda change: seen.append(change["new"]), names="value")
+    next(c for c in (getattr(explorer, n, None) for n in ("plane", "seed", "rank")) if c is not None).value += 1
+    assert seen == [picture.value] and explorer.picture is picture
+
+
+def test_another_cube_draws_one_picture(explorer):
+    seen = []
+    explorer.curves.observe(lambda change: seen.append(change["new"]), names="value")
+    explorer.cube.value = 4
+    assert len(seen) == 1
+
+
+def test_moves_and_cubes_leave_no_observer_and_no_widget_behind(explorer):
+    def count():
+        controls = [*widgets._descendants(explorer), *explorer._parked]
+        calls = [calls for c in controls for kinds in c._trait_notifiers.values() for calls in kinds.values()]
+        return sum(map(len, calls)), len(registry._instances)
+
+    before = count()
+    for cube in (1, 2, 0, 1):
+        explorer.cube.value = cube
+    assert count() == before
+
+
+def test_a_closed_explorer_leaves_nothing_behind(suite):
+    before = set(registry._instances)
+    explorer = widgets.SliceExplorer(suite)
+    assert set(registry._instances) > before
+    explorer.close()
+    assert set(registry._instances) == before
+
+
+def test_a_closed_walk_leaves_nothing_behind(run, suite):
+    before = set(registry._instances)
+    widgets.LatentExplorer(run, suite, n_slices=3, n_directions=1, directions={}).close()
+    assert set(registry._instances) == before
+
+
+def test_explorers_do_not_import_lightning():
+    code = "import sys, uvae_lib.widgets; print(sorted({'lightning', 'pytorch_lightning', 'jax'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

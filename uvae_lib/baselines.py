@@ -1,0 +1,254 @@
+"""What a run is compared with: networks trained on its slices, for its steps, by its optimiser.
+
+supervised   ResNet-18 from a slice to (Omega_m, sigma_8): what the slices tell of the cosmology to one who asks
+plain_vae    the run's own encoder and decoder without z: h ~ N(0, I), so no slice knows of its neighbours
+
+`train_baselines` writes them to `<run>/baselines.json` one by one; a training that was stopped goes on from its
+newest checkpoint in `<run>/baselines/`.
+"""
+
+import json
+import shutil
+from collections.abc import Iterable
+from copy import deepcopy
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import resnet18
+
+from . import latents
+from .checkpoints import RunKeeper, held, newest_checkpoint
+from .cropping import SliceSets
+from .cubes import CubeSuite
+from .evaluate import PARAMETERS, CubeViews, look_at
+from .files import write_atomically
+from .loss import kl_by_dimension
+from .model import keep_amplitude, make_circular, make_norm
+from .presets import Config, to_dict
+from .runs import Run, covers_box, load_run, provenance
+from .statistics import cross_correlation
+from .training import LitUniverseVAE, _sentences, _trainer
+
+NO_VARIANCE = -250.0  # a log-variance whose standard deviation is zero in float32, with a KL that is finite
+
+
+def supervised_network(config: Config, side: int) -> nn.Module:
+    """ResNet-18 with one input channel and one output a parameter, normalised and padded like the run's encoder.
+
+    (B, 1, H, H) pixels -> (B, 2) standardised Omega_m, sigma_8.  side: of the cubes [voxels]
+    """
+    model = config.model
+    net = resnet18(
+        num_classes=len(PARAMETERS),
+        norm_layer=lambda channels: make_norm(model.norm, channels),
+        zero_init_residual=model.zero_init,
+    )
+    net.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_in", nonlinearity="relu")
+    if model.norm == "group":
+        keep_amplitude(net)
+    circular = covers_box(config, side) if model.circular is None else model.circular
+    return make_circular(net) if circular else net
+
+
+class LitSupervised(LitUniverseVAE):
+    """`supervised_network`, trained on the slices of the run by the mean squared error of standardised parameters."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.training.seed)
+            self.model = supervised_network(self.config, settings["side"]).to(memory_format=torch.channels_last)
+        self.average = deepcopy(self.model).requires_grad_(False) if self.config.training.ema else None
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        params = self._suite.params[PARAMETERS].to_numpy()
+        mean, std = label_scale(params, self.hparams.split["train"])
+        self.labels = torch.tensor((params - mean) / std, dtype=torch.float32, device=self.trainer.strategy.root_device)
+
+    def _error(self, model: nn.Module, slices: SliceSets, step: int) -> Tensor:
+        """Mean squared error of a step's slices, each of which has the parameters of its cube."""
+        predicted = model(slices.sets(step).flatten(0, 1)).float()
+        cubes = torch.tensor(slices.pool.at(step)[1])[slices.cuts(step).cube].flatten()
+        return (predicted - self.labels[cubes.to(self.labels.device)]).square().mean()
+
+    def training_step(self, step: int) -> Tensor:
+        loss = self._error(self.model, self.slices, step)
+        self.first_bad_step.masked_fill_(~torch.isfinite(loss.detach()) & (self.first_bad_step < 0), step)
+        self._logged = {"loss": loss.detach()}
+        return loss
+
+    def log_row(self, step: int) -> dict[str, float]:
+        return {"loss": float(self._logged["loss"]), "lr": self.config.training.lr * self._rate(step - 1)}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The error on the slices by which a Universe VAE is validated."""
+        model, training = self.evaluated, self.evaluated.training
+        model.eval()
+        with self.trainer.precision_plugin.forward_context():
+            found = [self._error(model, self.validation, step) for step in range(self.n_validation)]
+        model.train(training)
+        return {"val_loss": float(torch.stack(found).mean())}
+
+    @property
+    def n_validation(self) -> int:
+        """Batches for about 15 slices of each validation cube: a label counts once a cube, however many slices."""
+        slices = self.validation
+        return -(-15 * len(self.hparams.split["val"]) // (slices.sets_per_step * slices.set_size))
+
+
+def label_scale(params: np.ndarray, train: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (1 where nothing varies) of the training cubes' parameters: (n, p) -> (p,), (p,)."""
+    values = params[train]
+    return values.mean(axis=0), np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 1.0)
+
+
+class NoZ(nn.Module):
+    """In the place of `deep_set`: z is exactly 0 whatever the slices are."""
+
+    def __init__(self, latent_dim: int):
+        super().__init__()
+        self.latent_dim = latent_dim
+
+    def forward(self, zs: Tensor, *context: Tensor) -> Tensor:
+        """zs (B, S, 1024) -> (B, 1024), or (B, T, 1024) with context (B, T, S)."""
+        x = zs.new_zeros(*(context[0].shape[:2] if context else zs.shape[:1]), 2 * self.latent_dim)
+        x[..., self.latent_dim :] = NO_VARIANCE
+        return x
+
+
+class UnitGaussian(nn.Module):
+    """In the place of `decoder_z`: p(h | z) is N(0, I) whatever z is."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z (B, 512) -> (B, 1024), zeros."""
+        return z.new_zeros(len(z), 2 * z.shape[1])
+
+
+class LitPlainVAE(LitUniverseVAE):
+    """A Universe VAE without its upper level, trained as ever; the constant KL(z) in its history means nothing."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        for model in filter(None, (self.model, self.average)):
+            model.deep_set, model.decoder_z = NoZ(model.latent_dim), UnitGaussian()
+
+
+def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
+    """R^2 and error on the test cubes; a cube's prediction is the mean over the slices that `look_at` sees.
+
+    Returns {"r2": {name: .}, "error": {name: rms, in the parameter's unit}, "predicted", "truth": rows of the cubes}.
+    """
+    params, cubes = suite.params[PARAMETERS].to_numpy(), run.split["test"]
+    mean, std = label_scale(params, run.split["train"])
+    predicted = np.empty((len(cubes), len(PARAMETERS)))
+    for row, cube in zip(predicted, cubes, strict=True):
+        with torch.inference_mode():
+            outputs = network(latents.spread_slices(run, suite, cube, n_slices, seed=cube))
+        row[:] = outputs.mean(dim=0).numpy() * std + mean
+    truth = params[cubes]
+    squared, varies = np.square(predicted - truth).mean(axis=0), np.ptp(truth, axis=0) > 0
+    r2 = 1 - np.divide(squared, truth.var(axis=0), out=np.full(len(squared), np.nan), where=varies)
+    return {
+        "r2": dict(zip(PARAMETERS, r2.tolist(), strict=True)),
+        "error": dict(zip(PARAMETERS, np.sqrt(squared).tolist(), strict=True)),
+        "predicted": predicted.tolist(),
+        "truth": truth.tolist(),
+    }
+
+
+def view_metrics(views: list[CubeViews], box: float, level: float = 0.9) -> dict[str, float]:
+    """FVU, the k [h/Mpc] up to which r(k) is at or above the level, and KL(h) [nats a slice], as `evaluate` has them.
+
+    box   side of a slice [Mpc/h]
+    """
+    truth, recon = (torch.cat([getattr(view, name)[:, 0] for view in views]) for name in ("truth", "recon"))
+    k, r = cross_correlation(truth, recon, box)
+    reached = int((r.nan_to_num(0.0).mean(dim=0) >= level).int().cumprod(dim=0).sum())
+    return {
+        "fvu": float((truth - recon).square().mean() / truth.var(correction=0)),
+        "k_r90": float(k[reached - 1]) if reached else 0.0,
+        "kl_h": float(torch.cat([kl_by_dimension(*view.h, *view.prior) for view in views]).sum(dim=1).mean()),
+    }
+
+
+def plain_vae_metrics(model: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict[str, float]:
+    """`view_metrics` of a plain VAE on the slices of the test cubes by which the run is judged."""
+    return view_metrics(look_at(replace(run, model=model), suite, run.split["test"], n_slices), run.image_box)
+
+
+BASELINES = {"supervised": (LitSupervised, supervised_metrics), "plain_vae": (LitPlainVAE, plain_vae_metrics)}
+
+
+def train_baselines(
+    folder: str | Path, what: Iterable[str] = tuple(BASELINES), *, steps: int | None = None, progress: bool = True
+) -> dict:
+    """Train and judge baselines of a run, and write each to `<run>/baselines.json` as soon as it is known.
+
+    what    names of `BASELINES`;  steps: as many as the run when absent
+    A result that is there with as many steps is kept; a training that was stopped goes on. Weights are those with the
+    lowest validation loss, as in `load_run`. Raises ValueError for a name that is none, and without labels.
+    """
+    run = load_run(folder)
+    suite, path = run.open_suite(), run.folder / "baselines.json"
+    steps = run.config.training.steps if steps is None else steps
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    what = list(what)
+    _refuse(what, steps, suite)
+    for name in what:
+        if results.get(name, {}).get("steps") == steps:
+            continue
+        kind, judge = BASELINES[name]
+        place = run.folder / "baselines" / f"{name}-{steps}"
+        if progress:
+            print(f"{name}: {steps} steps on the training cubes of {run.folder}")
+        network, seconds = _train(kind, run, suite, place, steps, progress)
+        results |= {name: judge(network, run, suite) | {"steps": steps, "seconds": seconds}, "made": provenance()}
+        write_atomically(path, json.dumps(results, indent=1))
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the best weights and the history stay
+    return results
+
+
+def _refuse(what: list[str], steps: int, suite: CubeSuite) -> None:
+    unknown = [name for name in what if name not in BASELINES]
+    if unknown:
+        raise ValueError(f'found baseline "{unknown[0]}"; expected one of {", ".join(BASELINES)}')
+    if steps < 1:
+        raise ValueError(f"found steps={steps}; use at least 1")
+    missing = [parameter for parameter in PARAMETERS if parameter not in suite.params]
+    if "supervised" in what and missing:
+        raise ValueError(
+            f"{suite.source} has no {', '.join(missing)}; a supervised network needs labels: put the parameter file "
+            "beside the cubes, or use --what vae"
+        )
+
+
+def _train(
+    kind: type[LitUniverseVAE], run: Run, suite: CubeSuite, place: Path, steps: int, progress: bool
+) -> tuple[nn.Module, float]:
+    """Train a module with the settings of the run; its best network in evaluation mode on the CPU, and seconds."""
+    training = replace(run.config.training, steps=steps, devices=1, num_nodes=1)
+    config = replace(run.config, training=training, loss=replace(run.config.loss, kl_z=0.0))
+    settings = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
+    settings["config"] = to_dict(config)
+    with held(place):
+        start = newest_checkpoint(place, settings)
+        module, keeper = kind(**settings).attach(suite), RunKeeper(place)
+        trainer = _trainer(config, place, progress, [keeper])
+        try:
+            with _sentences(trainer, place):
+                trainer.fit(module, ckpt_path=start, weights_only=True)
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(f"{place} is at step {trainer.global_step} of {steps}") from stop
+    network = module.evaluated.cpu().eval().requires_grad_(False)
+    prefix = "model."
+    weights = load_file(place / "best.safetensors")
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    return network, keeper.seconds()

@@ -1,0 +1,221 @@
+"""What z and h hold and what moving them does: a ledger in nats, and a walk in cosmology beside the 1P cubes.
+
+`responses` are read from decoded slices that share their place in p(h | z), as 1P cubes share their phases.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from . import controls, latents
+from .cubes import CubeSuite
+from .evaluate import PARAMETERS, CubeViews
+from .loss import kl_by_dimension
+from .residuals import ResidualNoise
+from .runs import Run
+from .statistics import band_powers, pixel_pdf, power_spectrum
+
+ACTIVE = 0.01  # variance of the mean over the data above which a dimension counts as active (Burda et al. 2015)
+
+
+# --- the ledger
+
+
+def kl_ledger(views: list[CubeViews], z: np.ndarray, params: np.ndarray, seed: int = 0) -> pd.DataFrame:
+    """One row a dimension of z and of h, the costliest first.
+
+    views    of held-out cubes: `kl` [nats] is their mean, `variance` that of the posterior's mean over them
+    z, params  (n, D) means of z and (n, p) parameters of any cubes, for the mutual information
+    Columns: latent, dim, kl, variance, active, and mi_<parameter> [nats], NaN but for active dimensions of z.
+    `attrs["mi_noise"]` is the 95 % quantile of the mutual information with shuffled parameters.
+    """
+    rows = []
+    for name, posterior, kl in (
+        ("z", torch.stack([v.z.mu for v in views]), torch.stack([kl_by_dimension(*v.z) for v in views])),
+        ("h", torch.cat([v.h.mu for v in views]), torch.cat([kl_by_dimension(*v.h, *v.prior) for v in views])),
+    ):
+        variance = posterior.var(dim=0, correction=0).numpy()
+        table = {"latent": name, "dim": np.arange(len(variance)), "kl": kl.mean(dim=0).numpy(), "variance": variance}
+        rows.append(pd.DataFrame(table | {"active": variance > ACTIVE}).sort_values("kl", ascending=False))
+    ledger = pd.concat(rows, ignore_index=True)
+    active = ledger.index[(ledger["latent"] == "z") & ledger["active"]]
+    features = z[:, ledger.loc[active, "dim"].to_numpy()]
+    for name, values in zip(PARAMETERS, params.T, strict=False):
+        ledger[f"mi_{name}"] = np.nan
+        ledger.loc[active, f"mi_{name}"] = _information(features, values, seed)
+    if params.shape[1] and len(active):
+        shuffled = np.random.default_rng(seed).permutation(params[:, 0])
+        ledger.attrs["mi_noise"] = float(np.quantile(_information(features, shuffled, seed), 0.95))
+    return ledger
+
+
+def _information(features: np.ndarray, values: np.ndarray, seed: int) -> np.ndarray:
+    """Mutual information [nats] of each feature (n, d) with values (n,): nearest neighbours, Kraskov et al. 2004."""
+    from sklearn.feature_selection import mutual_info_regression
+
+    if not features.shape[1]:
+        return np.empty(0)
+    return mutual_info_regression(features, values, n_neighbors=min(3, len(values) - 1), random_state=seed)
+
+
+def latent_effects(
+    run: Run, ledger: pd.DataFrame, centre: Tensor, spread: Tensor, n_dims: int = 12, n_slices: int = 16, seed: int = 0
+) -> dict:
+    """What the costliest dimensions do to P(k), scale by scale.
+
+    centre, spread (D,)  mean of z over cubes and the standard deviation of it: a step in z is one of them; in h, one
+                         standard deviation of p(h | centre)
+    Returns {"k", "z", "h"}; for each latent `dims`, and (dims, n_k) of `dlnP`, the change of ln P(k) a step, and
+    `share`, the power of the change of a slice over P(k).
+    """
+    draw = torch.randn(n_slices, len(centre), generator=torch.Generator().manual_seed(seed))
+    prior = latents.prior_of_h(run, centre[None])
+    h, sigma = prior.mu + draw * (0.5 * prior.logvar).exp(), (0.5 * prior.logvar).exp()[0]
+    eye, found = torch.eye(len(centre)), {}
+    plain_power = power_spectrum(latents.decode(run, h)[:, 0], run.image_box)
+    for name in ("z", "h"):
+        dims = ledger.loc[(ledger["latent"] == name) & ledger["active"], "dim"].to_numpy()[:n_dims].tolist()
+        rows = {"dlnP": [], "share": []}
+        for dim in dims:
+            if name == "z":
+                pair = [decode_universe(run, centre + side * spread[dim] * eye[dim], draw)[:, 0] for side in (1, -1)]
+            else:
+                pair = [latents.decode(run, h + side * sigma[dim] * eye[dim])[:, 0] for side in (1, -1)]
+            up, down, change = (
+                power_spectrum(x, run.image_box)[1].mean(dim=0) for x in (*pair, (pair[0] - pair[1]) / 2)
+            )
+            rows["dlnP"].append((0.5 * (up / down).log()).tolist())
+            rows["share"].append((change / plain_power[1].mean(dim=0)).tolist())
+        found[name] = {"dims": dims, **rows}
+    return {"k": plain_power[0].tolist(), **found}
+
+
+def bands(effects: dict, latent: str, n_bands: int = 4) -> tuple[list[str], np.ndarray]:
+    """`dlnP` of z or `share` of h in a few bands of k: their names and (dims, n_bands)."""
+    k = torch.tensor(effects["k"])
+    rows = torch.tensor(effects[latent]["dlnP" if latent == "z" else "share"]).reshape(-1, len(k))
+    n_bands = min(n_bands, len(k))
+    return [f"k ~ {x:.2g}" for x in band_powers(k, n_bands).tolist()], band_powers(rows, n_bands).numpy()
+
+
+# --- the walk in cosmology
+
+
+def decode_universe(run: Run, z: Tensor, draw: Tensor) -> Tensor:
+    """Slices of the universe z (D,) at given places (n, D) in p(h | z), in units of its width: (n, 1, H, H)."""
+    prior = latents.prior_of_h(run, z[None])
+    return latents.decode(run, prior.mu + draw * (0.5 * prior.logvar).exp())
+
+
+def one_parameter(suite: CubeSuite, name: str) -> tuple[list[int], np.ndarray, dict[str, float]]:
+    """Cubes of a 1P set in which a parameter alone moves: their numbers, its values (increasing), the fiducial.
+
+    The fiducial is the median of every column; a row counts when all other columns are there.
+    """
+    params = suite.params
+    centre = params.median()
+    others = [column for column in params if column != name]
+    same = np.isclose(params[others], centre[others], rtol=1e-3, atol=1e-6).all(axis=1)
+    rows = params.index[same][np.argsort(params.loc[same, name], kind="stable")]
+    rows = [int(i) for i in rows[~params.loc[rows, name].duplicated().to_numpy()]]
+    return rows, params.loc[rows, name].to_numpy(float), {key: float(centre[key]) for key in params}
+
+
+def slope_weights(values: np.ndarray, at: float) -> np.ndarray:
+    """Weights w (n,) with w @ y = dy/dx at `at`, of the parabola (two values: the line) nearest to y(values)."""
+    degree = min(2, len(values) - 1)
+    if degree < 1:
+        raise ValueError(f"found {len(values)} values of a parameter; a slope needs at least 2: simulate more 1P cubes")
+    powers = np.stack([(values - at) ** d for d in range(degree + 1)], axis=1)
+    return np.linalg.pinv(powers)[1]
+
+
+def responses(slices: Tensor, values: np.ndarray, at: float, box: float, n_draws: int = 200, seed: int = 0) -> dict:
+    """dlnP/dtheta and dPDF/dtheta at a value of the parameter, with their 68 % intervals over slices.
+
+    slices (v, s, H, H) pixels: s slices at each of the v values, the same places at all of them
+    """
+    k, power = power_spectrum(slices, box)
+    pdf, weights = pixel_pdf(slices, controls.PDF_EDGES), torch.from_numpy(slope_weights(values, at)).float()
+    rng, n = np.random.default_rng(seed), slices.shape[1]
+    draws = [np.arange(n), *(rng.integers(0, n, n) for _ in range(n_draws))]
+    slopes = [
+        torch.stack([torch.tensordot(weights, x, dims=1) for x in many])
+        for many in ((power[:, d].mean(dim=1).log() for d in draws), (pdf[:, d].mean(dim=1) for d in draws))
+    ]
+    return {"k": k.tolist(), "edges": controls.PDF_EDGES.tolist()} | {
+        name: [found[0].tolist(), *(q.tolist() for q in found[1:].quantile(torch.tensor([0.16, 0.84]), dim=0))]
+        for name, found in zip(("dlnP", "dpdf"), slopes, strict=True)
+    }
+
+
+def walk(
+    run: Run,
+    atlas: controls.Atlas,
+    noise: ResidualNoise,
+    one_p: CubeSuite | None,
+    *,
+    n_slices: int = 30,
+    seed: int = 0,
+) -> dict:
+    """Move z along each parameter with the other held; lay what changes beside the 1P cubes, and read it back.
+
+    atlas   of the cubes that the directions and the probe are learned from;  noise: `evaluate.residual_noise`
+    one_p   the 1P set; without it the walk spans the middle 80 % of the atlas, and the truth is absent
+    Returns a dictionary a parameter: values, at, model, truth (`responses`), `model_mean` without the noise,
+    `mismatch` (see there), `read` and `read_truth` (v, p): the probe on z of what was decoded, of the 1P cubes.
+    """
+    z, params = atlas.z(15), atlas.params
+    patterns = latents.directions(z, params)
+    draw = torch.randn(n_slices, z.shape[1], generator=torch.Generator().manual_seed(seed))
+
+    def grain(mean: Tensor, step: Tensor) -> Tensor:  # the same random numbers everywhere on the path
+        return mean + noise.draw(mean, step.expand(len(mean), -1), torch.Generator().manual_seed(seed + 1))
+
+    found = {}
+    for i, name in enumerate(PARAMETERS):
+        middle = params.mean(axis=0)
+        cubes, values, fiducial = one_parameter(one_p, name) if one_p is not None else ([], np.empty(0), {})
+        if len(values) < 2:
+            cubes, values = [], np.quantile(params[:, i], np.linspace(0.1, 0.9, 5))
+        else:
+            middle = np.array([fiducial[p] for p in PARAMETERS])
+        asked = np.tile(middle, (len(values), 1))
+        asked[:, i] = values
+        path = torch.from_numpy(z.mean(axis=0) + (asked - params.mean(axis=0)) @ patterns).float()
+        mean = torch.stack([decode_universe(run, step, draw) for step in path])
+        sets = [latents.spread_slices(run, one_p, cube, n_slices, seed=seed) for cube in cubes]
+        row = {"values": values.tolist(), "at": float(middle[i]), "asked": asked.tolist()}
+        row["model_mean"] = responses(mean[:, :, 0], values, middle[i], run.image_box)
+        grainy = torch.stack([grain(*pair) for pair in zip(mean, path, strict=True)])
+        row["model"] = responses(grainy[:, :, 0], values, middle[i], run.image_box)
+        row["read"] = _read_back(run, atlas, [*grainy])
+        if sets:
+            row["truth"] = responses(torch.stack(sets)[:, :, 0], values, middle[i], run.image_box)
+            row["read_truth"] = _read_back(run, atlas, sets)
+            row["mismatch"] = mismatch(row["model"], row["truth"])
+        found[name] = row
+    return found
+
+
+def _read_back(run: Run, atlas: controls.Atlas, sets: list[Tensor]) -> list[list[float]]:
+    """What the ridge on z reads in sets of slices."""
+    z = np.stack([latents.encode_cube(run, slices).mu.numpy() for slices in sets])
+    return controls.ridge(atlas.z(15), atlas.params, z).tolist()
+
+
+def mismatch(model: dict, truth: dict) -> dict[str, float]:
+    """How far two responses are apart, over the size of the true one: 0 when equal, 1 for a model that does nothing.
+
+    power, pdf   root mean square of the gap over that of the truth; P(k) up to half the Nyquist frequency
+    power_scatter, pdf_scatter   the same for half the 68 % interval of the truth
+    """
+    half = np.asarray(truth["k"]) <= 0.5 * max(truth["k"])
+    found = {}
+    for name, key, part in (("power", "dlnP", half), ("pdf", "dpdf", slice(None))):
+        true, low, high = (np.asarray(x)[part] for x in truth[key])
+        size = np.sqrt(np.square(true).mean())
+        found[name] = float(np.sqrt(np.square(np.asarray(model[key][0])[part] - true).mean()) / size)
+        found[f"{name}_scatter"] = float(np.sqrt(np.square((high - low) / 2).mean()) / size)
+    return found

@@ -1,0 +1,213 @@
+"""Arrays to the pixels of a live picture: a slice on the screen in milliseconds, where a new figure takes 200.
+
+matplotlib draws what stays (axes, ticks, texts, colour bars) once; each new picture only fills in what changes.
+Both classes give PNG bytes, the same for the same arrays, on an opaque light ground that dark themes can show.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+from PIL import Image
+
+from . import plots
+
+DPI = 100  # 9 point letters are 12.5 pixels high
+STYLE = plots.LOOK | {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.wspace": 0.08,
+}
+COLOURS = {plots.DENSITY_MAP: (0, 112), plots.DIFFERENCE_MAP: (112, 111)}  # first entry of the palette, how many
+GREY, N_GREYS, MARK = 223, 32, 255  # of the palette, behind the maps: paper and ink, and the colour of outlines
+LEFT, TOP, BOTTOM, GAP, BAR, BAR_TEXT = 58, 30, 46, 10, 12, 62  # pixels around a panel
+
+
+class Panel(NamedTuple):
+    """A square image: its title, its side [Mpc/h], its colours from low to high, and what its colour bar says.
+
+    label   of the colour bar, "" for a panel that shares the scale of its neighbour and has none
+    """
+
+    title: str
+    length: float
+    low: float
+    high: float
+    label: str = plots.LOG_DENSITY
+    colours: str = plots.DENSITY_MAP
+
+
+class Panels:
+    """Square images side by side with axes in Mpc/h, as one PNG of 256 colours (mode P).
+
+    panels  what they are;  size  pixels along each image;  target  wanted side of a panel on the screen [pixels]
+    A pixel of an image becomes a square of whole pixels of the screen; row 0 is at the bottom.
+    """
+
+    def __init__(self, panels: Sequence[Panel], sizes: Sequence[int], target: int = 384):
+        self.panels, self.zoom = tuple(panels), [max(1, round(target / size)) for size in sizes]
+        sides = [size * zoom for size, zoom in zip(sizes, self.zoom, strict=True)]
+        self.lefts, x = [], 0
+        for panel, side in zip(self.panels, sides, strict=True):
+            self.lefts.append(x + LEFT)
+            x += LEFT + side + (GAP + BAR + BAR_TEXT if panel.label else GAP)
+        self.sides, self.width, self.height = sides, x, TOP + max(sides) + BOTTOM
+        self._frame = self._draw_frame()
+
+    def draw(self, images: Sequence[np.ndarray], outline: tuple[int, int, int] | None = None) -> bytes:
+        """The picture. Values outside a panel's scale get its end colours, NaN the middle one.
+
+        images   (H, H) arrays, one a panel, of the sizes that were announced
+        outline  (row, col, side) [pixels] of a periodic square, drawn into the first panel
+        """
+        canvas = self._frame.copy()
+        for panel, left, side, zoom, image in zip(self.panels, self.lefts, self.sides, self.zoom, images, strict=True):
+            if image.shape != (side // zoom,) * 2:
+                raise ValueError(f"found an image of shape {image.shape}; expected {(side // zoom,) * 2}")
+            tile = _indices(image, panel).repeat(zoom, axis=0).repeat(zoom, axis=1)
+            if outline is not None and left == self.lefts[0]:
+                _outline(tile, *(zoom * number for number in outline))
+            canvas[TOP : TOP + side, left : left + side] = tile[::-1]
+        return _png(Image.frombytes("P", canvas.shape[::-1], canvas.tobytes()), palette())
+
+    def _draw_frame(self) -> np.ndarray:
+        """Everything but the images, as indices into the palette: (height, width) uint8."""
+        with rc_context(STYLE):
+            figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI)
+            for panel, left, side in zip(self.panels, self.lefts, self.sides, strict=True):
+                ax = self._axes(figure, left, side, side)
+                ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, panel.length)
+                ticks = ticks[(ticks >= 0) & (ticks <= 1.0001 * panel.length)]
+                ax.set(xlim=(0, panel.length), ylim=(0, panel.length), xticks=ticks, yticks=ticks)
+                ax.set(title=panel.title, xlabel=plots.LENGTH, ylabel=plots.LENGTH)
+                if panel.label:
+                    bar = self._axes(figure, left + side + GAP, BAR, side)
+                    bar.set(xticks=[], ylim=(panel.low, panel.high), ylabel=panel.label)
+                    bar.yaxis.set(ticks_position="right", label_position="right")
+                    bar.yaxis.set_major_locator(MaxNLocator(6))
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+        grey = np.asarray(canvas.buffer_rgba())[..., :3].mean(axis=2)
+        frame = np.uint8(GREY + np.round(grey * ((N_GREYS - 1) / 255)))
+        for panel, left, side in zip(self.panels, self.lefts, self.sides, strict=True):
+            if panel.label:
+                ramp = np.linspace(panel.high, panel.low, side)[:, None]
+                frame[TOP : TOP + side, left + side + GAP : left + side + GAP + BAR] = _indices(ramp, panel)
+        return frame
+
+    def _axes(self, figure: Figure, left: int, width: int, height: int):
+        """Axes without spines whose edges are edges of pixels, their top at TOP."""
+        bottom = self.height - TOP - height
+        ax = figure.add_axes(
+            (left / self.width, bottom / self.height, width / self.width, height / self.height), frame_on=False
+        )
+        ax.tick_params(length=3)
+        return ax
+
+
+def _indices(values: np.ndarray, panel: Panel) -> np.ndarray:
+    """Entries of the palette for values on a panel's scale, of the same shape."""
+    first, n = COLOURS[panel.colours]
+    share = (values - panel.low) * (n / (panel.high - panel.low))
+    return np.uint8(first + np.nan_to_num(share, nan=n / 2).clip(0, n - 1))
+
+
+def _outline(tile: np.ndarray, row: int, col: int, side: int) -> None:
+    """Draw, in place, the edges of a square on a periodic tile, two pixels wide."""
+    along = np.arange(side)
+    for edge in (0, 1, side - 2, side - 1):
+        tile[(row + edge) % len(tile), (col + along) % len(tile)] = MARK
+        tile[(row + along) % len(tile), (col + edge) % len(tile)] = MARK
+
+
+@cache
+def palette() -> bytes:
+    """The 256 colours, as R, G, B: density, difference, greys, outline."""
+    maps = [colormaps[name](np.linspace(0, 1, n))[:, :3] for name, (_, n) in COLOURS.items()]
+    greys = np.linspace(0, 1, N_GREYS)[:, None].repeat(3, axis=1)
+    return np.uint8(np.round(255 * np.concatenate([*maps, greys, [to_rgb(plots.MARK)]]))).tobytes()
+
+
+def _png(image: Image.Image, colours: bytes | None = None) -> bytes:
+    """PNG at the fastest compression."""
+    if colours is not None:
+        image.putpalette(colours)
+    file = io.BytesIO()
+    image.save(file, "png", compress_level=1)
+    return file.getvalue()
+
+
+class Axis(NamedTuple):
+    """One panel of `Curves`: labels, limits, scales."""
+
+    xlabel: str
+    ylabel: str
+    xlim: tuple[float, float]
+    ylim: tuple[float, float]
+    xscale: str = "log"
+    yscale: str = "log"
+    ticks: tuple[float, ...] = ()  # of the vertical axis; matplotlib's when empty
+    level: float | None = None  # where a thin line is drawn across
+
+
+class Curves:
+    """Lines in panels side by side. The axes are drawn once, a new picture only draws the lines.
+
+    axes    the panels;  colours  {name of a line: its colour}, in the order in which they are drawn
+    width   of the picture [pixels];  height  likewise
+    """
+
+    def __init__(self, axes: Sequence[Axis], colours: Mapping[str, str], width: int = 950, height: int = 250):
+        with rc_context(STYLE | {"legend.fontsize": 8}):
+            figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, layout="constrained")
+            self._canvas = FigureCanvasAgg(figure)
+            self._lines = [self._panel(ax, axis, colours) for ax, axis in zip(
+                figure.subplots(1, len(axes), squeeze=False)[0], axes, strict=True)]  # fmt: skip
+            figure.axes[0].legend()
+            self._canvas.draw()  # lines are animated: they are left out
+            self._ground = self._canvas.copy_from_bbox(figure.bbox)
+
+    def _panel(self, ax, axis: Axis, colours: Mapping[str, str]) -> dict:
+        """Labels and empty lines of a panel, by name."""
+        if axis.level is not None:
+            ax.axhline(axis.level, color="0.6", lw=0.8, ls="--")
+        lines = {name: ax.plot([], [], color=colour, label=name, animated=True)[0] for name, colour in colours.items()}
+        ax.set(**{name: value for name, value in axis._asdict().items() if name not in ("level", "ticks")})
+        if axis.xscale == "log":
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set(major_formatter="{x:g}", minor_formatter="")
+        if axis.ticks:
+            ax.set_yticks(axis.ticks, [f"{tick:g}" for tick in axis.ticks])
+            ax.set_yticks([], minor=True)
+        return lines
+
+    def draw(self, curves: Sequence[Mapping[str, tuple]]) -> bytes:
+        """The picture. curves: for each panel {name: (x, y)}, arrays (n,); a name left out is not drawn."""
+        self._canvas.restore_region(self._ground)
+        with rc_context(STYLE):
+            for lines, panel in zip(self._lines, curves, strict=True):
+                for name, (x, y) in panel.items():
+                    lines[name].set_data(x, y)
+                    lines[name].axes.draw_artist(lines[name])
+        return _png(Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3]))
+
+
+def stack(*pngs: bytes) -> bytes:
+    """PNG pictures below each other on white, as one of 256 colours: the picture for a reader without a kernel."""
+    images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pngs]
+    page = Image.new("RGB", (max(i.width for i in images), sum(i.height for i in images)), "white")
+    top = 0
+    for image in images:
+        page.paste(image, (0, top))
+        top += image.height
+    file = io.BytesIO()
+    page.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+    return file.getvalue()
