@@ -180,7 +180,7 @@ def main() -> int:
         stamp = {"preset": load_preset().name, "commit": library_commit()}
     except ValueError as error:
         sys.exit(str(error))
-    os.environ |= {"UVAE_PRESET": stamp["preset"], "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
+    os.environ |= {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
     os.environ.pop("MPLBACKEND", None)  # kernels inherit it, and Agg would take the pictures out
     for index, path in enumerate(map(Path.resolve, paths), start=1):
         print(f"[{index}/{len(paths)}] {path.name} ({stamp['preset']})", flush=True)

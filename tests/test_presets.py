@@ -152,9 +152,10 @@ def test_a_name_in_the_call_goes_before_the_environment(monkeypatch):
     assert load_preset("demo").name == "demo"
 
 
-def test_the_environment_says_where_the_cubes_are(monkeypatch):
-    monkeypatch.setenv("UVAE_DATA", "elsewhere/cubes")
-    assert load_preset("smoke") == replace(SMOKE, data=replace(SMOKE.data, path="elsewhere/cubes"))
+def test_the_environment_says_where_the_cubes_are_and_runs_of_them_have_a_name_of_their_own(monkeypatch):
+    monkeypatch.setenv("UVAE_DATA", "elsewhere/cubes.npy")
+    elsewhere = replace(SMOKE, name="smoke-cubes", data=replace(SMOKE.data, path="elsewhere/cubes.npy"))
+    assert load_preset("smoke") == elsewhere
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(monkeypatch):

@@ -229,3 +229,14 @@ def test_the_study_is_keyed_by_the_weights(folder):
     key = controls.weights_key(run)
     run.model.deep_set.together.bias[0] += 1
     assert controls.weights_key(run) != key
+
+
+def test_the_table_of_targets_is_put_into_a_markdown_file(folder, tmp_path):
+    page, run = tmp_path / "page.md", load_run(folder)
+    page.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    report.into_readme(page, metrics, run)
+    lines = page.read_text().splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert len({line.count("|") for line in table}) == 1 and len(table) == 2 + len(report.target_rows(metrics))
+    assert f"{metrics['reconstruction']['fvu']:.3g}"[:4] in table[2] and lines[-1] == "after"

@@ -204,7 +204,9 @@ PRESETS = {preset.name: preset for preset in (SMOKE, DEMO, REFERENCE, CMD)}
 
 
 def load_preset(name: str | None = None) -> Config:
-    """A preset by name, or by the environment variable UVAE_PRESET (default demo); UVAE_DATA replaces its data path.
+    """A preset by name, or by the environment variable UVAE_PRESET (default demo).
+
+    UVAE_DATA replaces its data path, and joins its name: runs and figures of other cubes have folders of their own.
 
     Raises ValueError for a name that is none of them.
     """
@@ -213,7 +215,9 @@ def load_preset(name: str | None = None) -> Config:
         raise ValueError(f'found preset "{name}"; expected one of {", ".join(PRESETS)}')
     preset = PRESETS[name]
     path = os.environ.get("UVAE_DATA")
-    return replace(preset, data=replace(preset.data, path=path)) if path else preset
+    if not path:
+        return preset
+    return replace(preset, name=f"{name}-{Path(path).resolve().stem}", data=replace(preset.data, path=path))
 
 
 def locate(path: str | Path) -> Path:

@@ -27,7 +27,6 @@ from ipywidgets import (
     IntSlider,
     Layout,
     SelectionSlider,
-    ToggleButtons,
     VBox,
     Widget,
 )  # fmt: skip
@@ -127,7 +126,7 @@ class SliceExplorer(Explorer):
         if axis not in suite.axes:
             raise ValueError(f"found axis={axis}; planes of these cubes are cut along {_listed(suite.axes)}")
         self.cube = _cubes(suite, cube)
-        self.axis = _choice("axis", [(AXES[a], a) for a in suite.axes], axis)
+        self.axis = SelectionSlider(options=[(AXES[a], a) for a in suite.axes], value=axis, **_described("axis"))
         self.plane = _whole("plane", plane % self._depth, self._depth - 1)
         self.row, self.col = (
             _whole(f"corner, {name}", start % suite.side, suite.side - 1)
@@ -267,7 +266,8 @@ class LatentExplorer(Explorer):
         self.directions = {name: found[name] for name in found if name in suite.params}
         self._kept: dict[int, _Encoded] = {}
         self.cube, self.seed = _cubes(suite, cube), _whole("seed", seed, 99)
-        self.level = _choice("level", ["z", "h"], level)
+        levels = [("z: the universe", "z"), ("h: one slice of it", "h")]
+        self.level = Dropdown(options=levels, value=level, **_described("level"))
         starts = [("a draw of p(h | z)", "draw"), ("the mean of p(h | z)", "mean"), ("a slice of the cube", "slice")]
         self.start = Dropdown(options=starts, value=start, **_described("start at"))
         self.reach = SelectionSlider(options=REACHES, value=1.0, **_described("difference ±"))
@@ -514,13 +514,6 @@ class ReconstructionExplorer(Explorer):
 def _described(text: str) -> dict:
     """A label left of a control, and all the width there is."""
     return {"description": text, "style": {"description_width": "104px"}, "layout": Layout(width="98%")}
-
-
-def _choice(text: str, options: list, value) -> ToggleButtons:
-    """Buttons of which one is down; narrow, so that they stay beside their label."""
-    buttons = ToggleButtons(options=options, value=value, description=text, layout=Layout(width="auto"))
-    buttons.style.description_width, buttons.style.button_width = "104px", "44px"
-    return buttons
 
 
 def _whole(text: str, value: int, most: int, least: int = 0) -> IntSlider:
