@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from .modes import Modes
+from .modes import Modes, Statistics
 
 LATENT_DIM = 512
 WIDTHS = (64, 128, 256, 512)  # of ResNet-18's four stages
@@ -130,7 +130,8 @@ class Encoder(nn.Module):
 
     zs      what is the same everywhere: global average of f, then a Linear layer
     h_post  where things are: a 1 x 1 convolution of f + c(z); c is small and the same at every position
-    linear  the mean of h_post starts as the largest modes of the slice (`Modes`), and the convolution adds to it
+    linear  the mean of h_post starts as the largest modes of the slice (`Modes`), and the convolution adds to it;
+            zs also reads the slice's spectrum and moments (`Statistics`), by one more Linear layer
     """
 
     def __init__(
@@ -154,8 +155,10 @@ class Encoder(nn.Module):
         self.zs_head = nn.Linear(WIDTHS[-1], 2 * latent_dim)
         self.z_shift = nn.Sequential(nn.Linear(latent_dim, 64), nn.ReLU(), nn.Linear(64, WIDTHS[-1]))
         self.h_head = nn.Conv2d(WIDTHS[-1], 2 * shape[0], kernel_size=1)
-        self.modes = Modes(image_size, shape) if linear else None
+        self.modes = self.statistics = None
         if linear:
+            self.modes, self.statistics = Modes(image_size, shape), Statistics(image_size)
+            self.statistics_head = nn.Linear(self.statistics.n, 2 * latent_dim, bias=False)
             nn.init.zeros_(self.h_head.weight), nn.init.zeros_(self.h_head.bias)
 
     def forward(self, img: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,28 +167,32 @@ class Encoder(nn.Module):
         return self.summarise(f), self.locate(f, z)
 
     def maps(self, img: Tensor) -> Tensor:
-        """All that both outputs need of a slice: the trunk's last map, and behind it that of the largest modes.
+        """All that both outputs need of a slice: the trunk's last map, behind it that of the largest modes, and
+        the statistics, the same at every position.
 
-        img (B, 1, H, H) -> (B, 512, m, m), or with linear (B, 512 + C, m, m)
+        img (B, 1, H, H) -> (B, 512, m, m), or with linear (B, 512 + C + n, m, m)
         """
         f = self.trunk(img)
         return torch.cat([f.float(), self._linear(img)], dim=1) if self.modes else f
 
     @in_float32
     def _linear(self, img: Tensor) -> Tensor:
-        return self.modes(img)
+        modes = self.modes(img)
+        return torch.cat([modes, self.statistics(img)[:, :, None, None].expand(-1, -1, *modes.shape[2:])], dim=1)
 
     @in_float32
     def summarise(self, f: Tensor) -> Tensor:
         """zs of `maps`: (B, 512 or more, m, m) -> (B, 1024). It does not see z."""
-        return self.zs_head(f[:, : WIDTHS[-1]].mean(dim=(2, 3)))
+        f = f.mean(dim=(2, 3))
+        zs = self.zs_head(f[:, : WIDTHS[-1]])
+        return zs + self.statistics_head(f[:, -self.statistics.n :]) if self.statistics else zs
 
     @in_float32
     def locate(self, f: Tensor, z: Tensor) -> Tensor:
         """h_post of `maps` and z: (B, 512 or more, m, m), (B, 512) -> (B, 1024)."""
         mu, logvar = self.h_head(f[:, : WIDTHS[-1]] + self.z_shift(z)[:, :, None, None]).chunk(2, dim=1)
         if self.modes:
-            mu = mu + f[:, WIDTHS[-1] :]
+            mu = mu + f[:, WIDTHS[-1] : WIDTHS[-1] + mu.shape[1]]
         return torch.cat([mu.flatten(1), logvar.flatten(1)], dim=1)
 
 
@@ -370,6 +377,7 @@ class UniverseVAE(nn.Module):
     def set_power(self, power: Tensor) -> None:
         """Spectrum of the slices that a model with linear=True starts from: see `Modes.set_power`."""
         self.encoder.modes.set_power(power)
+        self.encoder.statistics.set_power(power)
         self.decoder_h.modes.set_power(power)
 
     def reparameterize(self, x: Tensor, noise: Tensor | None = None) -> Latent:

@@ -91,3 +91,40 @@ class Modes(nn.Module):
         lattice = modes.new_zeros(*modes.shape[:-2], 2 * self.n, 2 * self.n)
         rows = modes.new_zeros(*modes.shape[:-2], 2 * self.n, 2 * self.n + 1).index_add(-2, k, modes)
         return lattice.index_add(-1, k, rows)
+
+
+class Statistics(nn.Module):
+    """What a slice says of its universe at first sight: log P(k) over the training slices' mean, and four moments.
+
+    Rings round(|k| / k_f) = 1 .. image_size / 2; mean, log of the standard deviation, skewness and excess kurtosis of
+    the pixels. `set_power` gives the spectrum; without it that of white noise.
+    """
+
+    def __init__(self, image_size: int):
+        super().__init__()
+        self.image_size, self.n = image_size, image_size // 2 + 4
+        self.register_buffer("power", torch.ones(image_size // 2))
+
+    @torch.no_grad()
+    def set_power(self, power: Tensor) -> None:
+        """power (at least image_size / 2 + 1,), as for `Modes.set_power`."""
+        self.power.copy_(power[1 : len(self.power) + 1])
+
+    def forward(self, img: Tensor) -> Tensor:
+        """img (B, 1, H, H) -> (B, H / 2 + 4)."""
+        row = torch.fft.fftfreq(self.image_size, 1 / self.image_size, device=img.device)
+        col = torch.arange(self.image_size // 2 + 1, device=img.device)
+        ring = torch.hypot(row[:, None], col.float()).round().long().flatten()
+        once = (col == 0) | (2 * col == self.image_size)
+        count = torch.where(once, 1.0, 2.0).expand(self.image_size, -1).flatten()  # of Hermitian pairs
+        modes = torch.fft.rfft2(img[:, 0], norm="ortho").abs().square().flatten(1) * count
+        n_rings = int(0.71 * self.image_size) + 2
+        power = modes.new_zeros(len(img), n_rings).index_add(1, ring, modes)
+        power = power / count.new_zeros(n_rings).index_add(0, ring, count).clamp_min(1.0)
+        ratio = (power[:, 1 : len(self.power) + 1] / self.power).clamp_min(1e-6).log()
+        pixels = img.flatten(1)
+        mean = pixels.mean(dim=1, keepdim=True)
+        std = (pixels - mean).square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)
+        normal = (pixels - mean) / std
+        skewness, kurtosis = (normal.pow(p).mean(dim=1, keepdim=True) for p in (3, 4))
+        return torch.cat([ratio, mean, std.log(), skewness, kurtosis - 3], dim=1)
