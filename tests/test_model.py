@@ -822,3 +822,18 @@ def test_decoder_z_is_the_note_s_size():
         128,
         1024,
     ]
+
+
+def test_a_kept_kernel_follows_the_weights():
+    """Without gradients a folded kernel is kept; new weights, in place or in their place, must be seen."""
+    layer, x = UpConv(3, 2), torch.randn(1, 3, 4, 4)
+
+    def plain():
+        return torch.nn.functional.conv2d(torch.nn.functional.interpolate(x, scale_factor=2), layer.weight, padding=1)
+
+    with torch.no_grad():
+        for change in (lambda: None, lambda: layer.weight.add_(1.0), lambda: layer.load_state_dict(
+            {"weight": torch.randn(2, 3, 3, 3)}, assign=True)):  # fmt: skip
+            layer(x)
+            change()
+            torch.testing.assert_close(layer(x), plain(), atol=1e-5, rtol=1e-5)

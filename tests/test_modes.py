@@ -2,15 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 from suites import lognormal_suite
 
 from uvae_lib.cropping import spectrum
 from uvae_lib.cubes import open_cubes
 from uvae_lib.loss import SpectralLikelihood
 from uvae_lib.model import UniverseVAE, map_shape
-from uvae_lib.modes import Modes
+from uvae_lib.modes import Modes, Statistics
 
 SIZES = [32, 64, 128, 256, 512]
 RED = 1 / (1 + torch.arange(64.0)) ** 2
@@ -114,3 +116,33 @@ def test_the_spectrum_of_a_suite_sums_to_the_variance_of_its_pixels(tmp_path):
     n_modes = torch.bincount(torch.hypot(k[:, None], k).round().long().flatten())
     x = torch.stack([torch.from_numpy(suite.overdensity(i)) for i in range(3)]).double().add(1e-8).log()
     assert (power * n_modes).sum().item() / 32**2 == pytest.approx(x.square().mean().item(), rel=0.2)
+
+
+# --- the statistics from which z starts
+
+
+def test_the_spectrum_of_a_typical_field_is_zero_in_logarithm_and_a_louder_one_is_its_gain():
+    statistics, x = Statistics(64), gaussian_fields(512, 64)
+    statistics.set_power(1 / (1 + torch.arange(64.0)) ** 2)
+    n_rings = 32
+    assert statistics(x)[:, 4:n_rings].mean(dim=0).abs().max() < 0.1
+    gain = statistics(3 * x)[:, :n_rings] - statistics(x)[:, :n_rings]
+    torch.testing.assert_close(gain, torch.full_like(gain, 2 * math.log(3)), atol=1e-4, rtol=0)
+
+
+def test_the_moments_are_those_of_scipy():
+    x = gaussian_fields(4, 64).exp()
+    found, pixels = Statistics(64)(x)[:, -4:], x.flatten(1).double().numpy()
+    expected = [pixels.mean(1), np.log(pixels.std(1)), stats.skew(pixels, axis=1), stats.kurtosis(pixels, axis=1)]
+    torch.testing.assert_close(found.double(), torch.from_numpy(np.stack(expected, axis=1)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_statistics_do_not_see_where_a_slice_begins_nor_how_it_is_turned(size):
+    statistics, x = Statistics(size), gaussian_fields(1, size)
+    moved = x.roll((5, 11), (2, 3)).transpose(2, 3).flip(2)
+    torch.testing.assert_close(statistics(moved), statistics(x), atol=2e-3, rtol=1e-3)
+
+
+def test_a_slice_without_contrast_has_finite_statistics():
+    assert Statistics(32)(torch.zeros(1, 1, 32, 32)).isfinite().all()

@@ -250,11 +250,27 @@ class UpConv(nn.Conv2d):
 
     def __init__(self, n_in: int, n_out: int, bias: bool = False):
         super().__init__(n_in, n_out, kernel_size=3, padding=1, bias=bias)
+        self._kept: tuple[Tensor | None, int, Tensor | None] = (None, -1, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, m, m) -> (B, n_out, 2m, 2m); the input one pixel wider on each side when made circular."""
-        k = _summed_taps(_summed_taps(self.weight.permute(2, 3, 1, 0), 0), 1).permute(2, 3, 0, 1)
-        return F.conv_transpose2d(x, k, self.bias, stride=2, padding=3 - 2 * self.padding[0])
+        return F.conv_transpose2d(x, self._kernel(), self.bias, stride=2, padding=3 - 2 * self.padding[0])
+
+    def _kernel(self) -> Tensor:
+        """The 4 x 4 kernel, (n_in, n_out, 4, 4); kept while no gradient is asked for and the weights stay."""
+        if torch.is_grad_enabled():
+            return _folded(self.weight)
+        weight, version, kernel = self._kept
+        if not (weight is not None and weight.data_ptr() == self.weight.data_ptr() and version == self.weight._version):
+            kernel = _folded(self.weight)
+            if type(kernel) is Tensor and kernel.device.type != "meta":  # tensors without numbers all look alike
+                self._kept = self.weight.detach(), self.weight._version, kernel
+        return kernel
+
+
+def _folded(weight: Tensor) -> Tensor:
+    """(n_out, n_in, 3, 3) -> (n_in, n_out, 4, 4)."""
+    return _summed_taps(_summed_taps(weight.permute(2, 3, 1, 0), 0), 1).permute(2, 3, 0, 1)
 
 
 def _summed_taps(k: Tensor, dim: int) -> Tensor:
