@@ -161,7 +161,7 @@ def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
         f"{run.info['commit']}; judged at {made['commit']} by "
         f"`python -m uvae_lib report --run runs/{run.config.name} --readme README.md`."
     )
-    rows = [" | ".join(TARGET_HEAD), "|".join(["---"] * len(TARGET_HEAD)), *lines]
+    rows = [" | ".join(TARGET_HEAD), " | ".join(["---"] * len(TARGET_HEAD)), *lines]
     put_between(path, "results", "\n".join(f"| {row} |" for row in rows) + f"\n\n{origin}\n")
 
 
