@@ -84,8 +84,8 @@ def check_suite(layout: Layout, kind: str | None, mode: bool | str) -> CheckRepo
     return report
 
 
-def report_cautions(report: CheckReport) -> list[str]:
-    """Sentences that a user should be warned with."""
+def report_cautions(report: CheckReport, one_at_a_time: bool = False) -> list[str]:
+    """Sentences that a user should be warned with; a 1P set passes its fiducial universe once a parameter."""
     cautions = []
     if report.empty_fraction > EMPTY_LIMIT:
         cautions.append(
@@ -99,7 +99,7 @@ def report_cautions(report: CheckReport) -> list[str]:
                 f"edges do not look periodic along axis {axis}: the jump across the wrap is {mean:.2f} times "
                 "the mean jump between neighbouring planes, and slices wrap around; use whole periodic boxes"
             )
-    if report.duplicates:
+    if report.duplicates and not one_at_a_time:
         pairs = ", ".join(f"{a} = {b}" for a, b in report.duplicates[:5])
         n = len(report.duplicates)
         cautions.append(f"{n} duplicate cubes ({pairs}): a copy in the test part is no test; remove them")

@@ -220,7 +220,7 @@ def _open_one(path, request: Request, format, kind, box_size, normalize, check, 
         raise refusal(path, found, expected, "pass check=True")
     report = check_suite(layout, kind, check) if check is not False else None
     if report is not None:
-        cautions += report_cautions(report)
+        cautions += report_cautions(report, one_at_a_time="/1P/" in layout.ids[0])
         kind = report.kind
     kind = kind or guess_kind(layout.raw(0), f"cube 0 of {layout.source}", layout.kind)
     return CubeSuite(layout, box, kind, normalize, report, (*layout.cautions, *cautions))
