@@ -103,7 +103,7 @@ def test_every_walk_has_its_truth(found):
 
 def test_a_second_report_computes_nothing_again(folder, monkeypatch):
     monkeypatch.setattr(report, "study", None)
-    monkeypatch.setattr(report, "evaluate", None)
+    monkeypatch.setattr("uvae_lib.evaluate.evaluate", None)
     assert report.make_report(folder, n_slices=6, progress=False).name == "report.html"
 
 
