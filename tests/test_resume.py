@@ -84,7 +84,7 @@ def unfinished(uninterrupted, tmp_path):
 def settings(config, folder):
     """The hyperparameters that checkpoints of a run carry."""
     info = json.loads((folder / "run.json").read_text())
-    names = ("side", "mean", "std", "split", "pool_size")
+    names = ("side", "mean", "std", "split", "pool_size", "power")
     return {"config": to_dict(config)} | {name: info[name] for name in names}
 
 

@@ -138,12 +138,13 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss(trained):
 
 
 def test_an_exported_run_is_half_the_bytes_and_nearly_the_same_numbers(trained, tmp_path):
-    files = export_run(trained.folder, tmp_path / "shipped")
+    run = trained[0]
+    files = export_run(run.folder, tmp_path / "shipped")
     copy, ratio = load_run(tmp_path / "shipped"), (tmp_path / "shipped" / "best.safetensors").stat().st_size
-    ratio /= (trained.folder / "best.safetensors").stat().st_size
+    ratio /= (run.folder / "best.safetensors").stat().st_size
     assert 0.49 < ratio < 0.52 and {path.name for path in files} >= {"best.safetensors", "run.json", "history.csv"}
     h = torch.randn(2, 512, generator=torch.Generator().manual_seed(0))
-    exact, found = (run.model.decoder_h(h) for run in (load_run(trained.folder), copy))
+    exact, found = (one.model.decoder_h(h) for one in (load_run(run.folder), copy))
     assert (found - exact).square().mean() < 1e-3 * exact.square().mean()
 
 
