@@ -1,96 +1,117 @@
 """The linear part of the model: the largest modes of a slice as 512 numbers that each have a place, and back.
 
-512 = 2 x 16 x 16 at every image size: a field whose Fourier modes lie in the diamond |k_row| + |k_col| <= 16 (in units
-of the fundamental mode) is given by its values on a checkerboard of 16 x 16 + 16 x 16 points, neither more nor fewer
-(the sampling theorem on a quincunx lattice). Divided by the mean power of their |k| the modes are white, so these
-values are uncorrelated with variance one, which is what the prior of h asks for. The diamond leaves 1 % more of the
-variance unexplained than the 512 largest principal components of a statistically homogeneous field.
+A map of C x m x m numbers moves with the slice, cell by cell, if it holds C Fourier modes of each class of wave
+numbers that differ by multiples of m. The C with the least |k| of every class fill a disc in the plane of wave numbers
+(radius 12.8 for 512 modes, in units of the fundamental mode), up to a few at its edge: the largest principal components
+of a statistically homogeneous field. Divided by the mean power of their |k| the modes are white, and an orthogonal
+matrix turns them to functions with a place, the orthonormal functions that are nearest to bumps at 512 points
+(Loewdin's orthogonalisation; Wannier functions in a crystal). So the numbers are uncorrelated with variance one, which
+is what the prior of h asks for.
 """
 
 import math
+from functools import lru_cache
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+WIDTH = 0.5  # of the bumps, over the mean distance of points
 
 
 class Modes(nn.Module):
     """Slices to the map of h by their largest modes (`forward`) and back (`inverse`); linear both ways.
 
     image_size  pixels along a slice
-    shape       (C, m, m) of h as a map, C m^2 = 2 n^2 for the n x n points of either lattice
+    shape       (C, m, m) of h as a map
     The values in a cell of the map are turned to the cell's own principal components, largest first, by an
     orthogonal matrix, a parameter. `set_power` gives the spectrum; without it the modes are taken as white.
     """
 
     def __init__(self, image_size: int, shape: tuple[int, int, int]):
         super().__init__()
-        n = math.isqrt(math.prod(shape) // 2)
-        if 2 * n**2 != math.prod(shape) or n % shape[1] or 2 * n > image_size:
-            raise ValueError(
-                f"found latent_dim={math.prod(shape)} at image_size={image_size}; the linear part needs twice the "
-                f"square of a multiple of {shape[1]} that fits the image: use 512, or linear=False"
-            )
-        self.n, self.image_size, self.cell = n, image_size, n // shape[1]
-        self.register_buffer("power", torch.ones(n + 1))
+        self.image_size, self.shape = image_size, tuple(shape)
+        k, is_sine, places = (torch.from_numpy(x) for x in _places(image_size, self.shape))
+        ring = torch.hypot(*k.double()).round().long()
+        for name, buffer in {"k": k, "ring": ring, "is_sine": is_sine, "places": places}.items():
+            self.register_buffer(name, buffer, persistent=False)
+        self.register_buffer("power", torch.ones(int(ring.max()) + 1))
         self.mix = nn.Parameter(torch.eye(shape[0]))
 
     @torch.no_grad()
     def set_power(self, power: Tensor) -> None:
         """Divide the modes by their mean power from now on, and turn to the principal components of a cell.
 
-        power (at least n + 1,)   mean |FFT|^2 (unitary) of standardised slices in rings of round(|k| / k_f), positive
+        power (n,)   mean |FFT|^2 (unitary) of standardised slices in rings of round(|k| / k_f), positive
         Raises ValueError for a power that is not.
         """
-        if not bool((power[: self.n + 1] > 0).all()):
+        power = power[: len(self.power)]
+        if not bool((power > 0).all()):
             raise ValueError("found a ring of modes without power; the linear part divides by it: use linear=False")
-        self.power.copy_(power[: self.n + 1])
-        weight, ring = self._grid(self.power.device)
-        correlation = torch.fft.ifft2(self._fold(weight**2 * self.power[ring]).double()).real.cpu()
-        point = [(2 * i + s, 2 * j + s) for s in (0, 1) for i in range(self.cell) for j in range(self.cell)]
-        row, col = torch.tensor(point).T
-        covariance = correlation[row[:, None] - row, col[:, None] - col]
-        self.mix.copy_(torch.linalg.eigh(covariance).eigenvectors.flip(1).T)
-
-    def _grid(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Weight and ring of the modes -n .. n in both directions."""
-        k = torch.arange(-self.n, self.n + 1, device=device)
-        row, col = k[:, None].abs(), k.abs()
-        weight = math.sqrt(2) * (row + col < self.n) + 1.0 * (row + col == self.n)  # on the edge two modes are one on
-        corner = (row + col == self.n) & (row * col == 0)  # the checkerboard, and its four corners are one; at 2n
-        weight = weight * torch.where(corner, math.sqrt(0.5) if 2 * self.n < self.image_size else 0.5, 1.0)  # pixels
-        return weight, torch.hypot(row.float(), col.float()).round().long().clamp(max=self.n)  # so are +n and -n
+        self.power.copy_(power)
+        cell = self.places.unflatten(0, self.shape)[:, 0, 0].double()
+        covariance = (cell * self.power[self.ring]) @ cell.T
+        self.mix.copy_(torch.linalg.eigh(covariance.cpu()).eigenvectors.flip(1).T)
 
     def forward(self, img: Tensor) -> Tensor:
         """img (B, 1, H, H) -> (B, C, m, m)."""
-        k = torch.arange(-self.n, self.n + 1, device=img.device) % self.image_size
-        modes = torch.fft.fft2(img[:, 0], norm="ortho")[:, k[:, None], k]
-        weight, ring = self._grid(img.device)
-        modes = modes * (weight / self.power[ring].sqrt())
-        field = torch.fft.ifft2(self._fold(modes), norm="ortho").real
-        points = torch.stack([field[:, ::2, ::2], field[:, 1::2, 1::2]], dim=1)
-        return torch.einsum("ij,bjrc->birc", self.mix, F.pixel_unshuffle(points, self.cell))
+        modes = torch.fft.fft2(img[:, 0], norm="ortho")[:, self.k[0], self.k[1]]
+        modes = torch.where(self.is_sine, -modes.imag, modes.real) * self._scale / self.power[self.ring].sqrt()
+        h = (modes @ self.places.T).unflatten(1, self.shape)
+        return torch.einsum("ij,bjrc->birc", self.mix, h)
 
     def inverse(self, h: Tensor) -> Tensor:
         """h (B, C, m, m) -> the slice that has these modes and no other, (B, 1, H, H)."""
-        points = F.pixel_shuffle(torch.einsum("ij,birc->bjrc", self.mix, h), self.cell)
-        field = points.new_zeros(len(h), 2 * self.n, 2 * self.n)
-        field[:, ::2, ::2], field[:, 1::2, 1::2] = points[:, 0], points[:, 1]
-        k = torch.arange(-self.n, self.n + 1, device=h.device)
-        modes = torch.fft.fft2(field, norm="ortho")[:, k[:, None] % (2 * self.n), k % (2 * self.n)]
-        weight, ring = self._grid(h.device)
-        modes = modes * (weight * self.power[ring].sqrt())
+        modes = torch.einsum("ij,birc->bjrc", self.mix, h).flatten(1) @ self.places
+        modes = modes * self._scale * self.power[self.ring].sqrt()
+        zero = torch.zeros_like(modes)
+        modes = torch.complex(modes.where(~self.is_sine, zero), -modes.where(self.is_sine, zero))
         spectrum = modes.new_zeros(len(h), self.image_size, self.image_size)
-        batch, k = torch.arange(len(h), device=h.device)[:, None, None], k % self.image_size
-        spectrum = spectrum.index_put((batch, k[:, None], k), modes, accumulate=True)
+        batch = torch.arange(len(h), device=h.device)[:, None]
+        spectrum = spectrum.index_put((batch, self.k[0], self.k[1]), modes, accumulate=True)
         return torch.fft.ifft2(spectrum, norm="ortho").real[:, None]
 
-    def _fold(self, modes: Tensor) -> Tensor:
-        """Modes -n .. n in both directions to the 2n x 2n of the FFT there: those that look alike there add up."""
-        k = torch.arange(-self.n, self.n + 1, device=modes.device) % (2 * self.n)
-        lattice = modes.new_zeros(*modes.shape[:-2], 2 * self.n, 2 * self.n)
-        rows = modes.new_zeros(*modes.shape[:-2], 2 * self.n, 2 * self.n + 1).index_add(-2, k, modes)
-        return lattice.index_add(-1, k, rows)
+    @property
+    def _scale(self) -> Tensor:
+        """Of a cosine or sine with the length of one, over the real or imaginary part of the FFT: k and -k are one."""
+        return torch.where(self.ring == 0, 1.0, math.sqrt(2))
+
+
+@lru_cache(maxsize=8)
+def _places(image_size: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Wave numbers (2, C m^2) of the modes, which are sines, and the orthogonal matrix from modes to the map."""
+    (channels, m, _), n = shape, math.prod(shape)
+    k, is_sine = _least(image_size, channels, m)
+    step = np.arange(m) / m
+    bump = (np.arange(channels)[:, None] + 0.5) / 1.3247179572447460 ** np.array([1, 2]) % 1 / m  # spread evenly:
+    row, col = (bump[:, i, None, None] + step.reshape([(-1, 1), (1, -1)][i]) for i in (0, 1))  # Roberts's sequence
+    phase = 2 * np.pi * (k[0] * (row + 0 * col).reshape(-1, 1) + k[1] * (col + 0 * row).reshape(-1, 1))
+    blur = np.exp(-0.5 * (2 * np.pi * WIDTH) ** 2 * (k**2).sum(axis=0) / n)
+    u, _, v = np.linalg.svd(np.where(is_sine, np.sin(phase), np.cos(phase)) * blur)
+    return k, is_sine, (u @ v).astype(np.float32)
+
+
+def _least(image_size: int, channels: int, m: int) -> tuple[np.ndarray, np.ndarray]:
+    """The cosines and sines of least |k|, as many of each class modulo m: k (2, channels m^2), is_sine."""
+    k = np.arange(-image_size // 2 + 1, image_size // 2)
+    row, col = (x.ravel() for x in np.meshgrid(k, k, indexing="ij"))
+    once = (col > 0) | ((col == 0) & (row >= 0))  # k and -k are one wave
+    row, col = row[once], col[once]
+    label, mirror = row % m * m + col % m, -row % m * m + -col % m
+    alike = np.minimum(label, mirror)  # a cosine or a sine belongs to a class and to its mirror image
+    kept, room = [], {}
+    for i in np.lexsort((row, col, row**2 + col**2)):
+        free = room.setdefault(alike[i], channels * (1 if label[i] == mirror[i] else 2))
+        new = [False, True][: min(free, 1 if row[i] == col[i] == 0 else 2)]
+        kept += [(row[i], col[i], is_sine) for is_sine in new]
+        room[alike[i]] -= len(new)
+    if len(kept) < channels * m**2:
+        raise ValueError(
+            f"found latent_dim={channels * m**2} at image_size={image_size}; the linear part needs as many modes "
+            "below the Nyquist frequency: use a smaller latent_dim, or linear=False"
+        )
+    found = np.array(kept)
+    return found[:, :2].T.copy(), found[:, 2].astype(bool)
 
 
 class Statistics(nn.Module):

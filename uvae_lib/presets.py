@@ -186,7 +186,7 @@ REFERENCE = Config(
     data=DataConfig(path="data/reference", storage="float16", val_fraction=0.05, test_fraction=0.1),
     model=LEARNING,
     loss=LossConfig(kl_h=100.0, kl_warmup=100, noise_of_z=0.2),
-    training=TrainConfig(steps=1200, sets_per_step=2, lr=1e-3, ema=0.995, val_every=200, save_every=200),
+    training=TrainConfig(steps=4500, sets_per_step=2, lr=1e-3, ema=0.995, val_every=500, save_every=500),
 )
 # 1000 cubes of 128^3 in float16 are 4.2 GB on the GPU; a step of 256 slices is 1.9 TFLOP, so 50,000 steps are
 # 9.5e16 FLOP: about half an hour at 60 TFLOP/s sustained, if the GPU reaches that (nothing was run on one).
