@@ -43,11 +43,9 @@ def configured(image_size: int, sets: int | None = None, data: dict | None = Non
 def our_module(config: Config, suite: CubeSuite, pool_size: int | None = None) -> LitUniverseVAE:
     """The module that `fit` trains, with its cubes on the device, ready for `training_step`."""
     split = {"train": list(range(suite.n_cubes)), "val": [0], "test": []}
-    size = config.data.image_size
-    power = None
-    if config.model.linear:
-        power = spectrum(suite, [0], mean=0.0, std=1.0, size=size).tolist()
-module = LitUniverseVAE(to_dict(config), suite.side, 0.0, 1.0, split, pool_size or suite.n_cubes).attach(suite)
+    power = spectrum(suite, [0], mean=0.0, std=1.0, size=config.data.image_size) if config.model.linear else None
+    pool_size = pool_size or suite.n_cubes
+    module = LitUniverseVAE(to_dict(config), suite.side, 0.0, 1.0, split, pool_size, power).attach(suite)
     module.trainer = _trainer(config, Path("build/benchmarks"), False, [])
     module.setup("fit")
     return module.train()
