@@ -4,6 +4,7 @@ import base64
 import json
 import secrets
 import shutil
+import subprocess
 import sys
 
 import nbformat
@@ -122,6 +123,22 @@ def test_a_reader_without_a_kernel_sees_the_picture(show, lab):
     (cell,) = nbformat.read(lab.folder / "stored.ipynb", as_version=4).cells
     stored = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
     assert base64.b64decode(stored[-1]).startswith(b"\x89PNG")
+
+
+@pytest.fixture(scope="module")
+def smoke(lab):
+    """The smoke preset's suite and run, where the notebooks in Lab look for them."""
+    env = private_environment(lab.folder) | {"UVAE_HOME": str(lab.folder), "TQDM_DISABLE": "1"}
+    for verb in ("simulate", "train"):
+        subprocess.run([sys.executable, "-m", "uvae_lib", verb, "--preset", "smoke"], env=env, check=True)
+
+
+def test_notebook_4_runs_and_its_sliders_turn_the_universe(page, lab, smoke):
+    page.set_viewport_size({"width": 1650, "height": 1000})
+    open_and_run(page, lab, "notebooks/04_latent_traversals.ipynb", timeout=300)
+    page.wait_for_function(SHOWN, arg=PICTURE)
+    page.select_option(".uvae-level select", label="h: one slice of it")
+    assert moved(page, "h0", times=20) and not errors(page)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from live_lab import find_chromium
 from suites import SIDE, lognormal_suite, tiny_config
 
-from uvae_lib import controls, ledger, report
+from uvae_lib import controls, findings, ledger, report, targets
 from uvae_lib.__main__ import main
 from uvae_lib.evaluate import CubeViews
 from uvae_lib.latents import Posterior
@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
     add_set(data, "CV", np.array([[0.3, 0.8]] * 3))
     add_set(data, "1P", np.array([[0.2, 0.8], [0.4, 0.8], [0.3, 0.8], [0.3, 0.6], [0.3, 1.0]]))
     fit(tiny_config(data, steps=6), place / "run <b>", progress=False)
-    supervised = {"r2": {"Omega_m": 0.5, "sigma_8": 0.25}, "error": {"Omega_m": 0.1, "sigma_8": 0.1}}
+    supervised = {"steps": 6, "r2": {"Omega_m": 0.5, "sigma_8": 0.25}, "error": {"Omega_m": 0.1, "sigma_8": 0.1}}
     (place / "run <b>" / "baselines.json").write_text(json.dumps({"supervised": supervised}))
     report.make_report(place / "run <b>", n_slices=6, progress=False)
     return place / "run <b>"
@@ -102,7 +102,7 @@ def test_every_walk_has_its_truth(found):
 
 
 def test_a_second_report_computes_nothing_again(folder, monkeypatch):
-    monkeypatch.setattr(report, "study", None)
+    monkeypatch.setattr(findings, "study", None)
     monkeypatch.setattr("uvae_lib.evaluate.evaluate", None)
     assert report.make_report(folder, n_slices=6, progress=False).name == "report.html"
 
@@ -125,7 +125,7 @@ def test_texts_are_escaped():
     ("value", "shown"), [(None, "–"), (float("nan"), "–"), (0.12345, "0.123"), (12345.6, "12346"), (3, "3")]
 )
 def test_numbers_are_short(value, shown):
-    assert report.number(value) == shown
+    assert targets.number(value) == shown
 
 
 @pytest.mark.browser
@@ -235,8 +235,8 @@ def test_the_table_of_targets_is_put_into_a_markdown_file(folder, tmp_path):
     page, run = tmp_path / "page.md", load_run(folder)
     page.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
     metrics = json.loads((folder / "metrics.json").read_text())
-    report.into_readme(page, metrics, run)
+    targets.into_readme(page, metrics, run)
     lines = page.read_text().splitlines()
     table = [line for line in lines if line.startswith("|")]
-    assert len({line.count("|") for line in table}) == 1 and len(table) == 2 + len(report.target_rows(metrics))
+    assert len({line.count("|") for line in table}) == 1 and len(table) == 2 + len(targets.target_rows(metrics))
     assert f"{metrics['reconstruction']['fvu']:.3g}"[:4] in table[2] and lines[-1] == "after"

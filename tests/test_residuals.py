@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from uvae_lib.loss import SpectralLikelihood
-from uvae_lib.residuals import fit_noise
+from uvae_lib.residuals import fit_noise, fit_pixel_map
 
 SIZE, N_CUBES, N_SLICES = 32, 48, 8
 
@@ -72,3 +72,40 @@ def test_few_cubes_give_one_spectrum_for_every_universe(known):
     _, truth, recon, z = known
     noise = fit_noise(list(truth[:4]), list(recon[:4]), z[:4], periodic=True)
     assert torch.equal(noise.power(z[:1]), noise.power(z[1:2]))
+
+
+# --- the map of the pixels of new slices
+
+
+@pytest.fixture(scope="module")
+def bent():
+    """Slices whose contrast and skewness follow z_0 and z_1, and new slices that are Gaussian."""
+    z = torch.randn(N_CUBES, 512, generator=torch.Generator().manual_seed(3)) * 0.01
+    z[:, :2] *= 30
+    drawn = coloured(N_CUBES * N_SLICES, -2.0, 4).unflatten(0, (N_CUBES, N_SLICES))
+    other = coloured(N_CUBES * N_SLICES, -2.0, 5).unflatten(0, (N_CUBES, N_SLICES))
+    contrast, skew = (z[:, i].mul(0.5).exp()[:, None, None, None, None] for i in (0, 1))
+    return fit_pixel_map(list(contrast * torch.sinh(other + 0.5 * skew)), list(drawn), z), contrast, skew, drawn, z
+
+
+def test_mapped_pixels_have_the_quantiles_of_slices_in_every_universe(bent):
+    pixel_map, contrast, skew, drawn, z = bent
+    mapped = torch.stack([pixel_map(x, row.expand(N_SLICES, -1)) for x, row in zip(drawn, z, strict=True)])
+    wanted = contrast * torch.sinh(drawn + 0.5 * skew)
+    levels = torch.linspace(0.05, 0.95, 10)
+    left = [(x.flatten(1).quantile(levels, dim=1) - wanted.flatten(1).quantile(levels, dim=1)) for x in (mapped, drawn)]
+    assert left[0].abs().mean() < 0.12 < 0.4 < left[1].abs().mean()
+
+
+def test_the_map_rises_and_beyond_its_ends_only_moves(bent):
+    pixel_map, *_, z = bent
+    x = torch.linspace(-20, 20, SIZE**2).view(1, 1, SIZE, SIZE)
+    steps = pixel_map(x, z[:1]).flatten().diff()
+    assert (steps > 0).all()
+    torch.testing.assert_close(steps[[0, -1]], x.flatten().diff()[[0, -1]], rtol=1e-3, atol=0)
+
+
+def test_a_map_between_equal_fields_does_nothing():
+    x = coloured(4 * N_SLICES, -2.0, 6).unflatten(0, (4, N_SLICES))
+    same = fit_pixel_map(list(x), list(x), torch.zeros(4, 512))
+    torch.testing.assert_close(same(x[0], torch.zeros(N_SLICES, 512)), x[0], atol=1e-4, rtol=0)

@@ -19,7 +19,7 @@ from .cubes import CubeSuite
 from .elbo import held_out_bounds
 from .files import atomic_path, write_atomically
 from .loss import active_units, kl_by_dimension
-from .residuals import ResidualNoise, fit_noise
+from .residuals import ResidualNoise, fit_noise, fit_pixel_map
 from .runs import Run, covers_box, load_run, provenance, weights_key
 from .statistics import (
     bootstrap_interval,
@@ -33,7 +33,8 @@ from .statistics import (
 PARAMETERS = ["Omega_m", "sigma_8"]
 QUANTILES = (0.01, 0.99)  # of the pixels, between which densities are compared
 N_PCA = 512
-VERSION = 2  # of what is kept in metrics.json
+N_DRAWN = 720  # new slices from which the map of their pixels is fitted
+VERSION = 3  # of what is kept in metrics.json
 
 
 @dataclass
@@ -74,10 +75,14 @@ def _others(run: Run, maps: Tensor) -> Tensor:
         return run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)[0]
 
 
-def residual_noise(run: Run, views: list[CubeViews]) -> ResidualNoise:
-    """The pixel noise that decoded means lack (`residuals.fit_noise`), from cubes that were looked at."""
-    z = torch.stack([view.z.mu for view in views])
-    return fit_noise([v.truth for v in views], [v.recon for v in views], z, covers_box(run.config, run.side))
+def residual_noise(run: Run, views: list[CubeViews], seed: int = 0) -> ResidualNoise:
+    """What completes decoded means: noise and a map of the pixels (`residuals`), from cubes that were looked at."""
+    z, truth = torch.stack([view.z.mu for view in views]), [view.truth for view in views]
+    noise = fit_noise(truth, [view.recon for view in views], z, covers_box(run.config, run.side))
+    generator, few = torch.Generator().manual_seed(seed), max(1, N_DRAWN // len(views))
+    drawn = [latents.sample_slices(run, view.z, few, generator, noise) for view in views]
+    noise.pixel_map = fit_pixel_map(truth, drawn, z)
+    return noise
 
 
 def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, progress: bool = False) -> dict:

@@ -133,15 +133,15 @@ def sample_slices(
     """New slices: z ~ q(z | an observed universe), or ~ N(0, I) when z is None; h ~ p(h | z); the decoded mean.
 
     n       slices, each with a z of its own
-    noise   a pixel noise to add (`evaluate.residual_noise`): the decoded mean alone lacks small-scale power;
-            its spectrum is that at the mean of z where a universe was observed
+    noise   what completes the decoded mean (`evaluate.residual_noise`), which alone lacks small-scale power;
+            as it is at the mean of z where a universe was observed
     Returns (n, 1, H, H) pixels.
     """
     latent_dim, observed = run.config.model.latent_dim, z is not None
     z = z or Posterior(torch.zeros(latent_dim), torch.zeros(latent_dim))
     draws = Posterior(z.mu.expand(n, -1), z.logvar.expand(n, -1)).sample(generator)
     mean = decode(run, prior_of_h(run, draws).sample(generator))
-    return mean if noise is None else mean + noise.draw(mean, z.mu.expand(n, -1) if observed else draws, generator)
+    return mean if noise is None else noise.complete(mean, z.mu.expand(n, -1) if observed else draws, generator)
 
 
 def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Tensor | None = None) -> Tensor:

@@ -171,7 +171,7 @@ def walk(
     draw = torch.randn(n_slices, z.shape[1], generator=torch.Generator().manual_seed(seed))
 
     def grain(mean: Tensor, step: Tensor) -> Tensor:  # the same random numbers everywhere on the path
-        return mean + noise.draw(mean, step.expand(len(mean), -1), torch.Generator().manual_seed(seed + 1))
+        return noise.complete(mean, step.expand(len(mean), -1), torch.Generator().manual_seed(seed + 1))
 
     found = {}
     for i, name in enumerate(PARAMETERS):

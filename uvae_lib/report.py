@@ -1,14 +1,12 @@
 """One page that a referee can read: every number of a run beside its reference, as one HTML file without a network.
 
-`study` computes what takes long and keeps it as controls.json in the run folder, keyed by the weights; `make_report`
-writes report.html and merges everything into metrics.json.
+`make_report` writes report.html and merges everything into metrics.json; `findings` computes what takes long.
 """
 
 import base64
 import io
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -17,15 +15,15 @@ import torch
 from matplotlib.figure import Figure
 
 from . import card, controls, latents, ledger, plots, plots_z
-from .cubes import CubesError, CubeSuite, open_cubes
-from .evaluate import PARAMETERS, kept_metrics, look_at, plain_json
-from .files import put_between, write_atomically
+from .cubes import CubeSuite
+from .evaluate import PARAMETERS, kept_metrics, look_at
+from .files import write_atomically
+from .findings import kept_study
 from .model import parameter_table
-from .presets import locate, to_dict
-from .runs import Run, load_run, provenance, weights_key
+from .presets import to_dict
+from .runs import Run, load_run, provenance
+from .targets import TARGET_HEAD, into_readme, number, target_rows
 
-N_SAMPLES = 16  # generated slices, and true ones beside them, whose nearest training slice is looked for
-TARGET_HEAD = ["what", "measured", "beside it", "", "target", "met"]
 CSS = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --page: #fff; --soft: #6b6b70; --line: #d9d9de; --tint: #f4f4f6;
   --good: #1a7f37; --bad: #b42318; }
@@ -47,122 +45,6 @@ pre { background: var(--tint); padding: .8rem; overflow-x: auto; font-size: .82r
 
 
 # --- what is measured
-
-
-def further_set(run: Run, suite: CubeSuite, name: str) -> tuple[CubeSuite | None, str]:
-    """The CV or 1P set beside the cubes of a run, or None and the reason why there is none."""
-    path = locate(run.config.data.path)
-    try:
-        found = open_cubes(path if path.is_dir() else path.parent, set_name=name)
-    except CubesError as error:
-        return None, str(error)
-    if found.layout.files == suite.layout.files:
-        return None, f"the cubes of this run are in no layout with sets, so there is no {name}"
-    if (found.side, found.box_size) != (suite.side, suite.box_size):
-        return None, f"{name} has cubes of {found.side}^3 in {found.box_size:g} Mpc/h, the run others"
-    return found, ""
-
-
-def study(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> dict:
-    """Probes, controls, walk and ledger of a run as JSON values; see the functions that fill each key.
-
-    Keys that need parameters, or the CV or 1P set, are absent without them; `missing` says why.
-    """
-    (cv, no_cv), (one_p, no_1p) = (further_set(run, suite, name) for name in ("CV", "1P"))
-    atlas = controls.kept_atlas(run, suite, progress=progress)
-    n = int(atlas.sizes[atlas.at(n_slices)])
-    learned, test = atlas.rows(run.split["train"] + run.split["val"]), atlas.rows(run.split["test"])
-    views = look_at(run, suite, run.split["test"], n, progress)
-    shared = card.reference(run, suite, atlas, n)
-    names = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    shuffled = controls.shuffled_sets(run, suite, run.split["test"], n)
-    shares, project = _plane(atlas.z(n))
-    found = {
-        "n_slices": n,
-        "missing": {name: why for name, why in (("CV", no_cv), ("1P", no_1p)) if why},
-        "leaks": controls.leaks(names, run.split, run.info.get("cubes")),
-        "two_sample": controls.two_sample(atlas.rows(run.split["train"]).z(n), test.z(n)),
-        "memory": controls.memory(run, suite, _samples(run, shared), _some([v.truth for v in views]), progress),
-        "outliers": {
-            "distance": shared.distance(test.z(n)).tolist(),
-            "distance_limit": shared.distance_limit,
-            "error": [card.unexplained(v.truth, v.recon) for v in views],
-            "error_limit": shared.error_limit,
-        },
-    }
-    if min(test.by_axis.shape[:2]) > 1:
-        found["axes"] = controls.axis_agreement(test.by_axis)
-    if shuffled:
-        found["shuffled"] = shuffled
-    table = ledger.kl_ledger(views, atlas.z(n), atlas.params)
-    z = torch.from_numpy(atlas.z(n))
-    found["effects"] = ledger.latent_effects(run, table, z.mean(dim=0), z.std(dim=0))
-    found["ledger"] = {"mi_noise": table.attrs.get("mi_noise")} | {c: table[c].tolist() for c in table}
-    found["pca"] = {"shares": shares, "lh": project(atlas.z(n)).tolist()}
-    if learned.params.shape[1]:
-        found["probes"] = {name: controls.plain(r) for name, r in controls.probe_table(learned, test, n).items()}
-        found["truth"] = test.params.tolist()
-        found["curve"] = controls.slice_curve(learned, test) | {"trained": run.config.training.set_size - 1}
-        found["walk"] = ledger.walk(run, learned, shared.noise, one_p, n_slices=int(atlas.sizes[-1]))
-    else:
-        found["missing"]["parameters"] = "the cubes have no table of Omega_m and sigma_8; pass params= to open_cubes"
-    if cv is not None:
-        seen = controls.kept_atlas(run, cv, "CV", progress=progress)
-        found["cv"] = controls.variance_ratio(seen.z(n), atlas.z(n))
-        found["pca"]["cv"] = project(seen.z(n)).tolist()
-        if learned.params.shape[1] and seen.params.shape[1]:
-            found["cv"]["read"] = controls.ridge(learned.z(n), learned.params, seen.z(n)).tolist()
-            found["cv"]["truth"] = seen.params.tolist()
-    return plain_json(found)
-
-
-def _samples(run: Run, shared: card.Reference) -> torch.Tensor:
-    """Slices of universes that the prior dreams, with the noise that decoded means lack."""
-    return latents.sample_slices(run, None, N_SAMPLES, torch.Generator().manual_seed(1), shared.noise)
-
-
-def _some(sets: list[torch.Tensor]) -> torch.Tensor:
-    """N_SAMPLES slices, evenly from all of them."""
-    pool = torch.cat(sets)
-    return pool[torch.linspace(0, len(pool) - 1, min(N_SAMPLES, len(pool))).long()]
-
-
-def _plane(z: np.ndarray) -> tuple[list[float], Callable[[np.ndarray], np.ndarray]]:
-    """The two main directions of z: their shares of its variance, and the projection onto them."""
-    mean = z.mean(axis=0)
-    _, s, rows = np.linalg.svd(z - mean, full_matrices=False)
-    return (np.square(s) / np.square(s).sum())[:2].tolist(), lambda x: (x - mean) @ rows[:2].T
-
-
-def kept_study(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> dict:
-    """`study` from controls.json where these weights and sets made it, else made and kept there."""
-    sets = [further_set(run, suite, name)[0] for name in ("CV", "1P")]
-    key = weights_key(run, controls.VERSION, n_slices, suite.n_cubes, [found.n_cubes if found else 0 for found in sets])
-    path = run.folder / "controls.json"
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept.get("key") == key:
-            return kept["controls"]
-    found = study(run, suite, n_slices, progress)
-    write_atomically(path, json.dumps({"key": key, "controls": found, "made": provenance()}, indent=1))
-    return found
-
-
-def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
-    """Put the table of targets between the marks <!-- results:begin --> and <!-- results:end --> of a Markdown file."""
-    cells = [
-        [number(value) if isinstance(value, float) else str(value) for value in row] for row in target_rows(metrics)
-    ]
-    lines = [" | ".join(row[:5] + [{"True": "yes", "False": "no"}.get(row[5], "-")]) for row in cells]
-    made = metrics["made"]
-    origin = (
-        f"Preset {run.config.name}, {len(run.split['test'])} held-out cubes, {metrics['slices_per_cube']} slices each; "
-        f"{run.config.training.steps} steps, {run.info['seconds'] / 60:.0f} minutes on {run.info['machine']}, commit "
-        f"{run.info['commit']}; judged at {made['commit']} by "
-        f"`python -m uvae_lib report --run runs/{run.config.name} --readme README.md`."
-    )
-    rows = [" | ".join(TARGET_HEAD), " | ".join(["---"] * len(TARGET_HEAD)), *lines]
-    put_between(path, "results", "\n".join(f"| {row} |" for row in rows) + f"\n\n{origin}\n")
 
 
 def make_report(
@@ -188,16 +70,6 @@ def make_report(
 
 
 # --- HTML: every text is escaped here
-
-
-def number(value, digits: int = 3) -> str:
-    """A number with a few digits; a dash for what is not known."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "–"
-    if isinstance(value, float):
-        text = f"{value:.{digits}g}"
-        return f"{value:.0f}" if "e+" in text and abs(value) < 1e6 else text
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence]) -> str:
@@ -273,80 +145,6 @@ def page(run: Run, suite: CubeSuite, metrics: dict) -> str:
 # --- sections
 
 
-def target_rows(metrics: dict) -> list[tuple]:
-    """The targets of the project: what, measured, what is beside it, its number, target, met or not."""
-    r, same, found = metrics["reconstruction"], metrics["truth_against_truth"], metrics["controls"]
-    rows = [
-        (
-            "unexplained variance of held-out slices",
-            r["fvu"],
-            "512 Fourier modes",
-            r["fvu_pca"],
-            "below it",
-            r["fvu"] < r["fvu_pca"],
-        ),
-        (
-            "r(k) >= 0.9 up to [h/Mpc]",
-            r["k_r90"],
-            "512 Fourier modes",
-            r["k_r90_pca"],
-            "as far",
-            r["k_r90"] >= r["k_r90_pca"],
-        ),
-    ]
-    for name, text in (
-        ("observed_universe", "new slices of an observed universe"),
-        ("prior_universe", "slices of dreamt universes"),
-    ):
-        for key, what, most in (("power_error", "P(k) to half Nyquist", 0.10), ("pdf_error", "pixel density", 0.05)):
-            value = metrics[name][key]
-            rows.append(
-                (f"{text}: error of {what}", value, "truth, truth", same[key], f"<= {most:g}", _met(value, most))
-            )
-    supervised = metrics.get("baselines", {}).get("supervised", {}).get("r2", {})
-    for name in PARAMETERS if "probes" in found else ():
-        z, power = (found["probes"][key]["r2"][name] for key in ("z, ridge", "P(k), ridge"))
-        if z is None:
-            continue
-        rows.append((f"R² of {name}, ridge on z", z, "ridge on P(k)", power, "above it", _met(power, z)))
-        if name in supervised:
-            rows.append(
-                (
-                    f"R² of {name}, ridge on z",
-                    z,
-                    "supervised ResNet-18",
-                    supervised[name],
-                    "level (0.03)",
-                    _met(supervised[name], z + 0.03),
-                )
-            )
-    if "cv" in found:
-        rows.append(
-            (
-                "variance of z over CV cubes / over LH cubes",
-                found["cv"]["ratio"],
-                "random LH cubes",
-                1.0,
-                "one cluster",
-                found["cv"]["p"] < 0.01,
-            )
-        )
-    for name, row in found.get("walk", {}).items():
-        if "mismatch" in row:
-            gap = row["mismatch"]
-            rows.append(
-                (
-                    f"walk along {name}: error of dlnP over its size",
-                    gap["power"],
-                    "scatter of the truth",
-                    gap["power_scatter"],
-                    "as the 1P cubes (0.3)",
-                    gap["power"] < 0.3,
-                )
-            )
-    return rows
-
-
 def targets(metrics: dict) -> list[str]:
     """`target_rows` as a table."""
     text = paragraph(
@@ -355,11 +153,6 @@ def targets(metrics: dict) -> list[str]:
         "soft",
     )
     return [table(TARGET_HEAD, target_rows(metrics)), text]
-
-
-def _met(low: float | None, high: float | None) -> bool | None:
-    """Whether low <= high; None where one of them could not be measured."""
-    return None if low is None or high is None else low <= high
 
 
 def data(run: Run, suite: CubeSuite, found: dict) -> list[str]:

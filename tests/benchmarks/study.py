@@ -3,8 +3,8 @@
     python -m tests.benchmarks.study [--slices 2400] [--seeds 0 1] [--arms plain circular ...] [--data data/demo]
 
 Each arm is the one above it with one thing changed (linear with the loss weights and the learning rate that go with
-it). It writes build/study/results.json after each run (arms that are there already are not run again) and prints a
-table: unexplained variance and KLs on held-out cubes.
+it). It writes build/study/results.json after each run (arms that are there already are not run again) and a table,
+tests/benchmarks/study.md: unexplained variance and KLs on held-out cubes, mean and range over the seeds.
 """
 
 import argparse
@@ -18,8 +18,10 @@ import torch
 
 from uvae_lib.files import write_atomically
 from uvae_lib.presets import Config, DataConfig, LossConfig, ModelConfig, TrainConfig, locate
+from uvae_lib.runs import provenance
 from uvae_lib.training import fit
 
+TABLE = Path(__file__).with_suffix(".md")
 PLAIN = Config(
     name="study",
     data=DataConfig(val_fraction=0.125, test_fraction=0.125),
@@ -69,7 +71,8 @@ def run_arm(config: Config, slices: int, seed: int, data: str) -> dict[str, floa
     )
     with tempfile.TemporaryDirectory() as folder:
         run = fit(config, Path(folder) / "run", progress=False)
-        return {"steps": steps} | run.history.iloc[-1].to_dict() | {"seconds": run.info["seconds"]}
+        last = run.history.iloc[-1].to_dict()
+        return {"steps": steps} | last | {"seconds": run.info["seconds"], "commit": provenance()["commit"]}
 
 
 def main() -> None:
@@ -92,9 +95,27 @@ def main() -> None:
             results = json.loads(path.read_text()) if path.exists() else {}  # another process may have added to it
             write_atomically(path, json.dumps(results | {key: {"arm": arm, "seed": seed} | found}, indent=1))
             print(f"{key}: held-out unexplained variance {found['val_fvu']:.3f}", flush=True)
-    table = pd.DataFrame(json.loads(path.read_text()).values())
-    columns = ["val_fvu", "fvu", "val_kl_z", "val_kl_h", "active_h", "seconds"]
-    print(table.groupby("arm", sort=False)[columns].mean().round(3).to_string())
+    write_atomically(TABLE, table(json.loads(path.read_text())))
+    print(TABLE.read_text())
+
+
+def table(results: dict) -> str:
+    """Results as Markdown, in the order in which they were found; one row an arm and a number of slices."""
+    lines = [
+        "`python -m tests.benchmarks.study` wrote this. FVU: unexplained variance of the slices of held-out cubes.",
+        "",
+        "| arm | slices | seeds | held-out FVU | KL(z) [nats] | KL(h) [nats] | active h | commit |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows = pd.DataFrame([found | {"slices": key.split(" | ")[1].split()[0]} for key, found in results.items()])
+    for (arm, slices), runs in rows.groupby(["arm", "slices"], sort=False):
+        fvu = runs["val_fvu"]
+        spread = f"{fvu.mean():.3f}" + (f" ({fvu.min():.3f} to {fvu.max():.3f})" if len(runs) > 1 else "")
+        nats = " | ".join(f"{runs[name].mean():.0f}" for name in ("val_kl_z", "val_kl_h", "active_h"))
+        lines.append(
+            f"| {arm} | {slices} | {len(runs)} | {spread} | {nats} | {', '.join(sorted(set(runs['commit'])))} |"
+        )
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":
