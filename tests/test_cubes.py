@@ -434,6 +434,16 @@ def test_duplicate_cubes_are_warned_of(tmp_path):
         open_cubes(write_cmd(tmp_path, y))
 
 
+def test_cubes_that_agree_in_most_planes_are_no_duplicates(tmp_path):
+    cubes = np.ones((2, 32, 32, 32), np.float32)
+    cubes[:, ::4] = np.random.default_rng(0).uniform(1, 2, (8, 32, 32))
+    cubes[1, 5, 5, 5] = 1.5
+    np.save(tmp_path / "cubes.npy", cubes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_cubes(tmp_path / "cubes.npy", box_size=32.0, kind="density").report.duplicates == []
+
+
 @pytest.mark.parametrize(
     ("write", "options", "message"),
     [

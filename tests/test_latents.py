@@ -80,6 +80,21 @@ def test_samples_are_a_function_of_the_generator(run, slices):
     assert draws[0].shape == (3, 1, 32, 32)
 
 
+def test_dreamt_universes_have_the_mean_and_covariance_of_known_ones():
+    z = torch.randn(12, 512, generator=torch.Generator().manual_seed(0)) * torch.linspace(0, 2, 512) + 3
+    dreamt = latents.dream(z, 20_000, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(dreamt.mu.mean(dim=0), z.mean(dim=0), atol=0.1, rtol=0)
+    a, b = (torch.cov(x.T)[::32, ::32] for x in (dreamt.mu, z))
+    torch.testing.assert_close(a, b, atol=0.25, rtol=0)
+    assert torch.equal(dreamt.sample(torch.Generator().manual_seed(2)), dreamt.mu)
+
+
+def test_slices_of_many_universes_follow_each_of_them(run):
+    z = latents.Posterior(torch.randn(3, 512), torch.full((3, 512), -torch.inf))
+    drawn = [latents.sample_slices(run, z, 3, torch.Generator().manual_seed(0)) for _ in range(2)]
+    assert drawn[0].shape == (3, 1, 32, 32) and torch.equal(*drawn)
+
+
 def test_noise_adds_the_power_of_the_residual(run, suite):
     views = look_at(run, suite, [0, 1], 6)
     noise = residual_noise(run, views)

@@ -19,7 +19,7 @@ from .cubes import CubeSuite
 from .elbo import held_out_bounds
 from .files import atomic_path, write_atomically
 from .loss import active_units, kl_by_dimension
-from .residuals import ResidualNoise, fit_noise, fit_pixel_map
+from .residuals import ResidualNoise, fit_corrections, fit_noise
 from .runs import Run, covers_box, load_run, provenance, weights_key
 from .statistics import (
     bootstrap_interval,
@@ -33,7 +33,7 @@ from .statistics import (
 PARAMETERS = ["Omega_m", "sigma_8"]
 QUANTILES = (0.01, 0.99)  # of the pixels, between which densities are compared
 N_PCA = 512
-N_DRAWN = 720  # new slices from which the map of their pixels is fitted
+N_DRAWN = 1440  # new slices from which their corrections are fitted
 VERSION = 3  # of what is kept in metrics.json
 
 
@@ -76,12 +76,12 @@ def _others(run: Run, maps: Tensor) -> Tensor:
 
 
 def residual_noise(run: Run, views: list[CubeViews], seed: int = 0) -> ResidualNoise:
-    """What completes decoded means: noise and a map of the pixels (`residuals`), from cubes that were looked at."""
+    """What completes decoded means: noise, and corrections of new slices, from cubes that were looked at."""
     z, truth = torch.stack([view.z.mu for view in views]), [view.truth for view in views]
     noise = fit_noise(truth, [view.recon for view in views], z, covers_box(run.config, run.side))
     generator, few = torch.Generator().manual_seed(seed), max(1, N_DRAWN // len(views))
     drawn = [latents.sample_slices(run, view.z, few, generator, noise) for view in views]
-    noise.pixel_map = fit_pixel_map(truth, drawn, z)
+    noise.corrections = fit_corrections(truth, drawn, z, noise.rings)
     return noise
 
 
@@ -92,6 +92,7 @@ def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, p
     test = look_at(run, suite, run.split["test"], n_slices, progress)
     train = look_at(run, suite, run.split["train"], n_slices, progress)
     noise = residual_noise(run, train + val)
+    dreams = latents.dream(torch.stack([v.z.mu for v in train]), n_slices * len(test), generator)
     pca = fourier_pca(torch.cat([view.truth[:, 0] for view in train]), _n_pca(run))
     metrics = {
         "cubes": {part: len(run.split[part]) for part in run.split},
@@ -111,6 +112,11 @@ def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, p
         ),
         "truth_against_truth": field_metrics(
             [v.truth[::2] for v in test], [v.truth[1::2] for v in test], run.image_box
+        ),
+        "dreamt_universe": field_metrics(
+            [torch.cat([v.truth for v in test])],
+            [latents.sample_slices(run, dreams, len(dreams.mu), generator, noise)],
+            run.image_box,
         ),
         "prior_universe": field_metrics(
             [torch.cat([v.truth for v in test])],
@@ -247,7 +253,7 @@ def summary(metrics: dict) -> str:
         ("FVU on training cubes / PCA-512", metrics["train"]["fvu"], r["fvu_pca"]),
         ("k of r(k) >= 0.9 [h/Mpc] / PCA-512", r["k_r90"], r["k_r90_pca"]),
     ]
-    for name in ("mean_plus_noise", "observed_universe", "prior_universe"):
+    for name in ("mean_plus_noise", "observed_universe", "dreamt_universe", "prior_universe"):
         rows.append((f"{name}: P(k) error / truth-truth", metrics[name]["power_error"], truth["power_error"]))
         rows.append((f"{name}: PDF error / truth-truth", metrics[name]["pdf_error"], truth["pdf_error"]))
     latent = metrics["latents"]

@@ -132,6 +132,7 @@ def sample_slices(
 ) -> Tensor:
     """New slices: z ~ q(z | an observed universe), or ~ N(0, I) when z is None; h ~ p(h | z); the decoded mean.
 
+    z       of one universe, (512,), or of one for each slice, (n, 512)
     n       slices, each with a z of its own
     noise   what completes the decoded mean (`evaluate.residual_noise`), which alone lacks small-scale power;
             as it is at the mean of z where a universe was observed
@@ -142,6 +143,18 @@ def sample_slices(
     draws = Posterior(z.mu.expand(n, -1), z.logvar.expand(n, -1)).sample(generator)
     mean = decode(run, prior_of_h(run, draws).sample(generator))
     return mean if noise is None else noise.complete(mean, z.mu.expand(n, -1) if observed else draws, generator)
+
+
+def dream(z: Tensor, n: int, generator: Generator) -> Posterior:
+    """Universes between and around known ones: draws from the Gaussian with the mean and covariance of their z.
+
+    Where q(z) of all cubes together is not N(0, I), this is what a decoder has learned to read (ex-post density
+    estimation, Ghosh et al. 2020, arXiv:1903.12436).
+    z (n_cubes, 512) means. Returns n universes known exactly, mu (n, 512), for `sample_slices`.
+    """
+    weights = torch.randn(n, len(z), generator=generator) / (len(z) - 1) ** 0.5
+    mu = z.mean(dim=0) + weights @ (z - z.mean(dim=0))
+    return Posterior(mu, torch.full_like(mu, -torch.inf))
 
 
 def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Tensor | None = None) -> Tensor:

@@ -226,7 +226,8 @@ def samples(run: Run, suite: CubeSuite, metrics: dict, shared: card.Reference) -
     names = {
         "mean_plus_noise": "reconstruction + noise",
         "observed_universe": "new slices, observed universe",
-        "prior_universe": "slices of dreamt universes",
+        "dreamt_universe": "slices of universes dreamt from the Gaussian of known z",
+        "prior_universe": "slices of universes dreamt from N(0, I)",
         "truth_against_truth": "truth, truth",
     }
     ratios = {

@@ -5,8 +5,9 @@ and on the place (a filament is more uncertain than a void, and more so upwards)
 a spectrum that is read from z, mapped pixel by pixel to the quantiles that residuals have at that decoded value.
 
 New slices lack something else besides: p(h | z) draws the 512 numbers of h independently, while those of real slices
-know of each other, as a field of walls and voids does. What that does to the distribution of pixels is undone by a
-monotone map of the pixels, given z (`PixelMap`).
+know of each other, as a field of walls and voids does, and their variances follow the universe further than p(h | z)
+has learned. What that does to the spectrum and to the pixels is undone in turns by amplitudes in rings of |k| and by a
+monotone map of the pixels, both read from z (`Correction`).
 """
 
 import math
@@ -62,6 +63,27 @@ class PixelMap:
         return (pixels - inside + y0 + (y1 - y0) * (inside - x0) / (x1 - x0)).view_as(x)
 
 
+@dataclass
+class Correction:
+    """Of new slices, given z: amplitudes in rings of |k|, then a map of the pixels.
+
+    rings   `SpectralLikelihood`;  log_amplitude   of a ring, read from z
+    """
+
+    rings: SpectralLikelihood
+    log_amplitude: Readout
+    pixel_map: PixelMap
+
+    def __call__(self, x: Tensor, z: Tensor) -> Tensor:
+        """x (n, 1, H, H) pixels, z (n, 512) -> (n, 1, H, H)."""
+        return self.pixel_map(filtered(x, self.log_amplitude(z).exp(), self.rings), z)
+
+
+def filtered(field: Tensor, amplitude: Tensor, rings: SpectralLikelihood) -> Tensor:
+    """Fields (n, 1, H, H) times an amplitude (n, n_rings) in each ring of |k|."""
+    return torch.fft.irfft2(torch.fft.rfft2(field) * amplitude[:, rings.ring][:, None], s=field.shape[-2:])
+
+
 def rising(quantiles: Tensor) -> Tensor:
     """Quantiles (n, m) that were read one by one, made to rise strictly."""
     return quantiles.cummax(dim=1).values + 1e-5 * torch.arange(quantiles.shape[1])
@@ -75,7 +97,7 @@ class ResidualNoise:
     values     (N_VALUES,) decoded pixels;  quantiles (N_VALUES, N_LEVELS) of residual / its standard deviation there,
                at the levels of standard normal numbers from -WIDEST to WIDEST
     filter     (n_rings,) of amplitudes, that gives the mapped field its spectrum back
-    pixel_map  for slices whose h is drawn from p(h | z); see `complete`
+    corrections   one after the other, of slices whose h was drawn from p(h | z); see `complete`
     """
 
     rings: SpectralLikelihood
@@ -83,7 +105,7 @@ class ResidualNoise:
     values: Tensor
     quantiles: Tensor
     filter: Tensor
-    pixel_map: PixelMap | None = None
+    corrections: tuple[Correction, ...] = ()
 
     def power(self, z: Tensor) -> Tensor:
         """Mean |FFT|^2 (unitary) of the noise in rings: z (n, 512) -> (n, n_rings)."""
@@ -95,25 +117,23 @@ class ResidualNoise:
 
     def draw(self, mean: Tensor, z: Tensor, generator: Generator) -> Tensor:
         """One noise for each decoded mean: (n, 1, H, H) pixels and z (n, 512) of their universes -> (n, 1, H, H)."""
-        return self._filtered(self._mapped(mean, z, generator), self.filter.expand(len(mean), -1))
+        return filtered(self._mapped(mean, z, generator), self.filter.expand(len(mean), -1), self.rings)
 
     def complete(self, mean: Tensor, z: Tensor, generator: Generator) -> Tensor:
         """New slices from the decoded means of an h that p(h | z) drew: (n, 1, H, H), (n, 512) -> (n, 1, H, H)."""
         x = mean + self.draw(mean, z, generator)
-        return x if self.pixel_map is None else self.pixel_map(x, z)
+        for correct in self.corrections:
+            x = correct(x, z)
+        return x
 
     def _mapped(self, mean: Tensor, z: Tensor, generator: Generator) -> Tensor:
         white = torch.randn(mean.shape, generator=generator)
         scale = self.scale(z)
-        normal = self._filtered(white, self.power(z).sqrt()) / scale
+        normal = filtered(white, self.power(z).sqrt(), self.rings) / scale
         low, high = self.values[[0, -1]]
         place = torch.stack([normal / WIDEST, 2 * (mean - low) / (high - low) - 1], dim=-1)
         table = self.quantiles.expand(len(mean), 1, -1, -1)
         return scale * F.grid_sample(table, place[:, 0], padding_mode="border", align_corners=True)
-
-    def _filtered(self, field: Tensor, amplitude: Tensor) -> Tensor:
-        """A field times an amplitude (n, n_rings) in each ring."""
-        return torch.fft.irfft2(torch.fft.rfft2(field) * amplitude[:, self.rings.ring][:, None], s=field.shape[-2:])
 
 
 @torch.no_grad()
@@ -138,6 +158,30 @@ def fit_noise(truth: list[Tensor], recon: list[Tensor], z: Tensor, periodic: boo
     found = rings.residual_power(torch.zeros_like(mean), noise._mapped(mean, z_of, generator)).mean(dim=0)
     noise.filter = (rings.residual_power(torch.zeros_like(mean), left).mean(dim=0) / found.clamp_min(1e-12)).sqrt()
     return noise
+
+
+@torch.no_grad()
+def fit_corrections(
+    truth: list[Tensor], drawn: list[Tensor], z: Tensor, rings: SpectralLikelihood, rounds: int = 3
+) -> tuple[Correction, ...]:
+    """What turns new slices into slices of the same universes by spectrum and pixels, in so many turns.
+
+    truth, drawn   one tensor (S, 1, H, H) of pixels a cube, of slices and of new ones;  z (n_cubes, 512) their means
+    """
+
+    def log_power(fields: list[Tensor]) -> Tensor:
+        power = [rings.residual_power(torch.zeros_like(x), x).mean(dim=0) for x in fields]
+        return torch.stack(power).clamp_min(1e-12).log()
+
+    wanted, corrections = log_power(truth), []
+    for _ in range(rounds):
+        log_amplitude = 0.5 * (wanted - log_power(drawn))
+        log_amplitude[:, 0] = 0.0  # the mean of a slice is left to the pixels
+        amplitude = fit_readout(z, log_amplitude)
+        fields = [filtered(x, amplitude(row).exp().expand(len(x), -1), rings) for x, row in zip(drawn, z, strict=True)]
+        corrections.append(Correction(rings, amplitude, fit_pixel_map(truth, fields, z)))
+        drawn = [corrections[-1].pixel_map(x, row.expand(len(x), -1)) for x, row in zip(fields, z, strict=True)]
+    return tuple(corrections)
 
 
 @torch.no_grad()

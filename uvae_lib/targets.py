@@ -33,7 +33,8 @@ def target_rows(metrics: dict) -> list[tuple]:
     ]
     for name, text in (
         ("observed_universe", "new slices of an observed universe"),
-        ("prior_universe", "slices of dreamt universes"),
+        ("dreamt_universe", "slices of universes dreamt from the Gaussian of known z"),
+        ("prior_universe", "slices of universes dreamt from N(0, I)"),
     ):
         for key, what, most in (("power_error", "P(k) to half Nyquist", 0.10), ("pdf_error", "pixel density", 0.05)):
             value = metrics[name][key]
