@@ -50,8 +50,10 @@ QUICK = Scale(64, 64, 2, 5, 10, 256, 1, (4, 16), (64, 128), 2)
 def against_the_note(scale: Scale, folder: Path) -> dict:
     """(a) The note's code as written against ours, and what each part of ours brings."""
     suite, size = steps.make_suite(folder, 6, scale.side), (scale.image_size, scale.sets)
-    batch, group = {"model": steps.NOTE}, {"model": steps.NOTE | {"norm": "group"}}
-    wrapping = {"model": steps.NOTE | {"circular": True}}
+    batch, group, wrapping, linear = (
+        {"model": steps.NOTE | part, "loss": {"noise_of_z": 0.0}}
+        for part in ({}, {"norm": "group"}, {"circular": True}, {"linear": True})
+    )
     variants = {
         "the demo preset": {},
         "ours": batch | {"ema": 0.0},
@@ -60,6 +62,7 @@ def against_the_note(scale: Scale, folder: Path) -> dict:
         "ours with an average of the weights": batch | {"ema": 0.99},
         "ours with group normalisation": group | {"ema": 0.0},
         "ours with convolutions that wrap": wrapping | {"ema": 0.0},
+        "ours with the linear part": linear | {"ema": 0.0},
     }
     modules = {name: steps.our_module(steps.configured(*size, **changes), suite) for name, changes in variants.items()}
     for name in ("ours, plain upsampling", "ours, not channels_last"):

@@ -18,7 +18,7 @@ from uvae_lib.presets import DEMO, Config, to_dict
 from uvae_lib.training import LitUniverseVAE, _trainer, update_average
 
 LEARNING_RATE = 1e-4
-NOTE = {"norm": "batch", "circular": False, "zero_init": False}  # the note's networks
+NOTE = {"norm": "batch", "circular": False, "zero_init": False, "linear": False}  # the note's networks
 
 
 def make_suite(folder: Path, n_cubes: int, side: int) -> CubeSuite:
@@ -29,13 +29,14 @@ def make_suite(folder: Path, n_cubes: int, side: int) -> CubeSuite:
 
 
 def configured(image_size: int, sets: int | None = None, data: dict | None = None, model: dict | None = None,
-               **training) -> Config:  # fmt: skip
+               loss: dict | None = None, **training) -> Config:  # fmt: skip
     """The demo preset at an image size, with replaced fields; sets: sets of slices a step."""
     training = {"lr": LEARNING_RATE} | ({"sets_per_step": sets} if sets else {}) | training
     return replace(
         DEMO,
         data=replace(DEMO.data, image_size=image_size, **(data or {})),
         model=replace(DEMO.model, **(model or {})),
+        loss=replace(DEMO.loss, **(loss or {})),
         training=replace(DEMO.training, **training),
     )
 
