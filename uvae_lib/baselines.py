@@ -25,7 +25,7 @@ from . import latents
 from .checkpoints import RunKeeper, held, newest_checkpoint
 from .cropping import SliceSets
 from .cubes import CubeSuite
-from .evaluate import PARAMETERS, CubeViews, look_at
+from .evaluate import PARAMETERS, CubeViews, look_at, reach
 from .files import write_atomically
 from .loss import kl_by_dimension
 from .model import keep_amplitude, make_circular, make_norm
@@ -164,17 +164,16 @@ def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices:
     }
 
 
-def view_metrics(views: list[CubeViews], box: float, level: float = 0.9) -> dict[str, float]:
-    """FVU, the k [h/Mpc] up to which r(k) is at or above the level, and KL(h) [nats a slice], as `evaluate` has them.
+def view_metrics(views: list[CubeViews], box: float) -> dict[str, float]:
+    """FVU, the k [h/Mpc] up to which r(k) >= 0.9, and KL(h) [nats a slice], as `evaluate` has them.
 
     box   side of a slice [Mpc/h]
     """
     truth, recon = (torch.cat([getattr(view, name)[:, 0] for view in views]) for name in ("truth", "recon"))
     k, r = cross_correlation(truth, recon, box)
-    reached = int((r.nan_to_num(0.0).mean(dim=0) >= level).int().cumprod(dim=0).sum())
     return {
         "fvu": float((truth - recon).square().mean() / truth.var(correction=0)),
-        "k_r90": float(k[reached - 1]) if reached else 0.0,
+        "k_r90": reach(k, r.nan_to_num(0.0).mean(dim=0)),
         "kl_h": float(torch.cat([kl_by_dimension(*view.h, *view.prior) for view in views]).sum(dim=1).mean()),
     }
 

@@ -169,12 +169,12 @@ def reconstruction_metrics(views: list[CubeViews], pca, box: float) -> dict:
         "r": r.tolist(),
         "r_pca": r_pca.tolist(),
         "transfer": transfer_function(recon, truth, box)[1].mean(dim=0).tolist(),
-        "k_r90": _reach(k, r),
-        "k_r90_pca": _reach(k, r_pca),
+        "k_r90": reach(k, r),
+        "k_r90_pca": reach(k, r_pca),
     }
 
 
-def _reach(k: Tensor, r: Tensor, level: float = 0.9) -> float:
+def reach(k: Tensor, r: Tensor, level: float = 0.9) -> float:
     """Largest k [h/Mpc] up to which r stays at or above the level; 0 when it never is."""
     below = (r < level).nonzero()
     last = int(below[0]) if len(below) else len(r)

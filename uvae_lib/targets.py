@@ -3,7 +3,9 @@
 import math
 from pathlib import Path
 
-from .evaluate import PARAMETERS
+import torch
+
+from .evaluate import PARAMETERS, reach
 from .files import put_between
 from .runs import Run
 
@@ -31,6 +33,8 @@ def target_rows(metrics: dict) -> list[tuple]:
             r["k_r90"] >= r["k_r90_pca"],
         ),
     ]
+    half, half_pca = (reach(torch.tensor(r["k"]), torch.tensor(r[name]), 0.5) for name in ("r", "r_pca"))
+    rows.append(("r(k) >= 0.5 up to [h/Mpc]", half, "512 Fourier modes", half_pca, "as far", half >= half_pca))
     for name, text in (
         ("observed_universe", "new slices of an observed universe"),
         ("dreamt_universe", "slices of universes dreamt from the Gaussian of known z"),
