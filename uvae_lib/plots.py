@@ -231,7 +231,7 @@ def traversal_strip(
         frames = frames - _images(anchor)[:, None]
         norm, colours, label = _symmetric_norm(frames), DIFFERENCE_MAP, r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
     values = _array(values)
-    zero = 1e-6 * np.abs(values).max()  # what rounding leaves of it
+    zero = 1e-3 * np.abs(values).max()  # what rounding leaves of it, and what nobody sees
     texts = [f"${v:+.2g}$" if abs(v) > zero else "$0$" for v in values.ravel()]
     above = {"headers" if values.ndim == 1 else "titles": texts}
     figure = _figure(PAGE, 0.5 + rows / n, layout="compressed")
