@@ -141,7 +141,9 @@ def table(results: dict) -> str:
 
 
 def _read(runs: pd.DataFrame, parameter: str) -> str:
-    """R^2 of a parameter from z, each seed's, and from P(k)."""
+    """R^2 of a parameter from z, each seed's, and from P(k); a dash where it was not measured."""
+    if f"z {parameter}" not in runs or runs[f"z {parameter}"].isna().any():
+        return "-"
     return f"{', '.join(f'{x:.2f}' for x in runs[f'z {parameter}'])} ({runs[f'power {parameter}'].mean():.2f})"
 
 
