@@ -55,6 +55,14 @@ def test_help_of_train_explains_every_field(capsys):
     assert "--resume" in said and "--loss.kl-h" in said and "--data.image-size" in said
 
 
+def test_devices_and_nodes_have_short_names(capsys):
+    long, short = (
+        refused(capsys, "train", "--preset", "smoke", f"--{part}devices=x", f"--{part}num-nodes", "y")
+        for part in ("training.", "")
+    )
+    assert "--training.devices" in long and short == long
+
+
 def test_table_prints_the_networks_as_the_note_does(capsys):
     main(["table", "--preset", "demo"])
     lines = capsys.readouterr().out.splitlines()

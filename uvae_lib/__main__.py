@@ -76,7 +76,10 @@ def train(arguments: list[str]) -> None:
             arguments = [word for word in arguments if word != flag]
             flags[flag] = True
     if {"-h", "--help"} & set(arguments):
-        print("--resume         go on from the newest whole checkpoint of the run\n--no-progress    no progress bar\n")
+        print("--resume         go on from the newest whole checkpoint of the run\n--no-progress    no progress bar\n"
+              "--devices, --num-nodes    short for --training.devices, --training.num-nodes\n")  # fmt: skip
+    short = {"--devices", "--num-nodes"}
+    arguments = ["--training." + word[2:] if word.partition("=")[0] in short else word for word in arguments]
     config = _configured("train", arguments)
     from .training import fit
 
