@@ -122,7 +122,7 @@ class TrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast where the hardware multiplies it."""
     compile: bool = False
-    """torch.compile, in place: a minute or more before the first step."""
+    """torch.compile, in place: minutes before the first step (more than four on two cores): for long runs on a GPU."""
     seed: int = 0
     log_every: int = 10
     val_every: int = 100
