@@ -11,9 +11,9 @@ from suites import lognormal_suite, tiny_config
 from torch import nn
 from torchvision.models import resnet18
 
-from uvae_lib import baselines
 from uvae_lib.__main__ import main
-from uvae_lib.baselines import (
+from uvae_lib.analysis import baselines
+from uvae_lib.analysis.baselines import (
     BASELINES,
     LitPlainVAE,
     LitSupervised,
@@ -25,8 +25,8 @@ from uvae_lib.baselines import (
     train_baselines,
     view_metrics,
 )
+from uvae_lib.analysis.metrics import encode_cubes, latent_metrics, reconstruction_metrics
 from uvae_lib.cropping import CubePool, SliceSets
-from uvae_lib.evaluate import latent_metrics, look_at, reconstruction_metrics
 from uvae_lib.loss import kl_by_dimension
 from uvae_lib.model import UniverseVAE, draw_noise
 from uvae_lib.presets import to_dict
@@ -147,7 +147,7 @@ def test_a_plain_vae_knows_nothing_of_the_context(original):
 
 
 def test_views_are_judged_as_evaluate_does(original, suite):
-    views = look_at(original, suite, original.split["test"], 4)
+    views = encode_cubes(original, suite, original.split["test"], 4)
     pca = fourier_pca(torch.cat([view.truth[:, 0] for view in views]), 20)
     expected = reconstruction_metrics(views, pca, original.image_box)
     found = view_metrics(views, original.image_box)
@@ -157,7 +157,7 @@ def test_views_are_judged_as_evaluate_does(original, suite):
 
 
 def test_where_nothing_correlates_no_scale_is_reached(original, suite):
-    views = look_at(original, suite, original.split["test"], 4)
+    views = encode_cubes(original, suite, original.split["test"], 4)
     random = [replace(view, recon=torch.randn(view.truth.shape)) for view in views]
     assert view_metrics(random, original.image_box)["k_r90"] == 0
     perfect = [replace(view, recon=view.truth) for view in views]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib.card import card, figure, reference
+from uvae_lib.analysis.cube import card, figure, reference
 from uvae_lib.cubes import CubesError, split_cubes
 from uvae_lib.training import fit
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import controls, latents
+from uvae_lib import latents
+from uvae_lib.analysis import controls
 from uvae_lib.training import fit
 
 RNG = np.random.default_rng
@@ -86,22 +87,22 @@ def test_slices_chosen_for_a_number_are_different_ones_of_all_axes(n, n_axes):
 
 
 def test_the_atlas_is_encode_cube_on_the_same_slices(run, suite):
-    atlas = controls.make_atlas(run, suite, 6)
+    atlas = controls.make_features(run, suite, 6)
     z = latents.encode_cube(run, latents.spread_slices(run, suite, 2, 6, seed=2))
     np.testing.assert_allclose(atlas.mu[2, -1], z.mu.numpy(), atol=1e-5)
     np.testing.assert_allclose(atlas.logvar[2, -1], z.logvar.numpy(), atol=1e-5)
 
 
 def test_a_kept_atlas_is_read_back_and_not_used_for_other_weights(run, suite, monkeypatch):
-    first = controls.kept_atlas(run, suite, n_slices=3)
+    first = controls.kept_features(run, suite, n_slices=3)
     monkeypatch.setattr(controls, "_look", None)  # nothing may be encoded again
-    np.testing.assert_array_equal(controls.kept_atlas(run, suite, n_slices=3).mu, first.mu)
+    np.testing.assert_array_equal(controls.kept_features(run, suite, n_slices=3).mu, first.mu)
     weight = run.model.decoder_z.state_dict()
     name = next(iter(weight))
     weight[name] += 1
     try:
         with pytest.raises(TypeError):
-            controls.kept_atlas(run, suite, n_slices=3)
+            controls.kept_features(run, suite, n_slices=3)
     finally:
         weight[name] -= 1
 
@@ -146,7 +147,7 @@ def test_shuffled_slices_are_found_by_a_z_that_differs_between_cubes(run, suite,
 
 
 def test_the_larger_of_two_groups_exceeds():
-    assert controls.exceeds([2, 3], [0, 1]) == 1 and controls.exceeds([1], [1]) == 0.5
+    assert controls.auc([2, 3], [0, 1]) == 1 and controls.auc([1], [1]) == 0.5
 
 
 # --- leaks and memory

@@ -13,8 +13,8 @@ from test_cubes import lognormal_cubes, write_hdf5
 
 from uvae_lib.cropping import log_density, overdensity, periodic_crop
 from uvae_lib.cubes import CubesError, open_cubes, split_cubes
-from uvae_lib.kinds import guess_kind, to_overdensity
-from uvae_lib.parameters import read_parameters
+from uvae_lib.readers.field_type import guess_kind, to_overdensity
+from uvae_lib.readers.parameters import read_parameters
 
 settings.register_profile(
     "cubes",

@@ -8,7 +8,7 @@ from suites import lognormal_suite, tiny_config
 from torch import distributions
 
 from uvae_lib import latents
-from uvae_lib.elbo import bounds_of, gaussian_noise, held_out_bounds, iwae_bound, log_normal, log_weight
+from uvae_lib.analysis.elbo import bounds_of, gaussian_noise, held_out_bounds, iwae_bound, log_normal, log_weight
 from uvae_lib.latents import Posterior
 from uvae_lib.loss import GaussianLikelihood
 from uvae_lib.training import fit

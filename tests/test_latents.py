@@ -8,7 +8,7 @@ import torch
 from suites import lognormal_suite, tiny_config
 
 from uvae_lib import latents
-from uvae_lib.evaluate import CubeViews, evaluate, field_metrics, look_at, residual_noise, summary
+from uvae_lib.analysis.metrics import CubeEncoding, encode_cubes, evaluate, field_metrics, residual_noise, summary
 from uvae_lib.statistics import power_spectrum
 from uvae_lib.training import fit
 
@@ -96,7 +96,7 @@ def test_slices_of_many_universes_follow_each_of_them(run):
 
 
 def test_noise_adds_the_power_of_the_residual(run, suite):
-    views = look_at(run, suite, [0, 1], 6)
+    views = encode_cubes(run, suite, [0, 1], 6)
     noise = residual_noise(run, views)
     recon, z = torch.cat([v.recon for v in views] * 8), torch.cat([v.z.mu.expand(6, -1) for v in views] * 8)
     drawn = noise.draw(recon, z, torch.Generator().manual_seed(0))
@@ -141,17 +141,17 @@ def test_directions_recover_the_shift_per_unit_of_each_parameter():
 
 
 def test_truth_against_itself_has_no_error(run, suite):
-    views = look_at(run, suite, run.split["test"], 4)
+    views = encode_cubes(run, suite, run.split["test"], 4)
     found = field_metrics([v.truth for v in views], [v.truth for v in views], run.image_box)
     assert found["power_error"] < 1e-6 and found["pdf_error"] < 1e-6
 
 
 def test_a_perfect_reconstruction_explains_everything(run, suite):
-    from uvae_lib.evaluate import _fvu
+    from uvae_lib.analysis.metrics import _fvu
 
-    views = look_at(run, suite, run.split["test"], 4)
-    perfect = [CubeViews(v.cube, v.truth, v.truth, v.z, v.h, v.prior) for v in views]
-    mean = [CubeViews(v.cube, v.truth, v.truth * 0 + v.truth.mean(), v.z, v.h, v.prior) for v in views]
+    views = encode_cubes(run, suite, run.split["test"], 4)
+    perfect = [CubeEncoding(v.cube, v.truth, v.truth, v.z, v.h, v.prior) for v in views]
+    mean = [CubeEncoding(v.cube, v.truth, v.truth * 0 + v.truth.mean(), v.z, v.h, v.prior) for v in views]
     assert _fvu(perfect)[0] == 0 and _fvu(mean)[0] == pytest.approx(1, abs=1e-5)
 
 

@@ -11,8 +11,8 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from uvae_lib.loss import (
     GaussianLikelihood,
-    NoiseOfZ,
     NoteLikelihood,
+    ResidualSpectrumLoss,
     SpectralLikelihood,
     active_units,
     elbo,
@@ -444,7 +444,7 @@ def test_the_threshold_of_active_units_is_a_variance():
 
 
 def test_the_noise_of_z_teaches_z_and_leaves_the_reconstruction_alone():
-    term = NoiseOfZ(16, 32)
+    term = ResidualSpectrumLoss(16, 32)
     torch.nn.init.normal_(term.reader.weight, generator=torch.Generator().manual_seed(0))
     recon, z = (torch.zeros(shape, requires_grad=True) for shape in ((4, 1, 32, 32), (4, 16)))
     term(recon, torch.randn(4, 1, 32, 32), z).backward()
@@ -452,7 +452,7 @@ def test_the_noise_of_z_teaches_z_and_leaves_the_reconstruction_alone():
 
 
 def test_the_noise_of_z_is_least_at_the_true_spectrum():
-    term = NoiseOfZ(1, 32, momentum=1.0)
+    term = ResidualSpectrumLoss(1, 32, momentum=1.0)
     target = torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     at_truth = term(torch.zeros_like(target), target, torch.ones(64, 1))
     for shift in (-0.1, 0.1):
@@ -462,7 +462,7 @@ def test_the_noise_of_z_is_least_at_the_true_spectrum():
 
 def test_the_noise_of_z_differs_from_the_spectral_likelihood_by_what_z_does_not_change():
     recon, target = torch.zeros(8, 1, 32, 32), torch.randn(8, 1, 32, 32)
-    spectral, term = SpectralLikelihood(32), NoiseOfZ(4, 32, momentum=1.0)
+    spectral, term = SpectralLikelihood(32), ResidualSpectrumLoss(4, 32, momentum=1.0)
     n_modes, power = spectral.n_modes, spectral.residual_power(recon, target).mean(dim=0)
     constant = 0.5 * (n_modes * (math.log(2 * math.pi) + power.log())).sum()
     found = term(recon, target, torch.randn(8, 4)) + constant

@@ -12,14 +12,14 @@ from uvae_lib.cropping import spectrum
 from uvae_lib.cubes import open_cubes
 from uvae_lib.loss import SpectralLikelihood
 from uvae_lib.model import UniverseVAE, map_shape
-from uvae_lib.modes import Modes, Statistics
+from uvae_lib.variants.fourier import FourierModes, SliceSummary
 
 SIZES = [32, 64, 128, 256, 512]
 RED = 1 / (1 + torch.arange(64.0)) ** 2
 
 
-def red_modes(size: int) -> Modes:
-    modes = Modes(size, map_shape(size))
+def red_modes(size: int) -> FourierModes:
+    modes = FourierModes(size, map_shape(size))
     modes.set_power(RED)
     return modes
 
@@ -39,13 +39,13 @@ def test_512_numbers_become_a_slice_and_the_same_512_numbers_again(size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_with_a_white_spectrum_the_slice_has_the_length_of_its_numbers(size):
-    modes, h = Modes(size, map_shape(size)), torch.randn(2, *map_shape(size))
+    modes, h = FourierModes(size, map_shape(size)), torch.randn(2, *map_shape(size))
     torch.testing.assert_close(modes.inverse(h).square().sum(), h.square().sum(), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("size", [32, 128])
 def test_there_and_back_is_a_projection_that_never_adds_variance(size):
-    modes, x = Modes(size, map_shape(size)), gaussian_fields(4, size)
+    modes, x = FourierModes(size, map_shape(size)), gaussian_fields(4, size)
     once = modes.inverse(modes(x))
     torch.testing.assert_close(modes.inverse(modes(once)), once, atol=1e-5, rtol=0)
     assert ((x - once).square().sum() + once.square().sum()).item() == pytest.approx(x.square().sum().item(), rel=1e-4)
@@ -59,7 +59,7 @@ def test_the_numbers_of_a_gaussian_field_are_uncorrelated_with_variance_one():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_modes_are_the_largest_scales_as_many_of_each_class(size):
-    modes, m = Modes(size, map_shape(size)), map_shape(size)[1]
+    modes, m = FourierModes(size, map_shape(size)), map_shape(size)[1]
     reach = torch.hypot(*modes.k.double())
     assert reach.max() < (16.1 if size == 512 else 13.1)
     pairs = {(min(a % m * m + b % m, -a % m * m + -b % m)) for a, b in modes.k.T.tolist()}
@@ -110,7 +110,7 @@ def test_the_first_channels_of_a_cell_are_its_largest_scales():
 
 def test_more_numbers_than_modes_are_refused():
     with pytest.raises(ValueError, match=r"found latent_dim=1024 at image_size=32; .* smaller latent_dim, or linear"):
-        Modes(32, (1024, 1, 1))
+        FourierModes(32, (1024, 1, 1))
 
 
 def test_a_linear_model_starts_as_the_projection_on_the_modes():
@@ -143,7 +143,7 @@ def test_the_spectrum_of_a_suite_sums_to_the_variance_of_its_pixels(tmp_path):
 
 
 def test_the_spectrum_of_a_typical_field_is_zero_in_logarithm_and_a_louder_one_is_its_gain():
-    statistics, x = Statistics(64), gaussian_fields(512, 64)
+    statistics, x = SliceSummary(64), gaussian_fields(512, 64)
     statistics.set_power(1 / (1 + torch.arange(64.0)) ** 2)
     n_rings = 32
     assert statistics(x)[:, 4:n_rings].mean(dim=0).abs().max() < 0.1
@@ -153,17 +153,17 @@ def test_the_spectrum_of_a_typical_field_is_zero_in_logarithm_and_a_louder_one_i
 
 def test_the_moments_are_those_of_scipy():
     x = gaussian_fields(4, 64).exp()
-    found, pixels = Statistics(64)(x)[:, -4:], x.flatten(1).double().numpy()
+    found, pixels = SliceSummary(64)(x)[:, -4:], x.flatten(1).double().numpy()
     expected = [pixels.mean(1), np.log(pixels.std(1)), stats.skew(pixels, axis=1), stats.kurtosis(pixels, axis=1)]
     torch.testing.assert_close(found.double(), torch.from_numpy(np.stack(expected, axis=1)), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_statistics_do_not_see_where_a_slice_begins_nor_how_it_is_turned(size):
-    statistics, x = Statistics(size), gaussian_fields(1, size)
+    statistics, x = SliceSummary(size), gaussian_fields(1, size)
     moved = x.roll((5, 11), (2, 3)).transpose(2, 3).flip(2)
     torch.testing.assert_close(statistics(moved), statistics(x), atol=2e-3, rtol=1e-3)
 
 
 def test_a_slice_without_contrast_has_finite_statistics():
-    assert Statistics(32)(torch.zeros(1, 1, 32, 32)).isfinite().all()
+    assert SliceSummary(32)(torch.zeros(1, 1, 32, 32)).isfinite().all()

@@ -11,9 +11,12 @@ import torch
 from live_lab import find_chromium
 from suites import SIDE, lognormal_suite, tiny_config
 
-from uvae_lib import controls, findings, ledger, report, targets
 from uvae_lib.__main__ import main
-from uvae_lib.evaluate import CubeViews
+from uvae_lib.analysis import acceptance as targets
+from uvae_lib.analysis import controls, report
+from uvae_lib.analysis import responses as ledger
+from uvae_lib.analysis import study as findings
+from uvae_lib.analysis.metrics import CubeEncoding
 from uvae_lib.latents import Posterior
 from uvae_lib.runs import load_run
 from uvae_lib.statistics import power_spectrum
@@ -103,7 +106,7 @@ def test_every_walk_has_its_truth(found):
 
 def test_a_second_report_computes_nothing_again(folder, monkeypatch):
     monkeypatch.setattr(findings, "study", None)
-    monkeypatch.setattr("uvae_lib.evaluate.evaluate", None)
+    monkeypatch.setattr("uvae_lib.analysis.metrics.evaluate", None)
     assert report.make_report(folder, n_slices=6, progress=False).name == "report.html"
 
 
@@ -144,7 +147,7 @@ def test_the_page_shows_all_its_pictures_and_never_scrolls_sideways(folder, brow
 # --- ledger and walk
 
 
-def posterior_views(n: int = 6) -> list[CubeViews]:
+def posterior_views(n: int = 6) -> list[CubeEncoding]:
     """Posteriors whose KL is known: dimension 3 of z has mean +-2, dimension 1 of h variance 1 / 4."""
     views, blank = [], torch.zeros(1, 1, 4, 4)
     for i in range(n):
@@ -152,12 +155,12 @@ def posterior_views(n: int = 6) -> list[CubeViews]:
         z.mu[3] = 2 * (-1) ** i
         h = Posterior(torch.zeros(2, 8), torch.zeros(2, 8))
         h.logvar[:, 1] = np.log(0.25)
-        views.append(CubeViews(i, blank, blank, z, h, Posterior(torch.zeros(2, 8), torch.zeros(2, 8))))
+        views.append(CubeEncoding(i, blank, blank, z, h, Posterior(torch.zeros(2, 8), torch.zeros(2, 8))))
     return views
 
 
 def test_the_ledger_counts_nats_that_are_known():
-    book = ledger.kl_ledger(posterior_views(), np.zeros((6, 8)), np.empty((6, 0)))
+    book = ledger.kl_table(posterior_views(), np.zeros((6, 8)), np.empty((6, 0)))
     first = book.groupby("latent").first()
     assert first.loc["z", "dim"] == 3 and first.loc["z", "kl"] == pytest.approx(2)
     assert first.loc["h", "dim"] == 1 and first.loc["h", "kl"] == pytest.approx(0.5 * (0.25 - 1 + np.log(4)))
@@ -169,7 +172,7 @@ def test_the_ledger_knows_which_dimension_knows_what():
     params = rng.uniform(size=(200, 2))
     z = np.zeros((200, 8))
     z[:, 3] = params[:, 0]
-    row = ledger.kl_ledger(posterior_views(), z, params).iloc[0]
+    row = ledger.kl_table(posterior_views(), z, params).iloc[0]
     assert row["mi_Omega_m"] > 1 and row["mi_sigma_8"] < 0.2
 
 

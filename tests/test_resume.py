@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib.checkpoints import checkpoints, held, newest_checkpoint
+from uvae_lib.checkpoints import checkpoints, lock_run, newest_checkpoint
 from uvae_lib.presets import to_dict
 from uvae_lib.training import fit
 
@@ -311,7 +311,7 @@ def test_a_full_file_system_loses_nothing_and_training_goes_on_when_there_is_roo
 
 
 def test_a_second_training_of_the_same_folder_is_refused(config, unfinished):
-    with held(unfinished), pytest.raises(ValueError, match=r"another process is training .*; wait for it"):
+    with lock_run(unfinished), pytest.raises(ValueError, match=r"another process is training .*; wait for it"):
         train(config, unfinished)
 
 

@@ -12,7 +12,8 @@ from ipywidgets.widgets import widget as registry
 from PIL import Image
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import latents, pixels, widgets
+from uvae_lib import latents, widgets
+from uvae_lib import live as pixels
 from uvae_lib.cropping import Cuts, cut_slices, log_density
 from uvae_lib.cubes import open_cubes
 from uvae_lib.training import fit
@@ -79,7 +80,7 @@ def test_the_palette_has_256_different_maps_greys_and_a_mark():
 
 
 def test_row_0_is_at_the_bottom():
-    panels = pixels.Panels([pixels.Panel("", 4.0, 0, 1)], [4], target=4)
+    panels = pixels.ImagePanels([pixels.Panel("", 4.0, 0, 1)], [4], target=4)
     image = np.arange(16.0).reshape(4, 4) / 15
     left = panels.lefts[0]
     drawn = array(panels.draw([image]))[pixels.TOP : pixels.TOP + 4, left : left + 4]
@@ -98,7 +99,7 @@ def test_zero_difference_is_the_middle_of_its_map_and_white():
 
 
 def test_an_image_of_another_size_is_refused():
-    panels = pixels.Panels([pixels.Panel("", 4.0, 0, 1)], [4], target=4)
+    panels = pixels.ImagePanels([pixels.Panel("", 4.0, 0, 1)], [4], target=4)
     with pytest.raises(ValueError, match=r"found an image of shape \(5, 5\); expected \(4, 4\)"):
         panels.draw([np.zeros((5, 5))])
 

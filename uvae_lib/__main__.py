@@ -103,7 +103,7 @@ def evaluate(arguments: list[str]) -> None:
         return run, n_slices
 
     folder, n_slices = tyro.cli(options, prog="python -m uvae_lib evaluate", args=arguments)
-    from .evaluate import evaluate_run, summary
+    from .analysis.metrics import evaluate_run, summary
 
     print(summary(evaluate_run(folder, n_slices=n_slices)))
     print(f"{folder / 'metrics.json'} and {folder / 'figures'} are written")
@@ -124,7 +124,7 @@ def baselines(arguments: list[str]) -> None:
         return run, what, steps
 
     folder, what, steps = tyro.cli(options, prog="python -m uvae_lib baselines", args=arguments)
-    from .baselines import train_baselines
+    from .analysis.baselines import train_baselines
 
     results = train_baselines(folder, [{"vae": "plain_vae"}.get(name, name) for name in what], steps=steps)
     for name, found in results.items():
@@ -147,7 +147,7 @@ def report(arguments: list[str]) -> None:
         return run, n_slices, readme
 
     folder, n_slices, readme = tyro.cli(options, prog="python -m uvae_lib report", args=arguments)
-    from .report import make_report
+    from .analysis.report import make_report
 
     print(f"{make_report(folder, n_slices=n_slices, readme=readme)} is written; open it in a browser")
 
@@ -195,7 +195,7 @@ def inspect(arguments: list[str]) -> None:
 
 def download(arguments: list[str]) -> None:
     """Fetch public cubes."""
-    from .download import main as fetch
+    from .readers.download import main as fetch
 
     fetch(arguments)
 

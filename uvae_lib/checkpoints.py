@@ -202,7 +202,7 @@ class RunKeeper(Callback):
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_run(folder: Path) -> Iterator[None]:
     """Hold a run folder against a second training; clear away what a killed one left half written.
 
     The lock goes with the process, however that ends. Raises ValueError when another process holds it.

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from .arrayfiles import CubesError, refusal
-from .checks import CheckReport, check_suite, report_cautions
-from .kinds import KINDS, guess_kind, to_overdensity
-from .layouts import Layout, Request
 from .readers import find_layout
+from .readers.arrays import CubesError, refusal
+from .readers.checks import CheckReport, check_suite, report_cautions
+from .readers.field_type import KINDS, guess_kind, to_overdensity
+from .readers.layout import ReaderOptions, SuiteFiles
 
 __all__ = ["CubeSuite", "CubesError", "open_cubes", "split_cubes"]
 
@@ -34,7 +34,7 @@ class CubeSuite:
     cautions   what the user was warned of;  notes  what was found and assumed
     """
 
-    layout: Layout
+    layout: SuiteFiles
     box_size: float
     kind: str
     normalize: bool = True
@@ -167,7 +167,7 @@ def open_cubes(
     Raises CubesError (a ValueError) when the cubes cannot be used, and warns (UserWarning) of what looks odd.
     """
     options = {
-        "request": Request(set_name, field, dataset, params), "format": format, "kind": kind,
+        "request": ReaderOptions(set_name, field, dataset, params), "format": format, "kind": kind,
         "box_size": box_size, "normalize": normalize, "check": check, "image_size": image_size,
     }  # fmt: skip
     suite = _open_one(path, **options) if isinstance(path, str | Path) else _open_several(path, options)
@@ -206,7 +206,7 @@ def split_cubes(
     return {name: [i for i in range(n_cubes) if part_of[labels[i]] == name] for name in ("train", "val", "test")}
 
 
-def _open_one(path, request: Request, format, kind, box_size, normalize, check, image_size) -> CubeSuite:
+def _open_one(path, request: ReaderOptions, format, kind, box_size, normalize, check, image_size) -> CubeSuite:
     path = Path(path).expanduser()
     if kind is not None and kind not in KINDS:
         raise refusal(f"kind={kind!r}", "an unknown kind", f"one of {', '.join(KINDS)}", "choose one")
@@ -246,7 +246,7 @@ def _open_several(paths, options: dict) -> CubeSuite:
             f"{len(ids)} cubes of {len(set(ids))} universes (several fields, or twins): keep the cubes of a "
             "universe in one part with split_cubes(..., ids=[suite.cube_id(i) for i in range(suite.n_cubes)])"
         )
-    layout = Layout(
+    layout = SuiteFiles(
         format=" + ".join(dict.fromkeys(part.format for part in parts)),
         source=" + ".join(part.source for part in parts),
         files=tuple(file for part in parts for file in part.layout.files),
@@ -261,7 +261,7 @@ def _open_several(paths, options: dict) -> CubeSuite:
     return JoinedSuites(layout, parts[0].box_size, kinds, options["normalize"], None, tuple(cautions), tuple(parts))
 
 
-def _check_size(layout: Layout, path: Path, image_size: int | None) -> None:
+def _check_size(layout: SuiteFiles, path: Path, image_size: int | None) -> None:
     side = layout.files[0].shape[-1]
     if side < max(2, image_size or 2):
         advice = f"use image_size <= {side}, or larger cubes" if image_size else "give larger cubes"
@@ -274,7 +274,7 @@ def _check_size(layout: Layout, path: Path, image_size: int | None) -> None:
         raise refusal(path, found, expected, "cut the cubes, or use a machine with more memory")
 
 
-def _box_size(given, layout: Layout, path: Path) -> tuple[float, list[str]]:
+def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, list[str]]:
     """Box [Mpc/h]: as given, as found, or one Mpc/h a voxel with a warning."""
     side = layout.files[0].shape[-1]
     box = layout.box_size if given is None else given

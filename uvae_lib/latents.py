@@ -13,8 +13,8 @@ from torch import Generator, Tensor
 
 from .cropping import Cuts, cut_slices, log_density
 from .cubes import CubeSuite
-from .residuals import ResidualNoise
 from .runs import Run
+from .variants.residuals import ResidualNoise
 
 
 class Posterior(NamedTuple):

@@ -131,7 +131,7 @@ class SpectralLikelihood(nn.Module):
         return torch.fft.irfft2(torch.fft.rfft2(white) * self.power.sqrt()[self.ring], s=shape[-2:])
 
 
-class NoiseOfZ(nn.Module):
+class ResidualSpectrumLoss(nn.Module):
     """The spectrum of what a reconstruction lacks, read from z: a term that teaches z what h has no room for.
 
     How much power is missing at each |k| is a property of the universe, not of the slice. The squared error does not

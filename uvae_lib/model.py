@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from .modes import Modes, Statistics
+from .variants.fourier import FourierModes, SliceSummary
 
 LATENT_DIM = 512
 WIDTHS = (64, 128, 256, 512)  # of ResNet-18's four stages
@@ -130,8 +130,9 @@ class Encoder(nn.Module):
 
     zs      what is the same everywhere: global average of f, then a Linear layer
     h_post  where things are: a 1 x 1 convolution of f + c(z); c is small and the same at every position
-    linear  the mean of h_post starts as the largest modes of the slice (`Modes`), and the convolution adds to it;
-            zs also reads the slice's spectrum and moments (`Statistics`), by one more Linear layer
+    linear  the mean of h_post starts as the largest modes of the slice (`FourierModes`), and the
+            convolution adds to it; zs also reads the slice's spectrum and moments (`SliceSummary`), by one more
+            Linear layer
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Encoder(nn.Module):
         self.h_head = nn.Conv2d(WIDTHS[-1], 2 * shape[0], kernel_size=1)
         self.modes = self.statistics = None
         if linear:
-            self.modes, self.statistics = Modes(image_size, shape), Statistics(image_size)
+            self.modes, self.statistics = FourierModes(image_size, shape), SliceSummary(image_size)
             self.statistics_head = nn.Linear(self.statistics.n, 2 * latent_dim, bias=False)
             nn.init.zeros_(self.h_head.weight), nn.init.zeros_(self.h_head.bias)
 
@@ -298,8 +299,8 @@ class UpBlock(nn.Module):
 class DecoderH(nn.Module):
     """ResNet-18 mirrored: h (B, 512) -> (B, 1, H, H). Nearest upsampling, so no checkerboards.
 
-    linear  the slice starts as the one whose largest modes h gives (`Modes`); the layers see it, patch by patch, at
-            each stage, and learn what to add
+    linear  the slice starts as the one whose largest modes h gives (`FourierModes`); the layers see it,
+            patch by patch, at each stage, and learn what to add
     """
 
     def __init__(
@@ -326,7 +327,7 @@ class DecoderH(nn.Module):
         self.layers.append(nn.Conv2d(16, 1, kernel_size=3, padding=1))
         self.modes = self.patches = None
         if linear:
-            self.modes = Modes(image_size, self.map_shape)
+            self.modes = FourierModes(image_size, self.map_shape)
             sides = zip(WIDTHS[-2::-1], (16, 8, 4), strict=True)
             self.patches = nn.ModuleList(nn.Conv2d(1, n, side, stride=side, bias=False) for n, side in sides)
             nn.init.zeros_(self.layers[-1].weight), nn.init.zeros_(self.layers[-1].bias)

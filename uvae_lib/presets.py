@@ -93,7 +93,7 @@ class LossConfig:
     kl_warmup: int = 0
     """Steps over which both weights rise from zero."""
     noise_of_z: float = 0.0
-    """Weight of a nat of `loss.NoiseOfZ`: z is asked for the spectrum of what reconstructions lack."""
+    """Weight of a nat of `loss.ResidualSpectrumLoss`: z is asked for the spectrum of what reconstructions lack."""
     free_bits: float = 0.0
     """[nats a dimension] of h that cost nothing."""
 

@@ -28,11 +28,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, IterableDataset
 
-from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, held, newest_checkpoint
+from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, lock_run, newest_checkpoint
 from .cropping import CubePool, SliceSets, cube_bytes, pool_size, spectrum, standardisation
 from .cubes import CubeSuite, open_cubes, split_cubes
 from .files import write_atomically
-from .loss import NoiseOfZ, active_units, loss_terms, make_likelihood, total_loss
+from .loss import ResidualSpectrumLoss, active_units, loss_terms, make_likelihood, total_loss
 from .model import draw_context, draw_noise, leave_one_out
 from .presets import Config, from_dict, locate, to_dict
 from .runs import (
@@ -79,7 +79,7 @@ class LitUniverseVAE(pl.LightningModule):
         self.noise_of_z = None
         if self.config.loss.noise_of_z:
             periodic = covers_box(self.config, side)
-            self.noise_of_z = NoiseOfZ(self.config.model.latent_dim, self.config.data.image_size, periodic)
+            self.noise_of_z = ResidualSpectrumLoss(self.config.model.latent_dim, self.config.data.image_size, periodic)
         self.average = deepcopy(self.model).requires_grad_(False) if train.ema else None
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
         self._logged: dict[str, Tensor] = {}
@@ -365,7 +365,7 @@ def fit(
     else:
         info = None
     if not info or not info["finished"]:
-        with nullcontext() if rank else held(folder):
+        with nullcontext() if rank else lock_run(folder):
             info = info or _new_run(config, suite, folder)
             if progress and not rank:
                 print(pool_sentence(config, suite, info))

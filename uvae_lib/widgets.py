@@ -32,10 +32,11 @@ from ipywidgets import (
 )  # fmt: skip
 from torch import Generator, Tensor
 
-from . import latents, pixels, plots
+from . import latents, plots
+from . import live as pixels
+from .analysis.metrics import PARAMETERS, encode_cubes
 from .cropping import EPS, log_density, periodic_crop
 from .cubes import CubeSuite
-from .evaluate import PARAMETERS, look_at
 from .loss import kl_by_dimension
 from .runs import Run, covers_box
 from .statistics import cross_correlation, pixel_pdf, power_spectrum, unexplained_variance
@@ -159,7 +160,7 @@ class SliceExplorer(Explorer):
             pixels.Panel("periodic plane", suite.box_size, low, high, ""),
             pixels.Panel("crop", length, low, high),
         ]
-        self._panels = pixels.Panels(panels, [suite.side, self.size])
+        self._panels = pixels.ImagePanels(panels, [suite.side, self.size])
         self._edges = torch.linspace(float(x.min()) - 1, float(x.max()) + 1, 61)
         k, power = power_spectrum(x[0], suite.box_size)
         axes = [_power_axis(k, power, 2 * np.pi / length), _density_axis(self._edges)]
@@ -343,7 +344,7 @@ class LatentExplorer(Explorer):
             pixels.Panel("decoded slice", length, *self._scale),
             pixels.Panel("difference to the anchor", length, -reach, reach, DIFFERENCE, plots.DIFFERENCE_MAP),
         ]
-        self._panels = pixels.Panels(panels, [self.run.config.data.image_size] * 2)
+        self._panels = pixels.ImagePanels(panels, [self.run.config.data.image_size] * 2)
 
     def _rescale(self) -> None:
         self._frame()
@@ -456,7 +457,7 @@ class ReconstructionExplorer(Explorer):
     def _look(self, cube: int) -> tuple[Tensor, Tensor, Tensor]:
         """Truth and reconstructions (n, H, H) log densities, and their unexplained variances (n,)."""
         if cube not in self._kept:
-            (view,) = look_at(self.run, self.suite, [cube], self.n_slices)
+            (view,) = encode_cubes(self.run, self.suite, [cube], self.n_slices)
             truth, recon = (self.run.to_log(x)[:, 0] for x in (view.truth, view.recon))
             error = torch.stack([unexplained_variance(t, r, t.mean()) for t, r in zip(truth, recon, strict=True)])
             while len(self._kept) >= KEPT:
@@ -476,7 +477,7 @@ class ReconstructionExplorer(Explorer):
             pixels.Panel("reconstruction", length, *scale),
             pixels.Panel("residual", length, -reach, reach, label, plots.DIFFERENCE_MAP),
         ]
-        self._panels = pixels.Panels(panels, [run.config.data.image_size] * 3, target=256)
+        self._panels = pixels.ImagePanels(panels, [run.config.data.image_size] * 3, target=256)
         self._edges = torch.linspace(float(self._truth.min()) - 1, float(self._truth.max()) + 1, 61)
         self._window = None if covers_box(run.config, run.side) else "hann"
         k, power = power_spectrum(self._truth, length, self._window)

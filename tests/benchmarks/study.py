@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from uvae_lib import latents
-from uvae_lib.evaluate import PARAMETERS
+from uvae_lib.analysis.metrics import PARAMETERS
 from uvae_lib.files import write_atomically
 from uvae_lib.presets import Config, DataConfig, LossConfig, ModelConfig, TrainConfig, locate
 from uvae_lib.runs import Run, provenance

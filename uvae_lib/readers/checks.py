@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .arrayfiles import Hdf5File
-from .files import write_atomically
-from .kinds import guess_kind, to_overdensity
-from .layouts import Layout
+from ..files import write_atomically
+from .arrays import Hdf5File
+from .field_type import guess_kind, to_overdensity
+from .layout import SuiteFiles
 
 FLOOR = 1e-7  # a voxel with less overdensity is empty
 EMPTY_LIMIT = 1e-3  # more empty voxels than this are warned of
@@ -60,7 +60,7 @@ class CheckReport:
     seconds: float
 
 
-def check_suite(layout: Layout, kind: str | None, mode: bool | str) -> CheckReport:
+def check_suite(layout: SuiteFiles, kind: str | None, mode: bool | str) -> CheckReport:
     """Report on a suite, from the file beside it when nothing has changed, or by reading its cubes.
 
     mode    True reads every cube of a suite up to 8 GiB and 16 cubes of a larger one; "full", "sample" decide
@@ -118,7 +118,7 @@ def report_cautions(report: CheckReport, one_at_a_time: bool = False) -> list[st
     return cautions
 
 
-def _measure(layout: Layout, kind: str | None, chosen: list[int]) -> CheckReport:
+def _measure(layout: SuiteFiles, kind: str | None, chosen: list[int]) -> CheckReport:
     """Read the chosen cubes one after the other."""
     start = time.perf_counter()
     axes = (1, 2) if layout.maps_per_cube else (0, 1, 2)
@@ -189,14 +189,14 @@ def _spike_share(sums: np.ndarray) -> float:
     return float(1 - (n_filled / n) * filled / variance)
 
 
-def _cache_file(layout: Layout) -> Path:
+def _cache_file(layout: SuiteFiles) -> Path:
     if len(layout.files) == 1:
         path = layout.files[0].path
         return path.with_name(f".{path.name}.check.json")
     return Path(os.path.commonpath([file.path.parent for file in layout.files])) / ".cubes.check.json"
 
 
-def _key(layout: Layout, kind: str | None, mode: str, place: Path) -> str:
+def _key(layout: SuiteFiles, kind: str | None, mode: str, place: Path) -> str:
     """Digest of what a report depends on: every file's place, size and time, the kind asked for, the mode."""
     files = [
         (os.path.relpath(f.path, place.parent), f.size, f.mtime_ns, f.dataset if isinstance(f, Hdf5File) else "")

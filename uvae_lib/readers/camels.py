@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from . import parameters
-from .arrayfiles import open_npy, refusal
-from .layouts import Layout, Request, check_stack, choose, files_below, files_in, parameter_table
+from .arrays import open_npy, refusal
+from .layout import ReaderOptions, SuiteFiles, check_stack, choose, files_below, files_in, parameter_table
 
 REDSHIFT = r"z=(?P<z>\d+(\.\d+)?)"
 GRIDS = re.compile(rf"Grids_(?P<field>[^_]+)_(?P<suite>.+)_(?P<set>[^_]+)_(?P<side>\d+)_{REDSHIFT}\.npy")
@@ -24,17 +24,17 @@ BOX = 25.0  # [Mpc/h]
 MAPS_PER_CUBE = 15
 
 
-def grids(path: Path, request: Request) -> Layout:
+def grids(path: Path, request: ReaderOptions) -> SuiteFiles:
     """3D grids: a file, or a folder with files of several fields and sets."""
     return _cmd(path, request, GRIDS)
 
 
-def maps(path: Path, request: Request) -> Layout:
+def maps(path: Path, request: ReaderOptions) -> SuiteFiles:
     """2D maps, ready-made sets of fifteen slices a universe: a file or a folder."""
     return _cmd(path, request, MAPS)
 
 
-def _cmd(path: Path, request: Request, pattern: re.Pattern) -> Layout:
+def _cmd(path: Path, request: ReaderOptions, pattern: re.Pattern) -> SuiteFiles:
     notes: list[str] = []
     if path.is_dir():
         path = _choose_file(path, request, pattern, notes)
@@ -47,7 +47,7 @@ def _cmd(path: Path, request: Request, pattern: re.Pattern) -> Layout:
     what = "2D maps, 15 a universe" if per_cube else "3D grids"
     box, box_from = _box(path, name)
     source = f"CAMELS {what}: suite {name['suite']}, set {name['set']}, field {name['field']}, z = {name['z']}"
-    return Layout(
+    return SuiteFiles(
         format="cmd-maps" if per_cube else "cmd-grids",
         source=f"{source} ({path})",
         files=(file,),
@@ -71,7 +71,7 @@ def _cautions(path: Path, name: dict[str, str], side: int) -> tuple[str, ...]:
     return tuple(cautions)
 
 
-def _choose_file(folder: Path, request: Request, pattern: re.Pattern, notes: list[str]) -> Path:
+def _choose_file(folder: Path, request: ReaderOptions, pattern: re.Pattern, notes: list[str]) -> Path:
     """One file of a folder: the field and set asked for, or the usual ones; notes name those passed over."""
     here = [file for file in files_in(folder) if pattern.fullmatch(file.name)]
     files = here or [file for file in files_below(folder, 3) if pattern.fullmatch(file.name)]

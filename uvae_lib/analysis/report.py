@@ -14,15 +14,18 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from . import card, controls, latents, ledger, plots, plots_z
-from .cubes import CubeSuite
-from .evaluate import PARAMETERS, kept_metrics, look_at
-from .files import write_atomically
-from .findings import kept_study
-from .model import parameter_table
-from .presets import to_dict
-from .runs import Run, load_run, provenance
-from .targets import TARGET_HEAD, into_readme, number, target_rows
+from .. import latents, plots, plots_z
+from ..cubes import CubeSuite
+from ..files import write_atomically
+from ..model import parameter_table
+from ..presets import to_dict
+from ..runs import Run, load_run, provenance
+from . import controls
+from . import cube as card
+from . import responses as ledger
+from .acceptance import TARGET_HEAD, into_readme, number, target_rows
+from .metrics import PARAMETERS, encode_cubes, kept_metrics
+from .study import kept_analysis
 
 CSS = """
 :root { color-scheme: light dark; --ink: #1c1c1e; --page: #fff; --soft: #6b6b70; --line: #d9d9de; --tint: #f4f4f6;
@@ -58,7 +61,7 @@ def make_report(
     suite = run.open_suite()
     n_slices = min(n_slices, len(suite.axes) * (suite.n_planes // run.config.data.thickness))
     metrics = kept_metrics(run, suite, n_slices, progress)
-    found = kept_study(run, suite, n_slices, progress)
+    found = kept_analysis(run, suite, n_slices, progress)
     baselines = run.folder / "baselines.json"
     compared = json.loads(baselines.read_text(encoding="utf-8")) if baselines.exists() else {}
     metrics |= {"controls": found} | ({"baselines": compared} if compared else {})
@@ -120,7 +123,7 @@ def page(run: Run, suite: CubeSuite, metrics: dict) -> str:
         "Cosmology in z": cosmology(metrics),
         "Controls": control(metrics),
         "Walk in cosmology": walked(found),
-        "Ledger of z and h": held(found),
+        "Ledger of z and h": held_out(found),
         "Card of a universe": example(run, suite, metrics, shared),
         "Provenance": origin(run, metrics),
     }
@@ -193,7 +196,7 @@ def reconstruction(run: Run, suite: CubeSuite, metrics: dict) -> list[str]:
     lost = np.array(r["fvu_by_slice"], float)
     order = lost.argsort()[::-1]
     chosen = [*order[:3], order[len(order) // 2], order[-1]]
-    views = {i // n: look_at(run, suite, [run.split["test"][i // n]], n)[0] for i in chosen}
+    views = {i // n: encode_cubes(run, suite, [run.split["test"][i // n]], n)[0] for i in chosen}
     truth, recon = (
         run.to_log(torch.stack([getattr(views[i // n], name)[i % n, 0] for i in chosen])) for name in ("truth", "recon")
     )
@@ -220,7 +223,7 @@ def reconstruction(run: Run, suite: CubeSuite, metrics: dict) -> list[str]:
 
 def samples(run: Run, suite: CubeSuite, metrics: dict, shared: card.Reference) -> list[str]:
     """New slices beside true ones, and their spectra and densities over the truth's."""
-    view = look_at(run, suite, run.split["test"][:1], 4)[0]
+    view = encode_cubes(run, suite, run.split["test"][:1], 4)[0]
     drawn = latents.sample_slices(run, view.z, 4, torch.Generator().manual_seed(0), shared.noise)
     grid = run.to_log(torch.cat([view.truth, drawn])[:, 0])
     names = {
@@ -386,7 +389,7 @@ def control(metrics: dict) -> list[str]:
                 "correlation with the nearest training slice",
                 memory["limit"],
             ),
-            "Memory: over all shifts, turns and mirror images; the line is what one held-out slice in 1000 exceeds.",
+            "Memory: over all shifts, turns and mirror images; the line is what one held-out slice in 1000 auc.",
         )
     )
     if "shuffled" in found:
@@ -438,7 +441,7 @@ def walked(found: dict) -> list[str]:
     return parts
 
 
-def held(found: dict) -> list[str]:
+def held_out(found: dict) -> list[str]:
     """Nats by dimension, what the strong dimensions know, and what they do."""
     book, effects = found["ledger"], found["effects"]
     latent, kl, active = (np.array(book[key]) for key in ("latent", "kl", "active"))

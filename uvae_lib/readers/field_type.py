@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .arrayfiles import CubesError, refusal
+from .arrays import CubesError, refusal
 
 KINDS = ("density", "delta", "overdensity", "counts")
 ROUNDING = 2e-6  # negative overdensities down to this are rounding in the painting of mass

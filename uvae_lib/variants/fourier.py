@@ -19,7 +19,7 @@ from torch import Tensor, nn
 WIDTH = 0.5  # of the bumps, over the mean distance of points
 
 
-class Modes(nn.Module):
+class FourierModes(nn.Module):
     """Slices to the map of h by their largest modes (`forward`) and back (`inverse`); linear both ways.
 
     image_size  pixels along a slice
@@ -114,7 +114,7 @@ def _least(image_size: int, channels: int, m: int) -> tuple[np.ndarray, np.ndarr
     return found[:, :2].T.copy(), found[:, 2].astype(bool)
 
 
-class Statistics(nn.Module):
+class SliceSummary(nn.Module):
     """What a slice says of its universe at first sight: log P(k) over the training slices' mean, and four moments.
 
     Rings round(|k| / k_f) = 1 .. image_size / 2; mean, log of the standard deviation, skewness and excess kurtosis of

@@ -1,6 +1,6 @@
 """What a run knows of the universes: probes, controls, walks and the ledger, computed once.
 
-`study` takes minutes; `kept_study` keeps it as controls.json in the run folder, keyed by the weights.
+`study` takes minutes; `kept_analysis` keeps it as controls.json in the run folder, keyed by the weights.
 """
 
 import json
@@ -9,12 +9,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from . import card, controls, latents, ledger
-from .cubes import CubesError, CubeSuite, open_cubes
-from .evaluate import look_at, plain_json
-from .files import write_atomically
-from .presets import locate
-from .runs import Run, provenance, weights_key
+from .. import latents
+from ..cubes import CubesError, CubeSuite, open_cubes
+from ..files import write_atomically
+from ..presets import locate
+from ..runs import Run, provenance, weights_key
+from . import controls
+from . import cube as card
+from . import responses as ledger
+from .metrics import encode_cubes, plain_json
 
 N_SAMPLES = 16  # generated slices, and true ones beside them, whose nearest training slice is looked for
 
@@ -39,10 +42,10 @@ def study(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False
     Keys that need parameters, or the CV or 1P set, are absent without them; `missing` says why.
     """
     (cv, no_cv), (one_p, no_1p) = (further_set(run, suite, name) for name in ("CV", "1P"))
-    atlas = controls.kept_atlas(run, suite, progress=progress)
+    atlas = controls.kept_features(run, suite, progress=progress)
     n = int(atlas.sizes[atlas.at(n_slices)])
     learned, test = atlas.rows(run.split["train"] + run.split["val"]), atlas.rows(run.split["test"])
-    views = look_at(run, suite, run.split["test"], n, progress)
+    views = encode_cubes(run, suite, run.split["test"], n, progress)
     shared = card.reference(run, suite, atlas, n)
     names = [suite.cube_id(i) for i in range(suite.n_cubes)]
     shuffled = controls.shuffled_sets(run, suite, run.split["test"], n)
@@ -64,7 +67,7 @@ def study(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False
         found["axes"] = controls.axis_agreement(test.by_axis)
     if shuffled:
         found["shuffled"] = shuffled
-    table = ledger.kl_ledger(views, atlas.z(n), atlas.params)
+    table = ledger.kl_table(views, atlas.z(n), atlas.params)
     z = torch.from_numpy(atlas.z(n))
     found["effects"] = ledger.latent_effects(run, table, z.mean(dim=0), z.std(dim=0))
     found["ledger"] = {"mi_noise": table.attrs.get("mi_noise")} | {c: table[c].tolist() for c in table}
@@ -77,7 +80,7 @@ def study(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False
     else:
         found["missing"]["parameters"] = "the cubes have no table of Omega_m and sigma_8; pass params= to open_cubes"
     if cv is not None:
-        seen = controls.kept_atlas(run, cv, "CV", progress=progress)
+        seen = controls.kept_features(run, cv, "CV", progress=progress)
         found["cv"] = controls.variance_ratio(seen.z(n), atlas.z(n))
         found["pca"]["cv"] = project(seen.z(n)).tolist()
         if learned.params.shape[1] and seen.params.shape[1]:
@@ -104,7 +107,7 @@ def _plane(z: np.ndarray) -> tuple[list[float], Callable[[np.ndarray], np.ndarra
     return (np.square(s) / np.square(s).sum())[:2].tolist(), lambda x: (x - mean) @ rows[:2].T
 
 
-def kept_study(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> dict:
+def kept_analysis(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> dict:
     """`study` from controls.json where these weights and sets made it, else made and kept there."""
     sets = [further_set(run, suite, name)[0] for name in ("CV", "1P")]
     key = weights_key(run, controls.VERSION, n_slices, suite.n_cubes, [found.n_cubes if found else 0 for found in sets])

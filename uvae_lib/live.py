@@ -45,7 +45,7 @@ class Panel(NamedTuple):
     colours: str = plots.DENSITY_MAP
 
 
-class Panels:
+class ImagePanels:
     """Square images side by side with axes in Mpc/h, as one PNG of 256 colours (mode P).
 
     panels  what they are;  size  pixels along each image;  target  wanted side of a panel on the screen [pixels]

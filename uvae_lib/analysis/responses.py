@@ -8,13 +8,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import controls, latents
-from .cubes import CubeSuite
-from .evaluate import PARAMETERS, CubeViews
-from .loss import kl_by_dimension
-from .residuals import ResidualNoise
-from .runs import Run
-from .statistics import band_powers, pixel_pdf, power_spectrum
+from .. import latents
+from ..cubes import CubeSuite
+from ..loss import kl_by_dimension
+from ..runs import Run
+from ..statistics import band_powers, pixel_pdf, power_spectrum
+from ..variants.residuals import ResidualNoise
+from . import controls
+from .metrics import PARAMETERS, CubeEncoding
 
 ACTIVE = 0.01  # variance of the mean over the data above which a dimension counts as active (Burda et al. 2015)
 
@@ -22,7 +23,7 @@ ACTIVE = 0.01  # variance of the mean over the data above which a dimension coun
 # --- the ledger
 
 
-def kl_ledger(views: list[CubeViews], z: np.ndarray, params: np.ndarray, seed: int = 0) -> pd.DataFrame:
+def kl_table(views: list[CubeEncoding], z: np.ndarray, params: np.ndarray, seed: int = 0) -> pd.DataFrame:
     """One row a dimension of z and of h, the costliest first.
 
     views    of held-out cubes: `kl` [nats] is their mean, `variance` that of the posterior's mean over them
@@ -152,7 +153,7 @@ def responses(slices: Tensor, values: np.ndarray, at: float, box: float, n_draws
 
 def walk(
     run: Run,
-    atlas: controls.Atlas,
+    atlas: controls.FeatureTable,
     noise: ResidualNoise,
     one_p: CubeSuite | None,
     *,
@@ -199,7 +200,7 @@ def walk(
     return found
 
 
-def _read_back(run: Run, atlas: controls.Atlas, sets: list[Tensor]) -> list[list[float]]:
+def _read_back(run: Run, atlas: controls.FeatureTable, sets: list[Tensor]) -> list[list[float]]:
     """What the ridge on z reads in sets of slices."""
     z = np.stack([latents.encode_cube(run, slices).mu.numpy() for slices in sets])
     return controls.ridge(atlas.z(15), atlas.params, z).tolist()

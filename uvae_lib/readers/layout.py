@@ -1,4 +1,4 @@
-"""What readers share: the Layout they return, listings of folders, and checks of shapes and tables."""
+"""What readers share: the SuiteFiles they return, listings of folders, and checks of shapes and tables."""
 
 import math
 import os
@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 
 from . import parameters
-from .arrayfiles import ArrayFile, open_hdf5, open_npy, refusal
+from .arrays import ArrayFile, open_hdf5, open_npy, refusal
 
 HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
 
 
 @dataclass(frozen=True)
-class Layout:
+class SuiteFiles:
     """Where the cubes of one suite lie; nothing of their content is read yet.
 
     files           arrays (n, N, N, N), or (n * maps_per_cube, N, N) for ready-made maps
@@ -56,7 +56,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Request:
+class ReaderOptions:
     """What the caller of open_cubes asked of a reader."""
 
     set_name: str | None = None

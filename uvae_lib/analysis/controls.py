@@ -1,6 +1,6 @@
 """What z knows of the cosmology, and what it must not know: probes with calibrated errors, and controls.
 
-An `Atlas` holds z of every cube of a suite beside P(k) and the pixel density of the same slices; each cube is read
+A `FeatureTable` holds z of every cube of a suite beside P(k) and the pixel density of its slices; each cube is read
 and encoded once. Probes and most controls take plain arrays, one row a cube; all randomness comes from a seed.
 """
 
@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import latents
-from .cropping import Cuts, cut_slices, log_density
-from .cubes import CubeSuite
-from .evaluate import PARAMETERS
-from .files import write_atomically
-from .loss import kl_by_dimension
-from .runs import Run, weights_key
-from .statistics import pixel_pdf, power_spectrum
+from .. import latents
+from ..cropping import Cuts, cut_slices, log_density
+from ..cubes import CubeSuite
+from ..files import write_atomically
+from ..loss import kl_by_dimension
+from ..runs import Run, weights_key
+from ..statistics import pixel_pdf, power_spectrum
+from .metrics import PARAMETERS
 
 SIZES = (1, 2, 3, 5, 10, 15, 30)  # numbers of slices of a cube
 LEVELS = np.linspace(0.05, 0.95, 19)  # of intervals whose coverage is counted
@@ -35,7 +35,7 @@ VERSION = 1  # of what is kept in the run folder
 
 
 @dataclass(frozen=True, eq=False)
-class Atlas:
+class FeatureTable:
     """What a run sees in the cubes of a suite, for s numbers of slices.
 
     cubes (n,)             their numbers in the suite
@@ -57,11 +57,11 @@ class Atlas:
     pdf: np.ndarray
     by_axis: np.ndarray
 
-    def rows(self, cubes: list[int]) -> "Atlas":
+    def rows(self, cubes: list[int]) -> "FeatureTable":
         """The same for some of the cubes, by their numbers in the suite."""
         at = {int(cube): i for i, cube in enumerate(self.cubes)}
         chosen = [at[cube] for cube in cubes]
-        return Atlas(**{k: v if k in ("sizes", "k") else v[chosen] for k, v in vars(self).items()})
+        return FeatureTable(**{k: v if k in ("sizes", "k") else v[chosen] for k, v in vars(self).items()})
 
     def at(self, n_slices: int) -> int:
         """Place of the largest number of slices that is not above n_slices."""
@@ -72,8 +72,8 @@ class Atlas:
         return self.mu[:, self.at(n_slices)]
 
 
-def make_atlas(run: Run, suite: CubeSuite, n_slices: int = 30, progress: bool = False) -> Atlas:
-    """Encode n_slices of every cube, or as many as a cube has. See `Atlas`."""
+def make_features(run: Run, suite: CubeSuite, n_slices: int = 30, progress: bool = False) -> FeatureTable:
+    """Encode n_slices of every cube, or as many as a cube has. See `FeatureTable`."""
     n_slices = min(n_slices, len(suite.axes) * (suite.n_planes // run.config.data.thickness))
     sizes = np.array(sorted({min(size, n_slices) for size in SIZES}))
     known = set(PARAMETERS) <= set(suite.params)
@@ -81,7 +81,7 @@ def make_atlas(run: Run, suite: CubeSuite, n_slices: int = 30, progress: bool = 
         _look(run, suite, cube, sizes)
         for cube in tqdm(range(suite.n_cubes), desc="encode", unit="cube", disable=not progress)
     ]
-    return Atlas(
+    return FeatureTable(
         cubes=np.arange(suite.n_cubes),
         params=suite.params[PARAMETERS].to_numpy(float) if known else np.empty((suite.n_cubes, 0)),
         sizes=sizes,
@@ -123,15 +123,17 @@ def _encode(run: Run, slices: Tensor, maps: Tensor) -> latents.Posterior:
         return latents.encode_cube(run, slices, maps)
 
 
-def kept_atlas(run: Run, suite: CubeSuite, name: str = "LH", n_slices: int = 30, progress: bool = False) -> Atlas:
+def kept_features(
+    run: Run, suite: CubeSuite, name: str = "LH", n_slices: int = 30, progress: bool = False
+) -> FeatureTable:
     """The atlas of a suite from the run folder where these weights made one, else made and kept there."""
     path = run.folder / f"atlas_{name}.npz"
     key = weights_key(run, VERSION, suite.n_cubes, [suite.cube_id(i) for i in range(suite.n_cubes)], n_slices)
     if path.exists():
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["key"]) == key:
-                return Atlas(**{field: kept[field] for field in kept.files if field != "key"})
-    atlas, file = make_atlas(run, suite, n_slices, progress), io.BytesIO()
+                return FeatureTable(**{field: kept[field] for field in kept.files if field != "key"})
+    atlas, file = make_features(run, suite, n_slices, progress), io.BytesIO()
     np.savez(file, key=np.array(key), **vars(atlas))
     write_atomically(path, file.getvalue())
     return atlas
@@ -140,7 +142,7 @@ def kept_atlas(run: Run, suite: CubeSuite, name: str = "LH", n_slices: int = 30,
 # --- probes
 
 
-class Reading(NamedTuple):
+class ProbeResult(NamedTuple):
     """A probe judged on unseen cubes, and how well it knows its own error.
 
     predicted (m, p);  r2, error (p,)   as `latents.Probe`
@@ -218,17 +220,17 @@ def half_widths(residuals: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 def read(
     fit: Fit, train: np.ndarray, params: np.ndarray, test: np.ndarray, truth: np.ndarray, seed: int = 0
-) -> Reading:
+) -> ProbeResult:
     """Fit on training cubes, judge on others: train (n, d), params (n, p), test (m, d), truth (m, p)."""
     residuals = out_of_fold(fit, train, params, seed=seed)
     predicted = fit(train, params, test)
     squared, variance = np.square(predicted - truth).mean(axis=0), truth.var(axis=0)
     r2 = 1 - np.divide(squared, variance, out=np.full(len(squared), np.nan), where=variance > 0)
     inside = np.abs(predicted - truth)[..., None] <= half_widths(residuals, LEVELS)  # (m, p, l)
-    return Reading(predicted, r2, np.sqrt(squared), half_widths(residuals, 0.68)[:, 0], inside.mean(axis=0))
+    return ProbeResult(predicted, r2, np.sqrt(squared), half_widths(residuals, 0.68)[:, 0], inside.mean(axis=0))
 
 
-def probe_table(train: Atlas, test: Atlas, n_slices: int = 15) -> dict[str, Reading]:
+def probe_table(train: FeatureTable, test: FeatureTable, n_slices: int = 15) -> dict[str, ProbeResult]:
     """Ridge and network on z, ridge on log P(k) and on the pixel density, from the same slices of the same cubes."""
     i = train.at(n_slices)
     features = {"z, ridge": ("mu", ridge), "z, MLP": ("mu", mlp), "P(k), ridge": ("power", ridge),
@@ -239,7 +241,7 @@ def probe_table(train: Atlas, test: Atlas, n_slices: int = 15) -> dict[str, Read
     }
 
 
-def slice_curve(train: Atlas, test: Atlas) -> dict[str, list]:
+def slice_curve(train: FeatureTable, test: FeatureTable) -> dict[str, list]:
     """How many slices are enough: for each number of slices, ridges on z and P(k) and the width of q(z).
 
     r2, r2_power, error (s, p);  width (s,): mean standard deviation of q(z) over the active units of the largest
@@ -335,10 +337,10 @@ def shuffled_sets(run: Run, suite: CubeSuite, cubes: list[int], n_slices: int = 
         return disagreement(*(np.stack([z[k].numpy() for z in sets]) for k in (0, 1)))
 
     own, mixed = ([found(i, flag) for i in range(len(cubes))] for flag in (False, True))
-    return {"own": own, "mixed": mixed, "auc": exceeds(mixed, own), "set_size": size}
+    return {"own": own, "mixed": mixed, "auc": auc(mixed, own), "set_size": size}
 
 
-def exceeds(a: list[float], b: list[float]) -> float:
+def auc(a: list[float], b: list[float]) -> float:
     """Chance that a number of a is larger than one of b, ties count half (Mann-Whitney)."""
     gap = np.subtract.outer(np.asarray(a), np.asarray(b))
     return float(np.mean(gap > 0) + 0.5 * np.mean(gap == 0))
@@ -448,7 +450,7 @@ def _planes(run: Run, suite: CubeSuite, cube: int) -> Tensor:
 
 
 def upper_bound(values, level: float = 0.99) -> float:
-    """What one more value of the kind exceeds with probability 1 - level, if the logarithms are Gaussian.
+    """What one more value of the kind auc with probability 1 - level, if the logarithms are Gaussian.
 
     Student's prediction bound, so that few values give a wide one; infinity for fewer than three.
     """
@@ -466,7 +468,7 @@ def memory(
 ) -> dict[str, list[float] | float]:
     """Nearest training slice of generated samples, of true held-out slices, and of a copy that must be found.
 
-    samples, held_out (m, 1, H, H) pixels. `limit`: what one more held-out slice exceeds in 1 of 1000 cases.
+    samples, held_out (m, 1, H, H) pixels. `limit`: what one more held-out slice auc in 1 of 1000 cases.
     """
     train = run.split["train"]
     copy = latents.spread_slices(run, suite, train[len(train) // 2], 1, seed=12345)
@@ -478,8 +480,8 @@ def memory(
             "limit": limit, "n_copies": int((r[: len(samples)] > limit).sum())}  # fmt: skip
 
 
-def plain(reading: Reading) -> dict:
-    """A Reading as JSON values, numbers by name of the parameter."""
+def plain(reading: ProbeResult) -> dict:
+    """A ProbeResult as JSON values, numbers by name of the parameter."""
     named = {
         k: dict(zip(PARAMETERS, getattr(reading, k).tolist(), strict=True))
         for k in ("r2", "error", "width", "coverage")

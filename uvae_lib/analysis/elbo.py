@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor, nn
 
-from . import latents
-from .cubes import CubeSuite
-from .latents import Posterior
-from .loss import LOG_2PI, GaussianLikelihood, NoteLikelihood
-from .runs import Run
+from .. import latents
+from ..cubes import CubeSuite
+from ..latents import Posterior
+from ..loss import LOG_2PI, GaussianLikelihood, NoteLikelihood
+from ..runs import Run
 
 
 class Bounds(NamedTuple):

@@ -21,18 +21,18 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from . import latents
-from .checkpoints import RunKeeper, held, newest_checkpoint
-from .cropping import SliceSets
-from .cubes import CubeSuite
-from .evaluate import PARAMETERS, CubeViews, look_at, reach
-from .files import write_atomically
-from .loss import kl_by_dimension
-from .model import keep_amplitude, make_circular, make_norm
-from .presets import Config, to_dict
-from .runs import Run, covers_box, load_run, provenance
-from .statistics import cross_correlation
-from .training import LitUniverseVAE, _sentences, _trainer
+from .. import latents
+from ..checkpoints import RunKeeper, lock_run, newest_checkpoint
+from ..cropping import SliceSets
+from ..cubes import CubeSuite
+from ..files import write_atomically
+from ..loss import kl_by_dimension
+from ..model import keep_amplitude, make_circular, make_norm
+from ..presets import Config, to_dict
+from ..runs import Run, covers_box, load_run, provenance
+from ..statistics import cross_correlation
+from ..training import LitUniverseVAE, _sentences, _trainer
+from .metrics import PARAMETERS, CubeEncoding, encode_cubes, k_at_correlation
 
 NO_VARIANCE = -250.0  # a log-variance whose standard deviation is zero in float32, with a KL that is finite
 
@@ -142,7 +142,7 @@ class LitPlainVAE(LitUniverseVAE):
 
 
 def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
-    """R^2 and error on the test cubes; a cube's prediction is the mean over the slices that `look_at` sees.
+    """R^2 and error on the test cubes; a cube's prediction is the mean over the slices that `encode_cubes` sees.
 
     Returns {"r2": {name: .}, "error": {name: rms, in the parameter's unit}, "predicted", "truth": rows of the cubes}.
     """
@@ -164,7 +164,7 @@ def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices:
     }
 
 
-def view_metrics(views: list[CubeViews], box: float) -> dict[str, float]:
+def view_metrics(views: list[CubeEncoding], box: float) -> dict[str, float]:
     """FVU, the k [h/Mpc] up to which r(k) >= 0.9, and KL(h) [nats a slice], as `evaluate` has them.
 
     box   side of a slice [Mpc/h]
@@ -173,14 +173,14 @@ def view_metrics(views: list[CubeViews], box: float) -> dict[str, float]:
     k, r = cross_correlation(truth, recon, box)
     return {
         "fvu": float((truth - recon).square().mean() / truth.var(correction=0)),
-        "k_r90": reach(k, r.nan_to_num(0.0).mean(dim=0)),
+        "k_r90": k_at_correlation(k, r.nan_to_num(0.0).mean(dim=0)),
         "kl_h": float(torch.cat([kl_by_dimension(*view.h, *view.prior) for view in views]).sum(dim=1).mean()),
     }
 
 
 def plain_vae_metrics(model: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict[str, float]:
     """`view_metrics` of a plain VAE on the slices of the test cubes by which the run is judged."""
-    return view_metrics(look_at(replace(run, model=model), suite, run.split["test"], n_slices), run.image_box)
+    return view_metrics(encode_cubes(replace(run, model=model), suite, run.split["test"], n_slices), run.image_box)
 
 
 BASELINES = {"supervised": (LitSupervised, supervised_metrics), "plain_vae": (LitPlainVAE, plain_vae_metrics)}
@@ -237,7 +237,7 @@ def _train(
     config = replace(run.config, training=training, loss=replace(run.config.loss, kl_z=0.0))
     settings = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
     settings["config"] = to_dict(config)
-    with held(place):
+    with lock_run(place):
         start = newest_checkpoint(place, settings)
         module, keeper = kind(**settings).attach(suite), RunKeeper(place)
         trainer = _trainer(config, place, progress, [keeper])

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from .evaluate import PARAMETERS, reach
-from .files import put_between
-from .runs import Run
+from ..files import put_between
+from ..runs import Run
+from .metrics import PARAMETERS, k_at_correlation
 
 TARGET_HEAD = ["what", "measured", "beside it", "", "target", "met"]
 
@@ -33,7 +33,7 @@ def target_rows(metrics: dict) -> list[tuple]:
             r["k_r90"] >= r["k_r90_pca"],
         ),
     ]
-    half, half_pca = (reach(torch.tensor(r["k"]), torch.tensor(r[name]), 0.5) for name in ("r", "r_pca"))
+    half, half_pca = (k_at_correlation(torch.tensor(r["k"]), torch.tensor(r[name]), 0.5) for name in ("r", "r_pca"))
     rows.append(("r(k) >= 0.5 up to [h/Mpc]", half, "512 Fourier modes", half_pca, "as far", half >= half_pca))
     for name, text in (
         ("observed_universe", "new slices of an observed universe"),

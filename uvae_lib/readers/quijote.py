@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from . import parameters
-from .arrayfiles import Hdf5File, refusal
-from .layouts import (
-    Layout,
-    Request,
+from .arrays import Hdf5File, refusal
+from .layout import (
+    ReaderOptions,
+    SuiteFiles,
     check_sides,
     choose,
     files_in,
@@ -27,7 +27,7 @@ NAME = re.compile(r"df_m_((?P<side>\d+)_)?((?P<mas>[A-Z]+)_)?z=(?P<z>\d+(\.\d+)?
 BOX = 1000.0  # [Mpc/h]
 
 
-def density_fields(path: Path, request: Request) -> Layout:
+def density_fields(path: Path, request: ReaderOptions) -> SuiteFiles:
     """One cube a realization, of one cosmology: any folder of the tree, or one file."""
     notes: list[str] = []
     files = _files_of_set(path, request, notes) if path.is_dir() else [path.absolute()]
@@ -41,7 +41,7 @@ def density_fields(path: Path, request: Request) -> Layout:
         notes.append(f"{len(missing)} realizations missing ({shown}); parameters follow the folders' numbers")
     rows = numbers if len(numbers) == len(files) else len(files)
     params = _params(folder, request.params, rows, len(files), notes)
-    return Layout(
+    return SuiteFiles(
         format="quijote",
         source=f"Quijote {folder.name}: {len(files)} realizations of {files[0].name} ({path})",
         files=stacks,
@@ -67,7 +67,7 @@ def find_sets(path: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _files_of_set(path: Path, request: Request, notes: list[str]) -> list[Path]:
+def _files_of_set(path: Path, request: ReaderOptions, notes: list[str]) -> list[Path]:
     sets = find_sets(path)
     if not sets:
         expected = "folders of realizations with df_m_*.npy"

@@ -14,13 +14,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import latents, plots_z
-from .controls import PDF_EDGES, Atlas, describe, half_widths, kept_atlas, out_of_fold, ridge, upper_bound
-from .cubes import CubeSuite, open_cubes
-from .evaluate import PARAMETERS, look_at, residual_noise
-from .residuals import ResidualNoise
-from .runs import Run
-from .statistics import pixel_pdf, power_spectrum
+from .. import latents, plots_z
+from ..cubes import CubeSuite, open_cubes
+from ..runs import Run
+from ..statistics import pixel_pdf, power_spectrum
+from ..variants.residuals import ResidualNoise
+from .controls import PDF_EDGES, FeatureTable, describe, half_widths, kept_features, out_of_fold, ridge, upper_bound
+from .metrics import PARAMETERS, encode_cubes, residual_noise
 
 N_MODEL = 60  # slices drawn from the model
 N_NOISE = 32  # training cubes, at most, that the noise is learned from beside the validation cubes
@@ -34,12 +34,12 @@ class Reference:
     names            cube_id of the training cubes
     noise            `evaluate.residual_noise` of validation and some training cubes
     centre, root     (D,), (D, D): Mahalanobis distance |root @ (z - centre)| to the training cubes
-    distance_limit, error_limit   that one more cube of the kind exceeds in 1 of 100 cases; infinite with fewer than
+    distance_limit, error_limit   that one more cube of the kind auc in 1 of 100 cases; infinite with fewer than
                      three validation cubes
     width            {parameter: half width of the 68 % interval}
     """
 
-    train: Atlas
+    train: FeatureTable
     names: list[str]
     n_slices: int
     noise: ResidualNoise
@@ -89,14 +89,14 @@ class Card:
     warnings: tuple[str, ...]
 
 
-def reference(run: Run, suite: CubeSuite, atlas: Atlas | None = None, n_slices: int = 15) -> Reference:
+def reference(run: Run, suite: CubeSuite, atlas: FeatureTable | None = None, n_slices: int = 15) -> Reference:
     """Prepare cards; the atlas of the suite is made, or read from the run folder, where none is given."""
     from sklearn.covariance import LedoitWolf
 
-    atlas = atlas or kept_atlas(run, suite)
+    atlas = atlas or kept_features(run, suite)
     n_slices = int(atlas.sizes[atlas.at(n_slices)])
     train, val = (atlas.rows(run.split[part]) for part in ("train", "val"))
-    views = look_at(run, suite, run.split["val"], n_slices)
+    views = encode_cubes(run, suite, run.split["val"], n_slices)
     some = run.split["train"][:: -(-len(run.split["train"]) // N_NOISE)]
     z = train.z(n_slices).astype(float)
     shrunk = LedoitWolf().fit(z)  # there are fewer cubes than dimensions
@@ -106,7 +106,7 @@ def reference(run: Run, suite: CubeSuite, atlas: Atlas | None = None, n_slices: 
         train=train,
         names=[suite.cube_id(i) for i in run.split["train"]],
         n_slices=n_slices,
-        noise=residual_noise(run, views + look_at(run, suite, some, n_slices)),
+        noise=residual_noise(run, views + encode_cubes(run, suite, some, n_slices)),
         centre=shrunk.location_,
         root=root,
         distance_limit=np.inf,
@@ -203,7 +203,7 @@ def _suspicions(run: Run, shared: Reference, distance: float, error: float, side
     if not distance <= shared.distance_limit:  # NaN is no pass
         found.append(
             f"out of distribution: z is {distance:.2f} from the training cubes, {shared.distance_limit:.2f} is the "
-            "limit that one cube of the kind in 100 exceeds"
+            "limit that one cube of the kind in 100 auc"
         )
     if not error <= shared.error_limit:
         found.append(

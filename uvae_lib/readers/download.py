@@ -15,8 +15,8 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from .arrayfiles import CubesError, open_npy
-from .files import write_atomically
+from ..files import write_atomically
+from .arrays import CubesError, open_npy
 
 CMD_URL = "https://users.flatironinstitute.org/~camels/CMD"
 QUIJOTE_URL = "https://raw.githubusercontent.com/franciscovillaescusa/Quijote-simulations/master"

@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import latents, plots
-from .cubes import CubeSuite
-from .elbo import held_out_bounds
-from .files import atomic_path, write_atomically
-from .loss import active_units, kl_by_dimension
-from .residuals import ResidualNoise, fit_corrections, fit_noise
-from .runs import Run, covers_box, load_run, provenance, weights_key
-from .statistics import (
+from .. import latents, plots
+from ..cubes import CubeSuite
+from ..files import atomic_path, write_atomically
+from ..loss import active_units, kl_by_dimension
+from ..runs import Run, covers_box, load_run, provenance, weights_key
+from ..statistics import (
     bootstrap_interval,
     cross_correlation,
     fourier_pca,
@@ -29,6 +27,8 @@ from .statistics import (
     project,
     transfer_function,
 )
+from ..variants.residuals import ResidualNoise, fit_corrections, fit_noise
+from .elbo import held_out_bounds
 
 PARAMETERS = ["Omega_m", "sigma_8"]
 QUANTILES = (0.01, 0.99)  # of the pixels, between which densities are compared
@@ -38,7 +38,7 @@ VERSION = 3  # of what is kept in metrics.json
 
 
 @dataclass
-class CubeViews:
+class CubeEncoding:
     """Slices of one cube and what the model makes of them.
 
     truth, recon (n, 1, H, H) pixels;  z: q(z | all n slices);  h: q(h | slice, z);  prior: p(h | z)
@@ -52,7 +52,9 @@ class CubeViews:
     prior: latents.Posterior
 
 
-def look_at(run: Run, suite: CubeSuite, cubes: list[int], n_slices: int, progress: bool = False) -> list[CubeViews]:
+def encode_cubes(
+    run: Run, suite: CubeSuite, cubes: list[int], n_slices: int, progress: bool = False
+) -> list[CubeEncoding]:
     """Encode and reconstruct n_slices of each cube; each slice is reconstructed given the other slices."""
     views = []
     for cube in tqdm(cubes, desc="look", unit="cube", disable=not progress):
@@ -61,7 +63,7 @@ def look_at(run: Run, suite: CubeSuite, cubes: list[int], n_slices: int, progres
         z = latents.encode_cube(run, truth, maps)
         others = _others(run, maps)
         h = latents.encode_slices(run, truth, others, maps)
-        views.append(CubeViews(cube, truth, latents.decode(run, h.mu), z, h, latents.prior_of_h(run, others)))
+        views.append(CubeEncoding(cube, truth, latents.decode(run, h.mu), z, h, latents.prior_of_h(run, others)))
     return views
 
 
@@ -75,7 +77,7 @@ def _others(run: Run, maps: Tensor) -> Tensor:
         return run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)[0]
 
 
-def residual_noise(run: Run, views: list[CubeViews], seed: int = 0) -> ResidualNoise:
+def residual_noise(run: Run, views: list[CubeEncoding], seed: int = 0) -> ResidualNoise:
     """What completes decoded means: noise, and corrections of new slices, from cubes that were looked at."""
     z, truth = torch.stack([view.z.mu for view in views]), [view.truth for view in views]
     noise = fit_noise(truth, [view.recon for view in views], z, covers_box(run.config, run.side))
@@ -88,9 +90,9 @@ def residual_noise(run: Run, views: list[CubeViews], seed: int = 0) -> ResidualN
 def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, progress: bool = False) -> dict:
     """All metrics of a run on its test cubes. See the names in the result; shares and ratios have no unit."""
     generator = torch.Generator().manual_seed(seed)
-    val = look_at(run, suite, run.split["val"], n_slices, progress)
-    test = look_at(run, suite, run.split["test"], n_slices, progress)
-    train = look_at(run, suite, run.split["train"], n_slices, progress)
+    val = encode_cubes(run, suite, run.split["val"], n_slices, progress)
+    test = encode_cubes(run, suite, run.split["test"], n_slices, progress)
+    train = encode_cubes(run, suite, run.split["train"], n_slices, progress)
     noise = residual_noise(run, train + val)
     dreams = latents.dream(torch.stack([v.z.mu for v in train]), n_slices * len(test), generator)
     pca = fourier_pca(torch.cat([view.truth[:, 0] for view in train]), _n_pca(run))
@@ -134,7 +136,7 @@ def _n_pca(run: Run) -> int:
     return min(N_PCA, run.config.data.image_size**2 // 2)
 
 
-def _fvu(views: list[CubeViews], approximation=None) -> tuple[float, list[float]]:
+def _fvu(views: list[CubeEncoding], approximation=None) -> tuple[float, list[float]]:
     """Unexplained share of the pixels' variance, and its bootstrap interval over cubes."""
     pairs = [(v.truth, v.recon if approximation is None else approximation(v.truth)) for v in views]
     mean = torch.cat([truth for truth, _ in pairs]).mean()
@@ -149,7 +151,7 @@ def _ratio(columns: Tensor) -> Tensor:
     return columns[:, 0].sum() / columns[:, 1].sum()
 
 
-def reconstruction_metrics(views: list[CubeViews], pca, box: float) -> dict:
+def reconstruction_metrics(views: list[CubeEncoding], pca, box: float) -> dict:
     """FVU beside the PCA's, r(k) and T(k) beside the PCA's, and the k up to which r(k) >= 0.9."""
     fvu, interval = _fvu(views)
     pca_fvu, pca_interval = _fvu(views, lambda truth: project(truth, pca))
@@ -169,12 +171,12 @@ def reconstruction_metrics(views: list[CubeViews], pca, box: float) -> dict:
         "r": r.tolist(),
         "r_pca": r_pca.tolist(),
         "transfer": transfer_function(recon, truth, box)[1].mean(dim=0).tolist(),
-        "k_r90": reach(k, r),
-        "k_r90_pca": reach(k, r_pca),
+        "k_r90": k_at_correlation(k, r),
+        "k_r90_pca": k_at_correlation(k, r_pca),
     }
 
 
-def reach(k: Tensor, r: Tensor, level: float = 0.9) -> float:
+def k_at_correlation(k: Tensor, r: Tensor, level: float = 0.9) -> float:
     """Largest k [h/Mpc] up to which r stays at or above the level; 0 when it never is."""
     below = (r < level).nonzero()
     last = int(below[0]) if len(below) else len(r)
@@ -212,7 +214,7 @@ def field_metrics(truth: list[Tensor], other: list[Tensor], box: float) -> dict:
     }
 
 
-def latent_metrics(views: list[CubeViews]) -> dict:
+def latent_metrics(views: list[CubeEncoding]) -> dict:
     """KLs in nats and active units on held-out slices."""
     kl_z = torch.stack([kl_by_dimension(v.z.mu, v.z.logvar) for v in views])
     kl_h = torch.cat([kl_by_dimension(*v.h, *v.prior) for v in views])
@@ -224,12 +226,12 @@ def latent_metrics(views: list[CubeViews]) -> dict:
     }
 
 
-def probe_metrics(run: Run, suite: CubeSuite, train: list[CubeViews], test: list[CubeViews]) -> dict:
+def probe_metrics(run: Run, suite: CubeSuite, train: list[CubeEncoding], test: list[CubeEncoding]) -> dict:
     """R^2 and error of a ridge on the mean of z, and of a ridge on log P(k) of the same slices."""
     params = suite.params[PARAMETERS].to_numpy()
     labels = [params[[v.cube for v in views]] for views in (train, test)]
 
-    def spectrum(view: CubeViews) -> np.ndarray:
+    def spectrum(view: CubeEncoding) -> np.ndarray:
         return power_spectrum(view.truth[:, 0], run.image_box)[1].mean(dim=0).log().numpy()
 
     features = {"z": lambda v: v.z.mu.numpy(), "power": spectrum}
@@ -305,7 +307,7 @@ def evaluate_run(folder: str | Path, *, n_slices: int = 15, progress: bool = Tru
 
 def figures(run: Run, suite: CubeSuite, metrics: dict) -> dict:
     """The figures that belong to the metrics, by name; reconstructions worst first."""
-    views = look_at(run, suite, run.split["test"][:4], 9)
+    views = encode_cubes(run, suite, run.split["test"][:4], 9)
     truth, recon = (run.to_log(torch.cat([getattr(v, name)[:, 0] for v in views])) for name in ("truth", "recon"))
     order = (truth - recon).square().mean(dim=(1, 2)).argsort(descending=True)
     chosen = order[[0, len(order) // 2, -1]]

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import camels, parameters, quijote
-from .arrayfiles import HDF5_MAGIC, NPY_MAGIC, Hdf5File, existing, refusal, regular_file
-from .layouts import (
+from .arrays import HDF5_MAGIC, NPY_MAGIC, Hdf5File, existing, refusal, regular_file
+from .layout import (
     HDF5_SUFFIXES,
-    Layout,
-    Request,
+    ReaderOptions,
+    SuiteFiles,
     check_sides,
     files_below,
     files_in,
@@ -22,7 +22,7 @@ from .layouts import (
 )
 
 
-def find_layout(path: Path, format: str | None, request: Request) -> Layout:
+def find_layout(path: Path, format: str | None, request: ReaderOptions) -> SuiteFiles:
     """Choose the reader by name and content, or by `format`, and let it look.
 
     Raises CubesError when nothing at the path can be read as cubes.
@@ -76,17 +76,17 @@ def guess_folder(path: Path) -> str:
     raise refusal(path, found, "files .npy or .hdf5 of cubes", "check the path, or name the file itself")
 
 
-def plain_hdf5(path: Path, request: Request) -> Layout:
+def plain_hdf5(path: Path, request: ReaderOptions) -> SuiteFiles:
     """HDF5: a file, or a folder of files, with one cube or a stack in a data set."""
     return _plain(path, request, HDF5_SUFFIXES, "hdf5")
 
 
-def plain_npy(path: Path, request: Request) -> Layout:
+def plain_npy(path: Path, request: ReaderOptions) -> SuiteFiles:
     """.npy: a file, or a folder of files, with one cube or a stack."""
     return _plain(path, request, (".npy",), "npy")
 
 
-def _plain(path: Path, request: Request, suffixes: tuple[str, ...], format: str) -> Layout:
+def _plain(path: Path, request: ReaderOptions, suffixes: tuple[str, ...], format: str) -> SuiteFiles:
     """A file of one cube or of a stack, or a folder of such files in natural order."""
     folder = path if path.is_dir() else path.parent
     paths = [path]
@@ -112,7 +112,7 @@ def _plain(path: Path, request: Request, suffixes: tuple[str, ...], format: str)
     source = parameters.plain_file(folder) if request.params is None else request.params
     table = parameter_table(source, (), len(ids), notes, "params.txt or params.csv")
     what = ", ".join([f"{len(stacks)} files" if len(stacks) > 1 else path.name, *datasets])
-    return Layout(
+    return SuiteFiles(
         format=format,
         source=f"{what} ({path})",
         files=tuple(stacks),
@@ -128,7 +128,7 @@ def _natural(path: Path) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
-READERS: dict[str, Callable[[Path, Request], Layout]] = {
+READERS: dict[str, Callable[[Path, ReaderOptions], SuiteFiles]] = {
     "cmd-grids": camels.grids,
     "cmd-maps": camels.maps,
     "quijote": quijote.density_fields,
