@@ -60,8 +60,7 @@ setup: ## .venv with everything (does nothing when it is up to date)
 demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures in figures/ (about half an hour)
 	[ -n "$$UVAE_DATA" ] || $(PY) -m uvae_lib simulate --preset demo
 	$(PY) -m uvae_lib train --preset demo --resume
-	run=runs/$$($(PY) -c 'from uvae_lib.presets import load_preset; print(load_preset("demo").name)'); \
-	    $(PY) -m uvae_lib evaluate --run $$run && $(PY) -m uvae_lib report --run $$run
+	$(PY) -m uvae_lib evaluate --preset demo
 	UVAE_PRESET=demo $(PY) notebooks/run.py --out build/demo --html figures/demo
 	@echo "make demo: the notebooks with their pictures are in figures/demo; make lab opens them to play with"
 

@@ -1,6 +1,11 @@
 """The command line, as a stranger meets it."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 from suites import lognormal_suite
@@ -35,11 +40,24 @@ def test_no_command_lists_the_commands(capsys):
 
 
 def test_an_unknown_command_is_refused(capsys):
-    assert "expected one of simulate, train, evaluate" in refused(capsys, "trian")
+    said = refused(capsys, "trian")
+    assert "trian" in said and all(name in said for name in ("simulate", "train", "evaluate", "baselines", "export"))
+
+
+def test_help_lists_the_presets_and_loads_nothing_heavy():
+    look = "import sys; from uvae_lib.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    look += "print([name for name in ('torch', 'lightning', 'matplotlib', 'pandas', 'scipy') if name in sys.modules])"
+    said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
+    assert "smoke, demo, reference" in said and said.splitlines()[-1] == "[]"
 
 
 def test_an_unknown_preset_is_refused(capsys):
     assert 'found preset "dmeo"; expected one of smoke, demo' in refused(capsys, "train", "--preset", "dmeo")
+
+
+def test_the_preset_may_stand_behind_the_fields(capsys):
+    main(["table", "--model.latent-dim", "2048", "--preset=demo"])
+    assert "DecoderZ" in capsys.readouterr().out
 
 
 def test_an_unknown_field_is_refused_with_a_proposal(capsys):
@@ -55,12 +73,12 @@ def test_help_of_train_explains_every_field(capsys):
     assert "--resume" in said and "--loss.kl-h" in said and "--data.image-size" in said
 
 
-def test_devices_and_nodes_have_short_names(capsys):
+def test_devices_and_nodes_have_short_names(home, capsys):
     long, short = (
-        refused(capsys, "train", "--preset", "smoke", f"--{part}devices=x", f"--{part}num-nodes", "y")
+        refused(capsys, "train", "--preset", "smoke", f"--{part}devices", "3", f"--{part}num-nodes", "5")
         for part in ("training.", "")
     )
-    assert "--training.devices" in long and short == long
+    assert "15 processes" in long and short == long
 
 
 def test_table_prints_the_networks_as_the_note_does(capsys):
@@ -82,3 +100,68 @@ def test_train_and_evaluate_write_a_run(home, capsys):
 
 def test_a_run_that_is_not_there_is_one_sentence(tmp_path, capsys):
     assert "is no run" in refused(capsys, "evaluate", "--run", str(tmp_path / "nothing"))
+
+
+def test_without_a_run_folder_that_of_the_preset_is_taken(home, capsys):
+    assert f"{home / 'runs' / 'smoke'} is no run" in refused(capsys, "evaluate", "--preset", "smoke")
+
+
+def failing(monkeypatch, error: BaseException):
+    """A command line whose simulation fails so."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("uvae_lib.simulate.simulate_suite", fail)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/data"), "cannot use /data: Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "--simulation.processes 1"),
+        (ModuleNotFoundError("No module named 'jaxpm'", name="jaxpm"), "the package jaxpm is missing; install"),
+        (MemoryError("Unable to allocate 8.00 GiB"), "Unable to allocate 8.00 GiB"),
+        (ValueError("found 3 cubes; expected 4"), "found 3 cubes; expected 4"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
+)
+def test_a_failure_that_can_be_foreseen_is_one_sentence(monkeypatch, capsys, error, said):
+    failing(monkeypatch, error)
+    refusal = refused(capsys, "simulate", "--preset", "smoke")
+    assert refusal.startswith("error: ") and said in refusal and len(refusal.splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [KeyError("mu"), IndexError("5"), ModuleNotFoundError("x", name="uvae_lib.x")])
+def test_a_fault_of_the_code_keeps_its_traceback(monkeypatch, error):
+    failing(monkeypatch, error)
+    with pytest.raises(type(error)):
+        main(["simulate", "--preset", "smoke"])
+
+
+def test_ctrl_c_says_how_to_go_on_and_has_its_own_exit_code(monkeypatch, capsys):
+    failing(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(SystemExit) as stop:
+        main(["simulate", "--preset", "smoke"])
+    assert stop.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="whom permissions do not stop")
+@pytest.mark.parametrize("command", ["simulate", "train"])
+def test_a_read_only_folder_is_one_sentence(home, capsys, command):
+    for folder in (home, home / "data" / "smoke"):
+        folder.chmod(0o500)
+    try:
+        said = refused(capsys, command, *TINY, "--simulation.n-lh", "1")
+    finally:
+        for folder in (home, home / "data" / "smoke"):
+            folder.chmod(0o700)
+    assert said.startswith("error: ") and len(said.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(home, capsys):
+    (home / "a_file").write_text("")
+    said = refused(capsys, "simulate", "--preset", "smoke", "--data.path", str(home / "a_file" / "cubes"))
+    assert said.startswith("error: cannot use ") and len(said.splitlines()) == 1

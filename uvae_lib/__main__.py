@@ -1,208 +1,215 @@
-"""Command line: python -m uvae_lib COMMAND; `python -m uvae_lib` lists the commands."""
+"""Command line: python -m uvae_lib COMMAND; `python -m uvae_lib --help` lists the commands."""
 
+import argparse
 import sys
 import warnings
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from .presets import PRESETS, Config, load_preset, locate
 
-USAGE = """usage: python -m uvae_lib COMMAND [options]
+PROG = "python -m uvae_lib"
+ABOUT = f"""A hierarchical set VAE on slices of large-scale structure.
 
-  simulate   make the suite of simulated cubes of a preset (resumes, reuses)
-  train      train a Universe VAE (resumes with --resume, reuses a finished run)
-  evaluate   judge a run on cubes that it never saw: metrics.json, a table, figures
-  baselines  train what a run is compared with: a supervised ResNet-18, a VAE without z (resumes, reuses)
-  report     one HTML page on a run: targets, probes, controls, ledger, every number beside its reference
-  export     copy a run for others: weights in bfloat16 and results, without checkpoints
-  inspect    say what a file or folder of cubes holds, and what is wrong with it
-  download   fetch public cubes (CAMELS Multifield Dataset, Quijote)
-  table      print the networks and their numbers of parameters
+Presets: {", ".join(PRESETS)}; choose with --preset NAME (or UVAE_PRESET). simulate, train and table take every field
+of a preset, e.g. `{PROG} train --preset demo --training.steps 2000 --loss.kl-h 100`."""
 
-Presets: {presets}; choose with --preset NAME (or UVAE_PRESET), then override any field of it,
-e.g. `python -m uvae_lib train --preset demo --training.steps 2000 --loss.kl-h 100`.
-`python -m uvae_lib COMMAND --help` lists everything that a command takes.
-"""
+Fields = Annotated[Config, tyro.conf.arg(name="")]  # --training.steps, not --config.training.steps
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; a refusal is one sentence on stderr and exit code 1."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    commands = {"simulate": simulate, "train": train, "evaluate": evaluate, "baselines": baselines, "report": report,
-                "export": export, "inspect": inspect, "download": download, "table": table}  # fmt: skip
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE.format(presets=", ".join(PRESETS)))
-        raise SystemExit(0 if arguments else 2)
-    if arguments[0] not in commands:
-        raise SystemExit(f'found command "{arguments[0]}"; expected one of {", ".join(commands)}')
+    """Run one command; what can be foreseen to fail is one sentence on stderr and an exit code, not a traceback."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    chooser = argparse.ArgumentParser(prog=PROG, add_help=False, allow_abbrev=False)
+    chooser.add_argument("--preset")
+    chosen, arguments = chooser.parse_known_args(arguments)
     try:
-        commands[arguments[0]](arguments[1:])
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        raise SystemExit(f"error: {error}") from error
+        preset = load_preset(chosen.preset)
+        of_config = [partial(command, config=preset) for command in (simulate, train, table)]
+        of_run = [partial(command, run=locate("runs") / preset.name) for command in (evaluate, baselines, export)]
+        commands = {part.func.__name__: part for part in of_config + of_run} | {"inspect": inspect, "download": download}
+        tyro.extras.subcommand_cli_from_dict(commands, prog=PROG, description=ABOUT, args=arguments)
     except KeyboardInterrupt as stop:
-        raise SystemExit(f"stopped; the same command goes on where it was. {stop}") from stop
+        print(f"stopped; the same command goes on where it was. {stop}", file=sys.stderr)
+        raise SystemExit(130) from stop
+    except Exception as error:
+        if sentence := _refusal(error):
+            raise SystemExit(f"error: {sentence}") from error
+        raise
 
 
-def _configured(command: str, arguments: list[str]) -> Config:
-    """The preset named by --preset, with the fields that are given in its place."""
-    arguments, name = list(arguments), None
-    for i, word in enumerate(arguments):
-        if word == "--preset" or word.startswith("--preset="):
-            name = word.partition("=")[2] or (arguments[i + 1] if i + 1 < len(arguments) else "")
-            del arguments[i : i + (1 if "=" in word else 2)]
-            break
-    preset = load_preset(name)
-    prog = f"python -m uvae_lib {command} --preset {preset.name}"
-    return tyro.cli(Config, default=preset, prog=prog, args=arguments)
+def _refusal(error: Exception) -> str | None:
+    """What to tell the user of a failure that lies in files, settings or the machine; None for a fault of the code."""
+    match error:
+        case OSError(filename=str() | Path() as name, strerror=str() as reason):
+            return f"cannot use {name}: {reason}; name a place that exists, may be read and written, and has room"
+        case BrokenProcessPool():
+            return (
+                "a simulating process ended before its cube was done, for want of memory (about 2 GB each at 128^3) or "
+                "of room on the disk; the same command goes on, --simulation.processes 1 takes least memory"
+            )
+        case ModuleNotFoundError(name=str() as name) if not name.startswith("uvae_lib"):
+            return f"the package {name} is missing; install the project with its extras: pip install -e '.[dev]'"
+        case MemoryError():
+            return f"the memory is full ({error}); use fewer or smaller cubes, or smaller steps"
+        case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
+            return f"{str(error).splitlines()[0]} Use a smaller --training.sets-per-step or --data.pool-memory"
+        case ValueError() | OSError() | FloatingPointError():
+            return str(error)
+    return None
 
 
-def simulate(arguments: list[str]) -> None:
-    """Make the suite of a preset in its data path."""
-    config = _configured("simulate", arguments)
+def simulate(config: Fields) -> None:
+    """Simulate the suite of a preset (--preset NAME) in its data path (resumes, reuses)."""
     from .simulate import simulate_suite
 
     for suite in simulate_suite(locate(config.data.path), config.simulation).values():
         print(suite.source)
 
 
-def train(arguments: list[str]) -> None:
-    """Train, then say where the run is."""
-    flags = {"--resume": False, "--no-progress": False}
-    for flag in flags:
-        if flag in arguments:
-            arguments = [word for word in arguments if word != flag]
-            flags[flag] = True
-    if {"-h", "--help"} & set(arguments):
-        print("--resume         go on from the newest whole checkpoint of the run\n--no-progress    no progress bar\n"
-              "--devices, --num-nodes    short for --training.devices, --training.num-nodes\n")  # fmt: skip
-    short = {"--devices", "--num-nodes"}
-    arguments = ["--training." + word[2:] if word.partition("=")[0] in short else word for word in arguments]
-    config = _configured("train", arguments)
+def train(
+    config: Fields, resume: bool = False, progress: bool = True, devices: int | None = None,
+    num_nodes: int | None = None,
+) -> None:  # fmt: skip
+    """Train the Universe VAE of a preset (--preset NAME; resumes with --resume, reuses a finished run).
+
+    Args:
+        config: the preset, with every field that is given in its place
+        resume: go on from the newest whole checkpoint of the run
+        progress: show a progress bar
+        devices: short for --training.devices
+        num_nodes: short for --training.num-nodes
+    """
     from .training import fit
 
-    table([])
-    run = fit(config, resume=flags["--resume"], progress=not flags["--no-progress"])
+    several = {"devices": devices, "num_nodes": num_nodes}
+    several = {name: value for name, value in several.items() if value is not None}
+    config = replace(config, training=replace(config.training, **several))
+    table(config)
+    run = fit(config, resume=resume, progress=progress)
     last = run.history.dropna(subset="val_fvu").iloc[-1]
-    print(f"{run.folder}: {len(run.history)} rows of history; validation: unexplained variance {last['val_fvu']:.3f}, "
-          f"KL(z) {last['val_kl_z']:.1f} nats, KL(h) {last['val_kl_h']:.1f} nats")  # fmt: skip
+    print(
+        f"{run.folder}: {len(run.history)} rows of history; validation: unexplained variance {last['val_fvu']:.3f}, "
+        f"KL(z) {last['val_kl_z']:.1f} nats, KL(h) {last['val_kl_h']:.1f} nats"
+    )
 
 
-def evaluate(arguments: list[str]) -> None:
-    """Judge a run on its test cubes."""
+def evaluate(run: Path, n_slices: int = 15) -> None:
+    """Judge a run on cubes that it never saw: metrics.json, a table, figures.
 
-    def options(run: Path, n_slices: int = 15) -> tuple[Path, int]:
-        """Judge a run on cubes that it never saw.
-
-        Args:
-            run: run folder, e.g. runs/demo
-            n_slices: slices of each cube
-        """
-        return run, n_slices
-
-    folder, n_slices = tyro.cli(options, prog="python -m uvae_lib evaluate", args=arguments)
+    Args:
+        run: run folder
+        n_slices: slices of each cube
+    """
     from .analysis.metrics import evaluate_run, summary
 
-    print(summary(evaluate_run(folder, n_slices=n_slices)))
-    print(f"{folder / 'metrics.json'} and {folder / 'figures'} are written")
+    print(summary(evaluate_run(run, n_slices=n_slices)))
+    print(f"{run / 'metrics.json'} and {run / 'figures'} are written")
 
 
-def baselines(arguments: list[str]) -> None:
-    """Train what a run is compared with."""
+def baselines(
+    run: Path, what: tuple[Literal["supervised", "vae"], ...] = ("supervised", "vae"), steps: int | None = None
+) -> None:
+    """Train what a run is compared with, on its slices and for its steps: baselines.json (resumes, reuses).
 
-    def options(run: Path, what: tuple[Literal["supervised", "vae"], ...] = ("supervised", "vae"),
-                steps: int | None = None) -> tuple[Path, tuple[str, ...], int | None]:  # fmt: skip
-        """Train what a run is compared with, on its slices and for its steps: baselines.json in its folder.
-
-        Args:
-            run: run folder, e.g. runs/demo
-            what: supervised: ResNet-18 from a slice to the parameters; vae: the run's networks without z
-            steps: of each training; as many as the run when absent
-        """
-        return run, what, steps
-
-    folder, what, steps = tyro.cli(options, prog="python -m uvae_lib baselines", args=arguments)
+    Args:
+        run: run folder
+        what: supervised: ResNet-18 from a slice to the parameters; vae: the run's networks without z
+        steps: of each training; as many as the run when absent
+    """
     from .analysis.baselines import train_baselines
 
-    results = train_baselines(folder, [{"vae": "plain_vae"}.get(name, name) for name in what], steps=steps)
+    results = train_baselines(run, [{"vae": "plain_vae"}.get(name, name) for name in what], steps=steps)
     for name, found in results.items():
         if name != "made":
             print(name, {key: value for key, value in found.items() if key not in ("predicted", "truth")})
-    print(f"{folder / 'baselines.json'} is written")
+    print(f"{run / 'baselines.json'} is written")
 
 
-def report(arguments: list[str]) -> None:
-    """Write report.html of a run."""
+def export(run: Path, to: Path) -> None:
+    """Copy a run for others: weights in bfloat16, configuration, history and results; no checkpoints.
 
-    def options(run: Path, n_slices: int = 15, readme: Path | None = None) -> tuple[Path, int, Path | None]:
-        """Measure what a run knows and write report.html, controls.json and metrics.json into its folder.
-
-        Args:
-            run: run folder, e.g. runs/demo
-            n_slices: slices of each cube
-            readme: Markdown file that takes the table of targets between its marks
-        """
-        return run, n_slices, readme
-
-    folder, n_slices, readme = tyro.cli(options, prog="python -m uvae_lib report", args=arguments)
-    from .analysis.report import make_report
-
-    print(f"{make_report(folder, n_slices=n_slices, readme=readme)} is written; open it in a browser")
-
-
-def export(arguments: list[str]) -> None:
-    """Copy a run without what only training needs."""
-
-    def options(run: Path, to: Path) -> tuple[Path, Path]:
-        """Copy a run for others: weights in bfloat16, configuration, history and results; no checkpoints.
-
-        Args:
-            run: run folder, e.g. runs/reference
-            to: folder, e.g. weights/reference
-        """
-        return run, to
-
-    folder, to = tyro.cli(options, prog="python -m uvae_lib export", args=arguments)
+    Args:
+        run: run folder
+        to: folder, e.g. weights/reference
+    """
     from .runs import export_run
 
-    for path in export_run(folder, to):
+    for path in export_run(run, to):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def inspect(arguments: list[str]) -> None:
-    """Describe cubes that somebody brought."""
+def inspect(
+    path: Annotated[Path, tyro.conf.Positional], set_name: str | None = None, kind: str | None = None,
+    box_size: float | None = None, dataset: str | None = None,
+) -> None:  # fmt: skip
+    """Say what a file or folder of cubes holds, what was assumed, and what is wrong with it.
 
-    def options(path: Annotated[Path, tyro.conf.Positional], set_name: str | None = None, kind: str | None = None,
-                box_size: float | None = None, dataset: str | None = None) -> dict:  # fmt: skip
-        """Say what a file or folder of cubes holds, what was assumed, and what is wrong with it.
-
-        Args:
-            path: file or folder
-            set_name: LH, CV, 1P, ... where a folder holds several
-            kind: density, delta, overdensity or counts, when the guess is wrong
-            box_size: side of the cubes [Mpc/h], when the files do not say
-            dataset: name of the data set in an HDF5 file
-        """
-        return locals()
-
-    found = tyro.cli(options, prog="python -m uvae_lib inspect", args=arguments)
+    Args:
+        path: file or folder
+        set_name: LH, CV, 1P, ... where a folder holds several
+        kind: density, delta, overdensity or counts, when the guess is wrong
+        box_size: side of the cubes [Mpc/h], when the files do not say
+        dataset: name of the data set in an HDF5 file
+    """
+    given = {"set_name": set_name, "kind": kind, "box_size": box_size, "dataset": dataset}
     from .inspect_suite import describe
 
-    print(describe(found.pop("path"), **{name: value for name, value in found.items() if value is not None}))
+    print(describe(path, **{name: value for name, value in given.items() if value is not None}))
 
 
-def download(arguments: list[str]) -> None:
-    """Fetch public cubes."""
-    from .readers.download import main as fetch
+def fetch_camels(
+    field: str = "Mcdm", suite: str = "IllustrisTNG", set: str = "LH", grid: int = 128, maps: bool = False,
+    redshift: str = "0.0", folder: Path | None = None, checksum: str | None = None,
+) -> None:  # fmt: skip
+    """One file of the CAMELS Multifield Dataset, and its parameters.
 
-    fetch(arguments)
+    Args:
+        field: Mcdm, Mtot (the only one of N-body suites), Mgas, ...
+        suite: IllustrisTNG, SIMBA, Astrid, Nbody_IllustrisTNG, Nbody_SIMBA, Nbody_Astrid
+        set: LH, CV, EX, BE, 1P, SB28
+        grid: voxels along a side, 128 (7.8 GiB for LH), 256 (62.5 GiB) or 512 (500 GiB)
+        maps: the 2D maps instead of the 3D grids
+        redshift: as in the file's name
+        folder: where to put it; the user's cache when absent
+        checksum: SHA-256 of the file, when you know it
+    """
+    from .readers.download import download_cmd
+
+    grid = None if maps else grid
+    path = download_cmd(folder, field=field, suite=suite, set=set, grid=grid, redshift=redshift, checksum=checksum)
+    print(f"{path}\nlook at it with: {PROG} inspect {path}")
 
 
-def table(arguments: list[str]) -> None:
-    """Print the networks as the note does."""
-    config = _configured("table", arguments) if arguments else load_preset()
+def fetch_quijote(cosmology: str = "latin_hypercube", folder: Path | None = None) -> None:
+    """The parameters of a Quijote hypercube, and how to get its cubes.
+
+    Args:
+        cosmology: latin_hypercube, latin_hypercube_nwLH or BSQ
+        folder: where to put them; the user's cache when absent
+    """
+    from .readers.download import download_quijote
+
+    print(*download_quijote(folder, cosmology=cosmology), sep="\n")
+
+
+Source = (
+    Annotated[Any, tyro.conf.subcommand("cmd", constructor=fetch_camels, prefix_name=False)]
+    | Annotated[Any, tyro.conf.subcommand("quijote", constructor=fetch_quijote, prefix_name=False)]
+)
+
+
+def download(source: Annotated[Source, tyro.conf.arg(name="")]) -> None:
+    """Fetch public cubes: the CAMELS Multifield Dataset (cmd), Quijote's parameters (quijote)."""
+
+
+def table(config: Fields) -> None:
+    """Print the networks and their numbers of parameters."""
     import torch
 
     from .model import format_table
