@@ -32,7 +32,8 @@ def main(arguments: list[str] | None = None) -> None:
         preset = load_preset(chosen.preset)
         of_config = [partial(command, config=preset) for command in (simulate, train, table)]
         of_run = [partial(command, run=locate("runs") / preset.name) for command in (evaluate, baselines, export)]
-        commands = {part.func.__name__: part for part in of_config + of_run} | {"inspect": inspect, "download": download}
+        commands = {part.func.__name__: part for part in of_config + of_run}
+        commands |= {"inspect": inspect, "download": download}
         tyro.extras.subcommand_cli_from_dict(commands, prog=PROG, description=ABOUT, args=arguments)
     except KeyboardInterrupt as stop:
         print(f"stopped; the same command goes on where it was. {stop}", file=sys.stderr)
