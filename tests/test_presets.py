@@ -1,8 +1,10 @@
 """Configuration: plain values there and back, and nothing misspelt or impossible gets through."""
 
 import json
+import os
 import re
 from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
 
@@ -169,6 +171,7 @@ def project(tmp_path, monkeypatch):
     """A project's folder with its notebooks, from where nothing in the environment leads away."""
     monkeypatch.delenv("UVAE_HOME", raising=False)
     (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_data_visualisation.ipynb").touch()
     return tmp_path
 
 
@@ -177,6 +180,22 @@ def test_a_relative_path_is_below_the_project_wherever_one_works_in_it(project, 
     (project / place).mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(project / place)
     assert locate("data/demo") == project / "data" / "demo"
+
+
+def test_the_checkout_is_a_project(monkeypatch):
+    root = Path(__file__).resolve().parents[1]
+    monkeypatch.delenv("UVAE_HOME", raising=False)
+    monkeypatch.chdir(root / "notebooks")
+    assert locate("data/demo") == root / "data" / "demo"
+
+
+def test_a_folder_with_other_notebooks_is_no_project(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_galaxies.ipynb").touch()
+    (tmp_path / "work").mkdir()
+    monkeypatch.delenv("UVAE_HOME", raising=False)
+    monkeypatch.chdir(tmp_path / "work")
+    assert locate("data/demo") == tmp_path / "work" / "data" / "demo"
 
 
 def test_a_folder_without_notebooks_is_a_project_of_its_own(tmp_path, monkeypatch):
@@ -193,6 +212,38 @@ def test_the_environment_can_name_another_home(project, monkeypatch):
 def test_an_absolute_path_stays(project, monkeypatch):
     monkeypatch.setenv("UVAE_HOME", "elsewhere")
     assert locate(project / "cubes") == project / "cubes"
+
+
+def test_a_tilde_is_the_home_folder(project, monkeypatch):
+    monkeypatch.setenv("HOME", str(project))
+    monkeypatch.setenv("USERPROFILE", str(project))
+    assert locate("~/cubes") == project / "cubes"
+
+
+@pytest.mark.parametrize("place", [".", "notebooks", "figures/papers"])
+@pytest.mark.parametrize("path", ["cubes.npy", ".", "../cubes"])
+def test_cubes_that_the_environment_names_are_the_same_wherever_one_works(project, monkeypatch, path, place):
+    (project / place).mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("UVAE_DATA", path)
+    monkeypatch.chdir(project)
+    expected = load_preset("smoke"), locate(path)
+    monkeypatch.chdir(project / place)
+    assert (load_preset("smoke"), locate(path)) == expected
+
+
+@pytest.mark.parametrize(
+    "address", ["https://camels.org/CMD/Grids.npy", "s3://bucket/cubes", "gs://b/c", "me@cluster.edu:/scratch/cubes"]
+)
+def test_an_address_of_another_machine_is_refused(project, address):
+    with pytest.raises(ValueError, match="another machine; copy or mount the cubes"):
+        locate(address)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows takes no colon in a name")
+def test_a_folder_with_a_colon_in_its_name_is_a_folder(project, monkeypatch):
+    (project / "box:" / "cubes").mkdir(parents=True)
+    monkeypatch.chdir(project)
+    assert locate("box:/cubes") == project / "box:" / "cubes"
 
 
 def test_the_simulation_of_a_preset_is_one_value():

@@ -7,6 +7,7 @@ cmd        CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
 """
 
 import os
+import re
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -201,6 +202,7 @@ CMD = Config(
     ),
 )  # fmt: skip
 PRESETS = {preset.name: preset for preset in (SMOKE, DEMO, REFERENCE, CMD)}
+NOTEBOOK = "notebooks/01_data_visualisation.ipynb"  # by which the project's folder is known
 
 
 def load_preset(name: str | None = None) -> Config:
@@ -217,18 +219,23 @@ def load_preset(name: str | None = None) -> Config:
     path = os.environ.get("UVAE_DATA")
     if not path:
         return preset
-    return replace(preset, name=f"{name}-{Path(path).resolve().stem}", data=replace(preset.data, path=path))
+    return replace(preset, name=f"{name}-{locate(path).resolve().stem}", data=replace(preset.data, path=path))
 
 
 def locate(path: str | Path) -> Path:
-    """Where a relative path of a configuration is: below UVAE_HOME, or else below the project's folder.
+    """Where a path of a configuration is: a relative one is below UVAE_HOME, or else below the project's folder.
 
-    That is the working directory, or the nearest folder above it with a folder `notebooks`, so that notebooks,
-    which run inside theirs, and the command line share data/, runs/ and figures/. An absolute path stays.
+    That is the nearest folder with this project's notebooks, from the working directory upwards, so that notebooks,
+    which run inside theirs, and the command line share data/, runs/ and figures/; without one it is the working
+    directory. `~` is the home folder, and an absolute path stays.
+
+    Raises ValueError for an address of another machine.
     """
-    here = Path.cwd()
-    home = next((folder for folder in (here, *here.parents) if (folder / "notebooks").is_dir()), here)
-    return Path(os.environ.get("UVAE_HOME", home)) / path
+    path, here = Path(path).expanduser(), Path.cwd()
+    if re.match(r"[\w.@+-]{2,}:/", str(path)) and not path.exists():
+        raise ValueError(f"found the address {path} of another machine; copy or mount the cubes and give a path here")
+    home = next((folder for folder in (here, *here.parents) if (folder / NOTEBOOK).is_file()), here)
+    return Path(os.environ.get("UVAE_HOME", home)).expanduser() / path
 
 
 def to_dict(config: Config) -> dict:
