@@ -7,27 +7,27 @@ import pytest
 import torch
 from powerbox import get_power
 from scipy.ndimage import maximum_filter
-from scipy.stats import wasserstein_distance
 from sklearn.decomposition import PCA
+from sklearn.metrics import r2_score
 
 from uvae_lib.statistics import (
     band_powers,
-    bootstrap_interval,
+    bispectrum,
     cross_correlation,
     fourier_pca,
+    fvu,
     leave_one_out_chi2,
     minimum_counts,
     minkowski,
     mode_counts,
     peak_counts,
     pixel_pdf,
-    power_covariance,
     power_spectrum,
     project,
-    sample_pca,
+    r2,
+    reduced_bispectrum,
+    second_difference_kurtosis,
     transfer_function,
-    unexplained_variance,
-    wasserstein,
 )
 
 BOX = 100.0
@@ -156,7 +156,7 @@ def test_half_precision_is_raised_to_float32_and_float64_stays(given, computed):
 
 def test_autocast_does_not_lower_the_precision():
     field = white_noise(40, 16, 16)
-    pca = sample_pca(field, 5)
+    pca = fourier_pca(field, 5)
     plain = power_spectrum(field, BOX)[1], project(field, pca)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(power_spectrum(field, BOX)[1], plain[0])
@@ -216,17 +216,12 @@ def test_the_correlation_ignores_any_filter_that_is_constant_in_a_bin():
     torch.testing.assert_close(transfer, torch.exp(-torch.arange(1, 16, dtype=torch.float64) / 4))
 
 
-# --- covariance, chi squared, bootstrap
-
-
-def test_the_covariance_of_spectra_is_that_of_torch_in_every_batch_row():
-    spectra = white_noise(2, 50, 6, dtype=torch.float64)
-    torch.testing.assert_close(power_covariance(spectra)[1], torch.cov(spectra[1].T))
+# --- bands, chi squared
 
 
 def test_spectra_of_gaussian_fields_scatter_by_the_number_of_their_modes():
     power = power_spectrum(white_noise(2000, 16, 16), BOX)[1]
-    variance = power_covariance(power).diagonal() / power.mean(0) ** 2
+    variance = power.var(0) / power.mean(0) ** 2
     torch.testing.assert_close(variance * mode_counts(16) / 2, torch.ones(7), atol=0.2, rtol=0)
 
 
@@ -279,27 +274,6 @@ def test_too_few_spectra_for_the_bands_are_refused():
         leave_one_out_chi2(torch.ones(10, 15), torch.ones(10, 15), n_bands=8)
 
 
-def test_the_bootstrap_interval_of_a_mean_is_its_standard_error_wide():
-    values = white_noise(400, 30, seed=3)
-    low, high = bootstrap_interval(values, level=0.6827)
-    error = values.std(0) / 400**0.5
-    assert ((high - low) / (2 * error)).mean() == pytest.approx(1, abs=0.03)
-    assert (low < values.mean(0)).all() and (values.mean(0) < high).all()
-
-
-def test_the_bootstrap_is_a_function_of_its_seed_and_leaves_the_global_generator_alone():
-    values, state = white_noise(20, 4), torch.get_rng_state()
-    one, two = (torch.stack(bootstrap_interval(values, seed=5)) for _ in range(2))
-    three = torch.stack(bootstrap_interval(values, seed=torch.Generator().manual_seed(5)))
-    assert torch.equal(one, two) and torch.equal(one, three)
-    assert torch.equal(state, torch.get_rng_state())
-
-
-def test_the_bootstrap_takes_any_statistic():
-    low, high = bootstrap_interval(torch.arange(101.0), level=0.9, statistic=lambda v: v.median(0).values)
-    assert 25 < low < 50 < high < 75
-
-
 # --- pixels
 
 
@@ -314,18 +288,6 @@ def test_the_pdf_integrates_to_the_share_of_pixels_inside_its_edges():
     field = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     edges = torch.tensor([0.0, 1.5, 3.0])  # 3.0 itself is outside: bins are half open
     torch.testing.assert_close(pixel_pdf(field, edges), torch.tensor([2 / 4 / 1.5, 1 / 4 / 1.5]))
-
-
-def test_the_wasserstein_distance_of_a_shifted_image_is_the_shift():
-    field = white_noise(2, 3, 16, 16, dtype=torch.float64)
-    shuffled = field.flatten(-2).flip(-1).view_as(field) - 0.7
-    torch.testing.assert_close(wasserstein(field, shuffled), torch.full((2, 3), 0.7, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("shape", [(8, 8), (5, 7), (30, 4)])
-def test_the_wasserstein_distance_is_that_of_scipy_for_any_numbers_of_pixels(shape):
-    a, b = white_noise(8, 8, dtype=torch.float64), 2 * white_noise(*shape, seed=1, dtype=torch.float64) + 1
-    assert wasserstein(a, b).item() == pytest.approx(wasserstein_distance(a.flatten(), b.flatten()))
 
 
 # --- peaks and minima
@@ -451,14 +413,17 @@ def translations(image):
     return torch.stack([image.roll((i, j), (0, 1)) for i in range(rows) for j in range(columns)])
 
 
+def by_svd(images, train, n_components):
+    """What scikit-learn's PCA of training images leaves of images."""
+    fitted = PCA(n_components, svd_solver="full").fit(train.flatten(1).numpy())
+    return torch.from_numpy(fitted.inverse_transform(fitted.transform(images.flatten(1).numpy()))).view_as(images)
+
+
 @pytest.mark.parametrize("n_components", [1, 2, 7, 20])
 def test_the_fourier_modes_are_the_pca_of_all_translations_of_an_image(n_components):
     train = translations(white_noise(8, 8, dtype=torch.float64))
-    by_modes, by_svd = (
-        unexplained_variance(train, project(train, pca(train, n_components)), train.mean())
-        for pca in (fourier_pca, sample_pca)
-    )
-    torch.testing.assert_close(by_modes, by_svd)
+    by_modes = fvu(train, project(train, fourier_pca(train, n_components)))
+    torch.testing.assert_close(by_modes, fvu(train, by_svd(train, train, n_components)))
     assert fourier_pca(train, n_components).mask.sum() == n_components
 
 
@@ -470,7 +435,7 @@ def test_a_wave_needs_two_real_numbers_and_a_self_conjugate_one_needs_one(wave, 
     complete = project(wave, fourier_pca(wave, n_components))
     torch.testing.assert_close(complete, wave)
     if n_components == 2:  # cos without sin explains half
-        half = unexplained_variance(wave, project(wave, fourier_pca(wave, 1)), 1.0)
+        half = fvu(wave, project(wave, fourier_pca(wave, 1)), 1.0)
         assert half == pytest.approx(0.5)
 
 
@@ -478,7 +443,7 @@ def test_what_fourier_modes_do_not_explain_is_the_power_of_the_modes_left_out():
     images = gaussian_field(300, 16, lambda k: k**-2)
     pca = fourier_pca(images, 41)
     power = torch.fft.fft2(images - pca.mean).abs().square().mean(0)
-    found = unexplained_variance(images, project(images, pca), pca.mean)
+    found = fvu(images, project(images, pca), pca.mean)
     assert found.item() == pytest.approx((power[~pca.mask].sum() / power.sum()).item(), rel=0.01)
 
 
@@ -490,20 +455,10 @@ def test_a_projection_repeated_changes_nothing_and_all_modes_give_the_image_back
     torch.testing.assert_close(project(images, fourier_pca(images, 144)), images)
 
 
-def test_the_sample_pca_is_that_of_scikit_learn():
-    images = white_noise(30, 6, 6, dtype=torch.float64)
-    theirs = PCA(7, svd_solver="full").fit(images.flatten(1).numpy())
-    expected = theirs.inverse_transform(theirs.transform(images.flatten(1).numpy()))
-    np.testing.assert_allclose(project(images, sample_pca(images, 7)).flatten(1), expected)
-
-
 def test_fourier_modes_explain_unseen_images_better_than_the_pca_of_a_small_sample():
     images = gaussian_field(300, 16, lambda k: k**-3)
     train, unseen = images[:60], images[60:]
-    by_modes, by_sample = (
-        unexplained_variance(unseen, project(unseen, pca(train, 40)), train.mean()) for pca in (fourier_pca, sample_pca)
-    )
-    assert by_modes < 0.8 * by_sample
+    assert fvu(unseen, project(unseen, fourier_pca(train, 40))) < 0.8 * fvu(unseen, by_svd(unseen, train, 40))
 
 
 def test_a_projection_of_images_of_another_size_is_refused():
@@ -511,7 +466,74 @@ def test_a_projection_of_images_of_another_size_is_refused():
         project(white_noise(16, 16), fourier_pca(white_noise(9, 8, 8), 3))
 
 
-@pytest.mark.parametrize("pca", [fourier_pca, sample_pca])
-def test_more_components_than_there_can_be_are_refused(pca):
+def test_more_components_than_there_can_be_are_refused():
     with pytest.raises(ValueError, match="use 1 to"):
-        pca(white_noise(9, 4, 4), 17)
+        fourier_pca(white_noise(9, 4, 4), 17)
+
+
+# --- how good an approximation is
+
+
+def test_the_truth_explains_everything_its_mean_nothing_and_half_a_field_three_quarters():
+    truth = white_noise(4, 16, 16, dtype=torch.float64)
+    found = [fvu(truth, x).item() for x in (truth, truth.mean(), truth.mean() + (truth - truth.mean()) / 2)]
+    assert found == pytest.approx([0, 1, 0.25])
+
+
+def test_the_unexplained_share_of_each_image_is_that_of_its_own_variance():
+    truth, noise = white_noise(3, 16, 16), white_noise(3, 16, 16, seed=1)
+    found = fvu(truth, truth + noise, dim=(1, 2))
+    torch.testing.assert_close(found, torch.stack([fvu(t, t + n) for t, n in zip(truth, noise, strict=True)]))
+
+
+def test_r2_is_that_of_scikit_learn():
+    truth, predicted = white_noise(30, 2, dtype=torch.float64).numpy(), white_noise(30, 2, seed=1).numpy()
+    np.testing.assert_allclose(r2(truth, predicted), r2_score(truth, predicted, multioutput="raw_values"))
+
+
+@pytest.mark.parametrize("value", [0.3, 0.1 + 0.2, 0.0, 1e9 / 3])
+def test_a_parameter_that_does_not_vary_has_no_r2(value):
+    truth = np.full((7, 1), value)
+    assert np.isnan(r2(truth, truth + 1e-9)).all()
+
+
+# --- bispectrum and second differences
+
+
+TRIANGLES = [(3, 3, 3), (6, 6, 6), (2, 8, 8), (3, 5, 6)]
+
+
+def test_a_quadratic_field_has_the_reduced_bispectrum_that_is_known():
+    power = lambda k: torch.where(k < 12 * 2 * math.pi / BOX, k**-1.0, 0.0)  # noqa: E731
+    g = gaussian_field(1500, 48, power)
+    g = g / g.std()
+    field = g + 0.05 * (g.square() - g.square().mean((-2, -1), keepdim=True))
+    found = reduced_bispectrum(field, BOX, TRIANGLES) - reduced_bispectrum(g, BOX, TRIANGLES)
+    torch.testing.assert_close(found, torch.full((4,), 0.1, dtype=torch.float64), atol=0.01, rtol=0)
+
+
+def test_three_waves_that_close_have_their_product_as_bispectrum():
+    x = 2 * math.pi * torch.arange(32, dtype=torch.float64) / 32
+    waves = [torch.cos(a * x[:, None] + b * x) for a, b in ((3, 0), (0, 4), (-3, -4))]
+    n_triangles = [bispectrum(sum(waves) * scale, BOX, [(3, 4, 5)]).item() for scale in (1.0, 2.0)]
+    assert n_triangles[1] == pytest.approx(8 * n_triangles[0]) and n_triangles[0] > 0
+    assert bispectrum(waves[0] + waves[1], BOX, [(3, 4, 5)]).item() == pytest.approx(0, abs=1e-9)
+
+
+def test_the_bispectrum_turns_its_sign_with_the_field_and_takes_batches():
+    field = white_noise(2, 3, 32, 32, dtype=torch.float64)
+    found = bispectrum(field, BOX, TRIANGLES)
+    torch.testing.assert_close(bispectrum(-field, BOX, TRIANGLES), -found)
+    torch.testing.assert_close(found[1, 2], bispectrum(field[1, 2], BOX, TRIANGLES))
+
+
+@pytest.mark.parametrize("bins", [(2, 2, 6), (12, 12, 12)])
+def test_bins_that_make_no_triangle_are_refused(bins):
+    with pytest.raises(ValueError, match="make no triangle on 32 pixels"):
+        bispectrum(white_noise(32, 32), BOX, [bins])
+
+
+def test_second_differences_of_noise_have_the_kurtosis_of_a_gaussian_and_spikes_more():
+    field = white_noise(40, 64, 64)
+    assert second_difference_kurtosis(field).item() == pytest.approx(3, abs=0.1)
+    assert second_difference_kurtosis(field**3) > 10

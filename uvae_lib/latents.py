@@ -1,10 +1,11 @@
-"""What a trained model says: encode a cube, reconstruct, dream further slices, walk through the latents, probe z.
+"""What a trained model says: encode cubes, reconstruct, sample slices and universes, walk through latents, probe z.
 
 Slices are standardised pixels (`Run.to_pixels`), (S, 1, H, H) from one cube; z and h are tensors of 512 numbers.
 Random numbers come from a torch.Generator that is given.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,9 @@ from torch import Generator, Tensor
 from .cropping import Cuts, cut_slices, log_density
 from .cubes import CubeSuite
 from .runs import Run
-from .variants.residuals import ResidualNoise
+from .statistics import r2
+
+Completion = Callable[[Tensor, Tensor, Generator], Tensor]  # decoded means, z (n, 512), generator -> slices
 
 
 class Posterior(NamedTuple):
@@ -28,16 +31,28 @@ class Posterior(NamedTuple):
         return torch.addcmul(self.mu, noise, (0.5 * self.logvar).exp())
 
 
-def spread_slices(run: Run, suite: CubeSuite, cube: int, n_slices: int, seed: int = 0) -> Tensor:
+def spread_slices(run: Run, suite: CubeSuite, cube: int, n_slices: int, seed: int = 0, shift: float = 0.0) -> Tensor:
     """Slices of one cube as standardised pixels, from different planes of all axes: (n_slices, 1, H, H).
 
     The planes of an axis are evenly spread from a random first one; corners are random; no turns and no flips.
+
+    n_slices  at most `most_slices`
+    shift     moves planes by this share of their spacing, and corners by this share of the cube: with 0.5, further
+              slices of the same cube
+
     Raises ValueError when the cube has fewer planes.
     """
-    return cut_cube(run, suite.overdensity(cube), n_slices, seed, suite.axes)
+    return cut_cube(run, suite.overdensity(cube), n_slices, seed, suite.axes, shift)
 
 
-def cut_cube(run: Run, y: np.ndarray, n_slices: int, seed: int = 0, axes: tuple[int, ...] = (0, 1, 2)) -> Tensor:
+def most_slices(run: Run, suite: CubeSuite) -> int:
+    """Slices of one cube that have no plane in common."""
+    return len(suite.axes) * (suite.n_planes // run.config.data.thickness)
+
+
+def cut_cube(
+    run: Run, y: np.ndarray, n_slices: int, seed: int = 0, axes: tuple[int, ...] = (0, 1, 2), shift: float = 0.0
+) -> Tensor:
     """`spread_slices` of a cube given as an array: y (P, N, N) overdensity -> (n_slices, 1, H, H) pixels."""
     rng, data = np.random.default_rng(seed), run.config.data
     axis = np.arange(n_slices) % len(axes)
@@ -49,19 +64,26 @@ def cut_cube(run: Run, y: np.ndarray, n_slices: int, seed: int = 0, axes: tuple[
             f"{n_slices} slices were asked for; a cube of {n_planes} planes along {len(axes)} axes has "
             f"{len(axes) * (n_planes // data.thickness)} that differ at thickness {data.thickness}"
         )
-    first = rng.integers(0, n_planes, len(axes))
+    first = rng.integers(0, n_planes, len(axes)) + round(shift * n_planes / most)
     plane = (first[axis] + rank * n_planes // most) % n_planes
-    corner = rng.integers(0, y.shape[-1], (2, n_slices))
+    corner = rng.integers(0, y.shape[-1], (2, n_slices)) + round(shift * y.shape[-1])
     zero = torch.zeros(n_slices, dtype=torch.long)
-    cuts = Cuts(zero, *map(torch.from_numpy, (np.asarray(axes)[axis], plane, *corner)), zero, zero, zero)
+    row, column = torch.from_numpy(corner % y.shape[-1])
+    cuts = Cuts(zero, torch.from_numpy(np.asarray(axes)[axis]), torch.from_numpy(plane), row, column, zero, zero, zero)
     x = cut_slices(log_density(torch.from_numpy(y), data.eps)[None], cuts, data.image_size, data.thickness)
     return (x - run.mean) / run.std
 
 
 @torch.inference_mode()
-def trunk_maps(run: Run, slices: Tensor, batch: int = 32) -> Tensor:
-    """`Encoder.maps` of slices, (n, 1, H, H) -> (n, 512 or more, m, m), a batch at a time."""
+def slice_features(run: Run, slices: Tensor, batch: int = 32) -> Tensor:
+    """`Encoder.features` of slices (n, 1, H, H), one row a slice, a batch at a time: what z and h are read from."""
     return torch.cat([run.model.encoder.maps(part) for part in slices.split(batch)])
+
+
+@torch.inference_mode()
+def set_features(run: Run, slices: Tensor, features: Tensor | None = None) -> Tensor:
+    """What each slice gives to the set of its cube: slices (n, 1, H, H) -> (n, 1024), for `encode_set`."""
+    return run.model.encoder.summarise(slice_features(run, slices) if features is None else features)
 
 
 def trained_context(run: Run, n_slices: int) -> int:
@@ -82,26 +104,49 @@ def trained_context(run: Run, n_slices: int) -> int:
     return min(n_slices, train.set_size - 1)
 
 
-@torch.inference_mode()
-def encode_cube(run: Run, slices: Tensor, maps: Tensor | None = None) -> Posterior:
+def encode_cube(run: Run, slices: Tensor, features: Tensor | None = None) -> Posterior:
     """q(z | slices of one cube).
 
-    slices (S, 1, H, H);  maps: `trunk_maps` of them, where they are at hand
+    slices    (S, 1, H, H)
+    features  `slice_features` of them, where they are at hand
+    """
+    return encode_set(run, set_features(run, slices, features))
+
+
+@torch.inference_mode()
+def encode_set(run: Run, zs: Tensor) -> Posterior:
+    """q(z | a set of slices) from their `set_features`, (S, 1024).
+
     With more slices than `trained_context`, the means and variances of all runs of so many neighbours (cyclic) are
     averaged, and the variance is divided by the number of runs that share no slice: S / trained_context.
     """
-    zs = run.model.encoder.summarise(trunk_maps(run, slices) if maps is None else maps)
     n, size = len(zs), trained_context(run, len(zs))
-    ahead = (torch.arange(n) - torch.arange(n)[:, None]) % n
-    members = (ahead < size).float()[: 1 if size == n else n]
+    members = neighbours(n, size)[: 1 if size == n else n]
     mu, logvar = run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)
     return Posterior(mu.mean(dim=0), (logvar.exp().mean(dim=0) * size / n).log())
 
 
 @torch.inference_mode()
-def encode_slices(run: Run, slices: Tensor, z: Tensor, maps: Tensor | None = None) -> Posterior:
+def encode_others(run: Run, zs: Tensor) -> Tensor:
+    """Mean of z for every slice, given the slices of its cube that follow it (cyclic), never itself.
+
+    zs (S, 1024)  `set_features` of the slices of one cube, two or more
+    Returns (S, 512).
+    """
+    members = neighbours(len(zs), trained_context(run, len(zs) - 1), skip=1)
+    return run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)[0]
+
+
+def neighbours(n: int, size: int, skip: int = 0) -> Tensor:
+    """Cyclic contexts, (n, n): row i is 1 at the slices i + skip, ..., i + skip + size - 1 modulo n, else 0."""
+    ahead = (torch.arange(n) - torch.arange(n)[:, None]) % n
+    return ((ahead >= skip) & (ahead < skip + size)).float()
+
+
+@torch.inference_mode()
+def encode_slices(run: Run, slices: Tensor, z: Tensor, features: Tensor | None = None) -> Posterior:
     """q(h | slice, z): slices (n, 1, H, H), z (512,) or (n, 512) -> (n, 512)."""
-    f = trunk_maps(run, slices) if maps is None else maps
+    f = slice_features(run, slices) if features is None else features
     return Posterior(*run.model.encoder.locate(f, z.expand(len(f), -1)).chunk(2, dim=1))
 
 
@@ -127,34 +172,57 @@ def reconstruct(run: Run, slices: Tensor, context: Tensor | None = None) -> Tens
     return decode(run, encode_slices(run, slices, z).mu)
 
 
+def reconstruct_given_others(run: Run, slices: Tensor) -> Tensor:
+    """Each slice as the model sees it, given the other slices of its cube: (n, 1, H, H) -> (n, 1, H, H) pixels."""
+    features = slice_features(run, slices)
+    z = encode_others(run, set_features(run, slices, features))
+    return decode(run, encode_slices(run, slices, z, features).mu)
+
+
 def sample_slices(
-    run: Run, z: Posterior | None, n: int, generator: Generator, noise: ResidualNoise | None = None
+    run: Run, z: Posterior | None, n: int, generator: Generator, complete: Completion | None = None
 ) -> Tensor:
     """New slices: z ~ q(z | an observed universe), or ~ N(0, I) when z is None; h ~ p(h | z); the decoded mean.
 
-    z       of one universe, (512,), or of one for each slice, (n, 512)
-    n       slices, each with a z of its own
-    noise   what completes the decoded mean (`evaluate.residual_noise`), which alone lacks small-scale power;
-            as it is at the mean of z where a universe was observed
+    z         of one universe, (512,), or of one for each slice, (n, 512)
+    n         slices, each with a z of its own
+    complete  what adds to the decoded mean the small scales that it lacks, given z: that mean of z where a universe
+              was observed
+
     Returns (n, 1, H, H) pixels.
     """
-    latent_dim, observed = run.config.model.latent_dim, z is not None
-    z = z or Posterior(torch.zeros(latent_dim), torch.zeros(latent_dim))
+    z = z or sample_universes(n, generator, latent_dim=run.config.model.latent_dim)
     draws = Posterior(z.mu.expand(n, -1), z.logvar.expand(n, -1)).sample(generator)
     mean = decode(run, prior_of_h(run, draws).sample(generator))
-    return mean if noise is None else noise.complete(mean, z.mu.expand(n, -1) if observed else draws, generator)
+    return mean if complete is None else complete(mean, z.mu.expand(n, -1), generator)
 
 
-def dream(z: Tensor, n: int, generator: Generator) -> Posterior:
-    """Universes between and around known ones: draws from the Gaussian with the mean and covariance of their z.
+def sample_universes(n: int, generator: Generator, observed: Tensor | None = None, latent_dim: int = 512) -> Posterior:
+    """Universes from N(0, I), or from the Gaussian with the mean and covariance of observed ones.
 
-    Where q(z) of all cubes together is not N(0, I), this is what a decoder has learned to read (ex-post density
-    estimation, Ghosh et al. 2020, arXiv:1903.12436).
-    z (n_cubes, 512) means. Returns n universes known exactly, mu (n, 512), for `sample_slices`.
+    Where q(z) of all cubes together is not N(0, I), the second is what a decoder has learned to read (ex-post
+    density estimation, Ghosh et al. 2020, arXiv:1903.12436).
+
+    observed  (n_cubes, 512) means of z
+
+    Returns n universes known exactly, mu (n, 512), for `sample_slices`.
     """
-    weights = torch.randn(n, len(z), generator=generator) / (len(z) - 1) ** 0.5
-    mu = z.mean(dim=0) + weights @ (z - z.mean(dim=0))
+    if observed is None:
+        mu = torch.randn(n, latent_dim, generator=generator)
+    else:
+        weights = torch.randn(n, len(observed), generator=generator) / max(1, len(observed) - 1) ** 0.5
+        mu = observed.mean(dim=0) + weights @ (observed - observed.mean(dim=0))
     return Posterior(mu, torch.full_like(mu, -torch.inf))
+
+
+def decode_universe(run: Run, z: Tensor, place: Tensor) -> Tensor:
+    """Decoded slices of the universe z (512,), or of one a slice (n, 512), at given places in p(h | z).
+
+    place (n, 512)  in units of the width of p(h | z): the same place in another universe is the same structure there
+    Returns (n, 1, H, H) pixels.
+    """
+    prior = prior_of_h(run, z.expand(len(place), -1))
+    return decode(run, prior.mu + place * (0.5 * prior.logvar).exp())
 
 
 def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Tensor | None = None) -> Tensor:
@@ -170,15 +238,15 @@ def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Ten
         return decode(run, anchor + steps)
     here = prior_of_h(run, z[None])
     place = (anchor - here.mu) / (0.5 * here.logvar).exp()
-    there = prior_of_h(run, z + steps)
-    return decode(run, there.mu + place * (0.5 * there.logvar).exp())
+    return decode_universe(run, z + steps, place.expand(len(steps), -1))
 
 
-class Probe(NamedTuple):
-    """A ridge regression from features to parameters, with what it predicts for cubes that it did not see.
+class ProbeResult(NamedTuple):
+    """A regression from features to parameters, judged on cubes that it did not see.
 
-    predicted (n, p);  r2 (p,), NaN where the parameter does not vary
-    error (p,)         root mean squared, in the units of the parameter
+    predicted (m, p)
+    r2 (p,)           NaN where the parameter does not vary
+    error (p,)        root mean squared, in the units of the parameter
     """
 
     predicted: np.ndarray
@@ -186,20 +254,26 @@ class Probe(NamedTuple):
     error: np.ndarray
 
 
-def probe(train: np.ndarray, train_params: np.ndarray, test: np.ndarray, test_params: np.ndarray) -> Probe:
-    """Ridge from features of training cubes to parameters, judged on other cubes.
-
-    train (n, d), test (m, d): one row a cube;  train_params (n, p), test_params (m, p)
-    The ridge is chosen by leave-one-out cross-validation over the training cubes (scikit-learn's RidgeCV).
-    """
+def ridge():
+    """A ridge regression, of its own strength for each parameter, by leaving one training cube out (scikit-learn)."""
     from sklearn.linear_model import RidgeCV
 
-    predicted = np.empty(test_params.shape)
-    for i, values in enumerate(train_params.T):  # a ridge of its own for each parameter
-        predicted[:, i] = RidgeCV(alphas=np.geomspace(1e-6, 1e4, 41)).fit(train, values).predict(test)
-    squared, variance = np.square(predicted - test_params).mean(axis=0), test_params.var(axis=0)
-    r2 = 1 - np.divide(squared, variance, out=np.full(len(squared), np.nan), where=variance > 0)
-    return Probe(predicted, r2, np.sqrt(squared))
+    return RidgeCV(alphas=np.geomspace(1e-6, 1e4, 41), alpha_per_target=True)
+
+
+def probe(
+    train: np.ndarray, train_params: np.ndarray, test: np.ndarray, test_params: np.ndarray, model=None
+) -> ProbeResult:
+    """Regression from features of training cubes to parameters, judged on other cubes.
+
+    train (n, d), test (m, d)                  one row a cube
+    train_params (n, p), test_params (m, p)
+    model                                      a scikit-learn regressor; `ridge` when absent
+    """
+    model = ridge() if model is None else model
+    predicted = model.fit(train, train_params).predict(test).reshape(test_params.shape)
+    error = np.sqrt(np.square(predicted - test_params).mean(axis=0))
+    return ProbeResult(predicted, r2(test_params, predicted), error)
 
 
 def directions(z: np.ndarray, params: np.ndarray) -> np.ndarray:

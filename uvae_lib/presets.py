@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+PARAMETERS = ("Omega_m", "sigma_8")  # of a cosmology, as columns of a suite's params
+
 
 @dataclass(frozen=True)
 class SimulationConfig:

@@ -5,7 +5,6 @@ box_size    side of the image [Mpc/h]
 Fields are periodic. For a crop out of a larger periodic plane the spectra take a `window`.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -13,6 +12,34 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+# --- how good an approximation is
+
+
+def fvu(truth: Tensor, approximation: Tensor, mean: Tensor | float | None = None, dim=None) -> Tensor:
+    """Fraction of variance unexplained: the squared error over that of a constant.
+
+    truth, approximation  of one shape
+    mean                  the constant; the truth's own mean when absent
+    dim                   dimensions that are pooled; all of them when absent
+    """
+    truth = _at_least_float32(truth)
+    dim = tuple(range(truth.ndim)) if dim is None else dim
+    mean = truth.mean(dim, keepdim=True) if mean is None else mean
+    return (truth - approximation).square().sum(dim) / (truth - mean).square().sum(dim)
+
+
+def r2(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """R^2 of predictions, one number a column: 1 - mean squared error / variance of the truth.
+
+    truth, predicted (m, p)  one row a cube
+
+    Returns (p,), NaN where the truth does not vary.
+    """
+    squared = np.square(predicted - truth).mean(axis=0)
+    varies = np.ptp(truth, axis=0) > 1e-9 * np.abs(truth).max(axis=0)
+    return 1 - np.divide(squared, truth.var(axis=0), out=np.full(squared.shape, np.nan), where=varies)
+
 
 # --- spectra
 
@@ -122,17 +149,58 @@ def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-# --- covariance, chi squared, confidence
+# --- three points, and neighbours
 
 
-def power_covariance(spectra: Tensor) -> Tensor:
-    """Unbiased covariance between bins: (..., n_spectra, n) with independent rows -> (..., n, n)."""
-    spectra = _at_least_float32(spectra)
-    if spectra.ndim < 2 or spectra.shape[-2] < 2:
-        raise ValueError(f"found spectra of shape {tuple(spectra.shape)}; use (..., n_spectra >= 2, n)")
-    difference = spectra.cpu().double()
-    difference = difference - difference.mean(-2, keepdim=True)
-    return (difference.mT @ difference / (spectra.shape[-2] - 1)).to(spectra)
+def bispectrum(field: Tensor, box_size: float, triangles: list[tuple[int, int, int]]) -> Tensor:
+    """Isotropic bispectrum B = area^2 <f_k1 f_k2 f_k3> over closed triangles of modes, mean removed.
+
+    field      (..., H, H), periodic
+    triangles  three bins of `power_spectrum` each, counted from 1: bin i holds i k_f <= |k| < (i + 1) k_f
+
+    Returns (..., n_triangles) [field^3 (Mpc/h)^4], by products of fields filtered to rings (Scoccimarro 2015,
+    arXiv:1506.02729). Raises ValueError for triangles that wrap around the grid or cannot close.
+    """
+    modes, size = _fourier_modes(field, None), field.shape[-1]
+    for bins in triangles:
+        if sum(bins) + 3 > size or max(bins) >= sum(sorted(bins)[:2]) + 2:
+            raise ValueError(
+                f"bins {bins} make no triangle on {size} pixels: each must be below the sum of the others, plus 2, and "
+                f"all three add up to {size - 3} at most"
+            )
+    ring = torch.tensor(_rings(size)[0], device=field.device).view(size, -1)
+    masks = {i: (ring == i - 1).to(modes) for i in sorted({i for bins in triangles for i in bins})}
+
+    def total(part: Tensor) -> list[Tensor]:
+        rings = {i: torch.fft.irfft2(part * mask, s=(size, size), norm="forward") for i, mask in masks.items()}
+        return [(rings[a] * rings[b] * rings[c]).sum((-2, -1)) for a, b, c in triangles]
+
+    pairs = zip(total(modes), total(torch.ones_like(modes[(0,) * (modes.ndim - 2)])), strict=True)
+    return box_size**4 * torch.stack([triple / count for triple, count in pairs], dim=-1)
+
+
+def reduced_bispectrum(fields: Tensor, box_size: float, triangles: list[tuple[int, int, int]]) -> Tensor:
+    """Q = B / (P1 P2 + P2 P3 + P3 P1), (n_triangles,), of mean B and mean P over fields (n, H, H).
+
+    Of f = g + c (g^2 - <g^2>) with a Gaussian g it is 2 c on every triangle, to first order in c.
+    """
+    power = power_spectrum(fields, box_size)[1].mean(dim=0)
+    p1, p2, p3 = (power[[bins[side] - 1 for bins in triangles]] for side in range(3))
+    mean = torch.stack([bispectrum(part, box_size, triangles).sum(dim=0) for part in fields.split(16)]).sum(dim=0)
+    return mean / len(fields) / (p1 * p2 + p2 * p3 + p3 * p1)
+
+
+def second_difference_kurtosis(field: Tensor) -> Tensor:
+    """E d^4 / (E d^2)^2 of the second differences d of neighbours in rows and columns, pooled: (..., H, W) -> ().
+
+    3 for a Gaussian field; knots and caustics make it larger, and pixel noise hides them first here.
+    """
+    field = _at_least_float32(field)
+    squares = torch.cat([field.diff(n=2, dim=dim).flatten() for dim in (-2, -1)]).square()
+    return squares.square().mean() / squares.mean().square()
+
+
+# --- bands, chi squared
 
 
 def band_powers(power: Tensor, n_bands: int) -> Tensor:
@@ -182,28 +250,6 @@ def leave_one_out_chi2(truth: Tensor, generated: Tensor, n_bands: int = 8, log: 
     return chi2_x.to(like), chi2_y.to(like)
 
 
-def bootstrap_interval(
-    values: Tensor,
-    level: float = 0.68,
-    n_resamples: int = 1000,
-    seed: int | torch.Generator = 0,
-    statistic: Callable[[Tensor], Tensor] = lambda sample: sample.mean(0),
-) -> tuple[Tensor, Tensor]:
-    """Percentile bootstrap over independent cubes: the central interval that holds a share `level`.
-
-    values      (n_cubes, ...); what comes from one cube belongs in one row
-    statistic   maps (n_cubes, ...) to (...): the mean over cubes
-    Returns     low, high, shaped like statistic(values).
-    """
-    values = _at_least_float32(values)
-    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
-    n = len(values)
-    draws = torch.randint(n, (n_resamples, n), generator=generator, device=generator.device)
-    resampled = torch.stack([statistic(values[draw]) for draw in draws.to(values.device)])
-    low, high = (resampled.quantile((1 + side * level) / 2, dim=0) for side in (-1, 1))
-    return low, high
-
-
 # --- pixels
 
 
@@ -216,23 +262,6 @@ def pixel_pdf(field: Tensor, edges: Tensor) -> Tensor:
     edges = _increasing(edges, field)
     counts = -_count_at_least(field, edges).diff()
     return counts.to(field) / (field.shape[-2] * field.shape[-1] * edges.diff())
-
-
-def wasserstein(a: Tensor, b: Tensor) -> Tensor:
-    """Wasserstein-1 distance of the pixel distributions of images: the area between quantile functions.
-
-    a, b      (..., H, W), leading dimensions broadcast, numbers of pixels may differ; to pool a batch, make
-              one tall image of it: `fields.flatten(0, -2)`
-    Returns   (...) in units of the field, exact: both quantile functions are steps.
-    """
-    if a.ndim < 2 or b.ndim < 2:
-        raise ValueError(f"found shapes {tuple(a.shape)} and {tuple(b.shape)}; use images (..., H, W)")
-    a, b = (_at_least_float32(x).flatten(-2).sort(-1).values for x in (a, b))
-    n, m = a.shape[-1], b.shape[-1]
-    every_a, every_b = torch.arange(n, device=a.device) * m, torch.arange(m, device=a.device) * n
-    step = torch.cat([every_a, every_b]).unique()  # where either function steps, in units of 1 / (n m)
-    width = torch.cat([step, step.new_tensor([n * m])]).diff().to(a) / (n * m)
-    return ((a[..., step // m] - b[..., step // n]).abs() * width).sum(-1)
 
 
 # --- peaks, minima, Minkowski functionals
@@ -323,13 +352,6 @@ class FourierPCA(NamedTuple):
     mask: Tensor
 
 
-class SamplePCA(NamedTuple):
-    """`mean` (H, W) and orthonormal `components` (n_components, H, W)."""
-
-    mean: Tensor
-    components: Tensor
-
-
 def fourier_pca(train: Tensor, n_components: int) -> FourierPCA:
     """The n strongest real Fourier modes: the population PCA of whole periodic planes, placed anywhere.
 
@@ -348,37 +370,12 @@ def fourier_pca(train: Tensor, n_components: int) -> FourierPCA:
     return FourierPCA(mean, mask.view_as(power))
 
 
-def sample_pca(train: Tensor, n_components: int) -> SamplePCA:
-    """PCA of the sample itself, by an exact SVD: a check of `fourier_pca`, for up to some thousand images.
-
-    train (n_images, ..., H, W), pooled, with more images than components.
-    """
-    images = _at_least_float32(train).flatten(0, -3)
-    limit = min(len(images) - 1, images[0].numel())
-    if not 1 <= n_components <= limit:
-        raise ValueError(f"{n_components} components of {len(images)} images; use 1 to {limit}")
-    mean = images.mean(0)
-    rows = torch.linalg.svd((images - mean).flatten(1), full_matrices=False).Vh
-    return SamplePCA(mean, rows[:n_components].unflatten(-1, mean.shape))
-
-
-def project(images: Tensor, pca: FourierPCA | SamplePCA) -> Tensor:
+def project(images: Tensor, pca: FourierPCA) -> Tensor:
     """What is left of images (..., H, W) after passing through the PCA's n_components numbers."""
     images = _at_least_float32(images)
-    if images.shape[-2:] != pca[1].shape[-2:]:
-        raise ValueError(f"the PCA is of {tuple(pca[1].shape[-2:])} images, found {tuple(images.shape[-2:])}")
-    difference = images - pca.mean
-    if isinstance(pca, FourierPCA):
-        return pca.mean + _hartley(_hartley(difference) * pca.mask)
-    components = pca.components.flatten(1).to(images)
-    with torch.autocast(images.device.type, enabled=False):
-        return pca.mean + (difference.flatten(-2) @ components.T @ components).view_as(difference)
-
-
-def unexplained_variance(images: Tensor, approximation: Tensor, mean: Tensor | float) -> Tensor:
-    """Fraction of variance unexplained, one number: summed squared error over that of the constant `mean`."""
-    images = _at_least_float32(images)
-    return (images - approximation).square().sum() / (images - mean).square().sum()
+    if images.shape[-2:] != pca.mask.shape[-2:]:
+        raise ValueError(f"the PCA is of {tuple(pca.mask.shape[-2:])} images, found {tuple(images.shape[-2:])}")
+    return pca.mean + _hartley(_hartley(images - pca.mean) * pca.mask)
 
 
 def _hartley(field: Tensor) -> Tensor:

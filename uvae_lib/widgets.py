@@ -34,12 +34,12 @@ from torch import Generator, Tensor
 
 from . import latents, plots
 from . import live as pixels
-from .analysis.metrics import PARAMETERS, encode_cubes
 from .cropping import EPS, log_density, periodic_crop
 from .cubes import CubeSuite
 from .loss import kl_by_dimension
+from .presets import PARAMETERS
 from .runs import Run, covers_box
-from .statistics import cross_correlation, pixel_pdf, power_spectrum, unexplained_variance
+from .statistics import cross_correlation, fvu, pixel_pdf, power_spectrum
 
 NAMES = {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
 AXES = "xyz"
@@ -298,7 +298,7 @@ class LatentExplorer(Explorer):
         if cube not in self._kept:
             run = self.run
             slices = latents.spread_slices(run, self.suite, cube, self.n_slices, seed=cube)
-            maps = latents.trunk_maps(run, slices)
+            maps = latents.slice_features(run, slices)
             z = latents.encode_cube(run, slices, maps)
             h = latents.encode_slices(run, slices, z.mu, maps)
             prior = latents.prior_of_h(run, z.mu[None])
@@ -457,9 +457,10 @@ class ReconstructionExplorer(Explorer):
     def _look(self, cube: int) -> tuple[Tensor, Tensor, Tensor]:
         """Truth and reconstructions (n, H, H) log densities, and their unexplained variances (n,)."""
         if cube not in self._kept:
-            (view,) = encode_cubes(self.run, self.suite, [cube], self.n_slices)
-            truth, recon = (self.run.to_log(x)[:, 0] for x in (view.truth, view.recon))
-            error = torch.stack([unexplained_variance(t, r, t.mean()) for t, r in zip(truth, recon, strict=True)])
+            slices = latents.spread_slices(self.run, self.suite, cube, self.n_slices, seed=cube)
+            recon = latents.reconstruct_given_others(self.run, slices)
+            truth, recon = (self.run.to_log(x)[:, 0] for x in (slices, recon))
+            error = fvu(truth, recon, dim=(1, 2))
             while len(self._kept) >= KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[cube] = truth, recon, error

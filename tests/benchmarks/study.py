@@ -18,9 +18,8 @@ import pandas as pd
 import torch
 
 from uvae_lib import latents
-from uvae_lib.analysis.metrics import PARAMETERS
 from uvae_lib.files import write_atomically
-from uvae_lib.presets import Config, DataConfig, LossConfig, ModelConfig, TrainConfig, locate
+from uvae_lib.presets import PARAMETERS, Config, DataConfig, LossConfig, ModelConfig, TrainConfig, locate
 from uvae_lib.runs import Run, provenance
 from uvae_lib.statistics import power_spectrum
 from uvae_lib.training import fit
@@ -82,7 +81,7 @@ def run_arm(config: Config, slices: int, seed: int, data: str) -> dict[str, floa
 def read_from_z(run: Run, n_slices: int = 9) -> dict[str, float]:
     """R^2 of a ridge on z, learned on the training cubes and judged on the others; of a ridge on log P(k) beside it."""
     suite, seen = run.open_suite(), run.split["train"]
-    params = suite.params[PARAMETERS].to_numpy()
+    params = suite.params[list(PARAMETERS)].to_numpy()
     order = seen + run.split["val"] + run.split["test"]
     cubes = [latents.spread_slices(run, suite, cube, n_slices, seed=cube) for cube in order]
     power = [power_spectrum(x[:, 0], run.image_box)[1].mean(dim=0).log().numpy() for x in cubes]

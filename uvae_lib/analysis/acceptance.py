@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 
 from ..files import put_between
+from ..presets import PARAMETERS
 from ..runs import Run
-from .metrics import PARAMETERS, k_at_correlation
+from .metrics import k_at_correlation
 
 TARGET_HEAD = ["what", "measured", "beside it", "", "target", "met"]
 

@@ -28,11 +28,11 @@ from ..cubes import CubeSuite
 from ..files import write_atomically
 from ..loss import kl_by_dimension
 from ..model import keep_amplitude, make_circular, make_norm
-from ..presets import Config, to_dict
+from ..presets import PARAMETERS, Config, to_dict
 from ..runs import Run, covers_box, load_run, provenance
 from ..statistics import cross_correlation
 from ..training import LitUniverseVAE, _sentences, _trainer
-from .metrics import PARAMETERS, CubeEncoding, encode_cubes, k_at_correlation
+from .metrics import CubeEncoding, encode_cubes, k_at_correlation
 
 NO_VARIANCE = -250.0  # a log-variance whose standard deviation is zero in float32, with a KL that is finite
 
@@ -68,7 +68,7 @@ class LitSupervised(LitUniverseVAE):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        params = self._suite.params[PARAMETERS].to_numpy()
+        params = self._suite.params[list(PARAMETERS)].to_numpy()
         mean, std = label_scale(params, self.hparams.split["train"])
         self.labels = torch.tensor((params - mean) / std, dtype=torch.float32, device=self.trainer.strategy.root_device)
 
@@ -146,7 +146,7 @@ def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices:
 
     Returns {"r2": {name: .}, "error": {name: rms, in the parameter's unit}, "predicted", "truth": rows of the cubes}.
     """
-    params, cubes = suite.params[PARAMETERS].to_numpy(), run.split["test"]
+    params, cubes = suite.params[list(PARAMETERS)].to_numpy(), run.split["test"]
     mean, std = label_scale(params, run.split["train"])
     predicted = np.empty((len(cubes), len(PARAMETERS)))
     for row, cube in zip(predicted, cubes, strict=True):

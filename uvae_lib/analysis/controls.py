@@ -21,9 +21,9 @@ from ..cropping import Cuts, cut_slices, log_density
 from ..cubes import CubeSuite
 from ..files import write_atomically
 from ..loss import kl_by_dimension
+from ..presets import PARAMETERS
 from ..runs import Run, weights_key
 from ..statistics import pixel_pdf, power_spectrum
-from .metrics import PARAMETERS
 
 SIZES = (1, 2, 3, 5, 10, 15, 30)  # numbers of slices of a cube
 LEVELS = np.linspace(0.05, 0.95, 19)  # of intervals whose coverage is counted
@@ -83,7 +83,7 @@ def make_features(run: Run, suite: CubeSuite, n_slices: int = 30, progress: bool
     ]
     return FeatureTable(
         cubes=np.arange(suite.n_cubes),
-        params=suite.params[PARAMETERS].to_numpy(float) if known else np.empty((suite.n_cubes, 0)),
+        params=suite.params[list(PARAMETERS)].to_numpy(float) if known else np.empty((suite.n_cubes, 0)),
         sizes=sizes,
         **{name: rows[0][name] if name == "k" else np.stack([row[name] for row in rows]) for name in rows[0]},
     )
@@ -96,7 +96,7 @@ def _look(run: Run, suite: CubeSuite, cube: int, sizes: np.ndarray) -> dict[str,
 
 def describe(run: Run, slices: Tensor, sizes: np.ndarray, n_axes: int = 3) -> dict[str, np.ndarray]:
     """One row of the atlas from slices (n, 1, H, H) as `latents.cut_cube` gives them, axis after axis."""
-    maps = latents.trunk_maps(run, slices)
+    maps = latents.slice_features(run, slices)
     k, power = power_spectrum(slices[:, 0], run.image_box)
     pdf = pixel_pdf(slices[:, 0], PDF_EDGES)
     found = {"mu": [], "logvar": [], "power": [], "pdf": []}
@@ -322,7 +322,7 @@ def shuffled_sets(run: Run, suite: CubeSuite, cubes: list[int], n_slices: int = 
     if size < 2 or len(cubes) < 2:
         return None
     slices = [latents.spread_slices(run, suite, cube, n_slices, seed=cube) for cube in cubes]
-    maps = [latents.trunk_maps(run, part) for part in slices]
+    maps = [latents.slice_features(run, part) for part in slices]
 
     def found(i: int, mixed: bool) -> float:
         members = [[((i + j * mixed) % len(cubes), g * size + j) for j in range(size)] for g in range(n_sets)]

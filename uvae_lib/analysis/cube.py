@@ -16,11 +16,12 @@ from torch import Tensor
 
 from .. import latents, plots_z
 from ..cubes import CubeSuite, open_cubes
+from ..presets import PARAMETERS
 from ..runs import Run
 from ..statistics import pixel_pdf, power_spectrum
 from ..variants.residuals import ResidualNoise
 from .controls import PDF_EDGES, FeatureTable, describe, half_widths, kept_features, out_of_fold, ridge, upper_bound
-from .metrics import PARAMETERS, encode_cubes, residual_noise
+from .metrics import encode_cubes, residual_noise
 
 N_MODEL = 60  # slices drawn from the model
 N_NOISE = 32  # training cubes, at most, that the noise is learned from beside the validation cubes
@@ -151,7 +152,7 @@ def card(
     z = latents.Posterior(*(torch.from_numpy(row[name]) for name in ("mu", "logvar")))
     recon = latents.reconstruct(run, slices)
     generator = torch.Generator().manual_seed(seed)
-    drawn = latents.sample_slices(run, z, N_MODEL, generator, shared.noise)[:, 0]
+    drawn = latents.sample_slices(run, z, N_MODEL, generator, shared.noise.complete)[:, 0]
     known = bool(drawn.isfinite().all())
     if not known:  # z is so far off that the networks overflow
         cautions.insert(0, "out of distribution: the model's own slices of this universe are not finite numbers")

@@ -18,9 +18,9 @@ from .. import latents, plots
 from ..cubes import CubeSuite
 from ..files import atomic_path, write_atomically
 from ..loss import active_units, kl_by_dimension
+from ..presets import PARAMETERS
 from ..runs import Run, covers_box, load_run, provenance, weights_key
 from ..statistics import (
-    bootstrap_interval,
     cross_correlation,
     fourier_pca,
     power_spectrum,
@@ -28,9 +28,7 @@ from ..statistics import (
     transfer_function,
 )
 from ..variants.residuals import ResidualNoise, fit_corrections, fit_noise
-from .elbo import held_out_bounds
 
-PARAMETERS = ["Omega_m", "sigma_8"]
 QUANTILES = (0.01, 0.99)  # of the pixels, between which densities are compared
 N_PCA = 512
 N_DRAWN = 1440  # new slices from which their corrections are fitted
@@ -59,22 +57,12 @@ def encode_cubes(
     views = []
     for cube in tqdm(cubes, desc="look", unit="cube", disable=not progress):
         truth = latents.spread_slices(run, suite, cube, n_slices, seed=cube)
-        maps = latents.trunk_maps(run, truth)
-        z = latents.encode_cube(run, truth, maps)
-        others = _others(run, maps)
-        h = latents.encode_slices(run, truth, others, maps)
+        features = latents.slice_features(run, truth)
+        zs = latents.set_features(run, truth, features)
+        z, others = latents.encode_set(run, zs), latents.encode_others(run, zs)
+        h = latents.encode_slices(run, truth, others, features)
         views.append(CubeEncoding(cube, truth, latents.decode(run, h.mu), z, h, latents.prior_of_h(run, others)))
     return views
-
-
-def _others(run: Run, maps: Tensor) -> Tensor:
-    """Mean of z for every slice given slices of the same cube without it: (n, 512, m, m) -> (n, 512)."""
-    n = len(maps)
-    ahead = (torch.arange(n) - torch.arange(n)[:, None]) % n
-    members = ((ahead > 0) & (ahead <= latents.trained_context(run, n - 1))).float()
-    with torch.inference_mode():
-        zs = run.model.encoder.summarise(maps)
-        return run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)[0]
 
 
 def residual_noise(run: Run, views: list[CubeEncoding], seed: int = 0) -> ResidualNoise:
@@ -82,7 +70,7 @@ def residual_noise(run: Run, views: list[CubeEncoding], seed: int = 0) -> Residu
     z, truth = torch.stack([view.z.mu for view in views]), [view.truth for view in views]
     noise = fit_noise(truth, [view.recon for view in views], z, covers_box(run.config, run.side))
     generator, few = torch.Generator().manual_seed(seed), max(1, N_DRAWN // len(views))
-    drawn = [latents.sample_slices(run, view.z, few, generator, noise) for view in views]
+    drawn = [latents.sample_slices(run, view.z, few, generator, noise.complete) for view in views]
     noise.corrections = fit_corrections(truth, drawn, z, noise.rings)
     return noise
 
@@ -94,7 +82,7 @@ def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, p
     test = encode_cubes(run, suite, run.split["test"], n_slices, progress)
     train = encode_cubes(run, suite, run.split["train"], n_slices, progress)
     noise = residual_noise(run, train + val)
-    dreams = latents.dream(torch.stack([v.z.mu for v in train]), n_slices * len(test), generator)
+    dreams = latents.sample_universes(n_slices * len(test), generator, torch.stack([v.z.mu for v in train]))
     pca = fourier_pca(torch.cat([view.truth[:, 0] for view in train]), _n_pca(run))
     metrics = {
         "cubes": {part: len(run.split[part]) for part in run.split},
@@ -109,7 +97,7 @@ def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, p
         ),
         "observed_universe": field_metrics(
             [v.truth for v in test],
-            [latents.sample_slices(run, v.z, n_slices, generator, noise) for v in test],
+            [latents.sample_slices(run, v.z, n_slices, generator, noise.complete) for v in test],
             run.image_box,
         ),
         "truth_against_truth": field_metrics(
@@ -117,12 +105,12 @@ def evaluate(run: Run, suite: CubeSuite, *, n_slices: int = 15, seed: int = 0, p
         ),
         "dreamt_universe": field_metrics(
             [torch.cat([v.truth for v in test])],
-            [latents.sample_slices(run, dreams, len(dreams.mu), generator, noise)],
+            [latents.sample_slices(run, dreams, len(dreams.mu), generator, noise.complete)],
             run.image_box,
         ),
         "prior_universe": field_metrics(
             [torch.cat([v.truth for v in test])],
-            [latents.sample_slices(run, None, n_slices * len(test), generator, noise)],
+            [latents.sample_slices(run, None, n_slices * len(test), generator, noise.complete)],
             run.image_box,
         ),
     }
@@ -138,17 +126,19 @@ def _n_pca(run: Run) -> int:
 
 def _fvu(views: list[CubeEncoding], approximation=None) -> tuple[float, list[float]]:
     """Unexplained share of the pixels' variance, and its bootstrap interval over cubes."""
+    from scipy.stats import bootstrap
+
     pairs = [(v.truth, v.recon if approximation is None else approximation(v.truth)) for v in views]
     mean = torch.cat([truth for truth, _ in pairs]).mean()
-    lost = torch.stack([(truth - recon).square().mean() for truth, recon in pairs])
-    power = torch.stack([(truth - mean).square().mean() for truth, _ in pairs])
-    interval = bootstrap_interval(torch.stack([lost, power], dim=1), statistic=_ratio)
-    return float(_ratio(torch.stack([lost, power], dim=1))), [float(x) for x in interval]
-
-
-def _ratio(columns: Tensor) -> Tensor:
-    """Ratio of the sums of two columns: (n, 2) -> ()."""
-    return columns[:, 0].sum() / columns[:, 1].sum()
+    lost, power = ([float((t - x).square().mean()) for t, x in rows] for rows in (pairs, [(t, mean) for t, _ in pairs]))
+    found = sum(lost) / sum(power)
+    if len(views) < 2:
+        return found, [math.nan, math.nan]
+    interval = bootstrap(
+        (lost, power), lambda a, b, axis: a.sum(axis) / b.sum(axis), n_resamples=1000, paired=True, method="percentile",
+        confidence_level=0.68, rng=0,
+    ).confidence_interval  # fmt: skip
+    return found, [float(x) for x in interval]
 
 
 def reconstruction_metrics(views: list[CubeEncoding], pca, box: float) -> dict:
@@ -228,7 +218,7 @@ def latent_metrics(views: list[CubeEncoding]) -> dict:
 
 def probe_metrics(run: Run, suite: CubeSuite, train: list[CubeEncoding], test: list[CubeEncoding]) -> dict:
     """R^2 and error of a ridge on the mean of z, and of a ridge on log P(k) of the same slices."""
-    params = suite.params[PARAMETERS].to_numpy()
+    params = suite.params[list(PARAMETERS)].to_numpy()
     labels = [params[[v.cube for v in views]] for views in (train, test)]
 
     def spectrum(view: CubeEncoding) -> np.ndarray:
@@ -259,8 +249,6 @@ def summary(metrics: dict) -> str:
         rows.append((f"{name}: P(k) error / truth-truth", metrics[name]["power_error"], truth["power_error"]))
         rows.append((f"{name}: PDF error / truth-truth", metrics[name]["pdf_error"], truth["pdf_error"]))
     latent = metrics["latents"]
-    if "bounds" in metrics:
-        rows += [("ELBO / IWAE, k = 64 [nats a slice]", metrics["bounds"]["elbo"], metrics["bounds"]["iwae"])]
     rows += [("KL(z), KL(h) [nats]", latent["kl_z"], latent["kl_h"])]
     rows += [("active units of z, h", latent["active_z"], latent["active_h"])]
     for name in PARAMETERS if "probe" in metrics else ():
@@ -270,14 +258,13 @@ def summary(metrics: dict) -> str:
 
 
 def kept_metrics(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> dict:
-    """`evaluate`, and bounds of the likelihood, from metrics.json where these weights made it, else made and kept."""
+    """`evaluate` from metrics.json where these weights made it, else made and kept."""
     key, path = weights_key(run, VERSION, n_slices), run.folder / "metrics.json"
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.get("weights") == key:
             return kept
     found = evaluate(run, suite, n_slices=n_slices, progress=progress)
-    found["bounds"] = held_out_bounds(run, suite, n_slices=n_slices, n_targets=1)
     found = plain_json(found) | {"weights": key, "made": provenance()}
     write_atomically(path, json.dumps(found, indent=1))
     return found

@@ -11,11 +11,12 @@ from torch import Tensor
 from .. import latents
 from ..cubes import CubeSuite
 from ..loss import kl_by_dimension
+from ..presets import PARAMETERS
 from ..runs import Run
 from ..statistics import band_powers, pixel_pdf, power_spectrum
 from ..variants.residuals import ResidualNoise
 from . import controls
-from .metrics import PARAMETERS, CubeEncoding
+from .metrics import CubeEncoding
 
 ACTIVE = 0.01  # variance of the mean over the data above which a dimension counts as active (Burda et al. 2015)
 

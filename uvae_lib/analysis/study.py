@@ -91,7 +91,7 @@ def study(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False
 
 def _samples(run: Run, shared: card.Reference) -> torch.Tensor:
     """Slices of universes that the prior dreams, with the noise that decoded means lack."""
-    return latents.sample_slices(run, None, N_SAMPLES, torch.Generator().manual_seed(1), shared.noise)
+    return latents.sample_slices(run, None, N_SAMPLES, torch.Generator().manual_seed(1), shared.noise.complete)
 
 
 def _some(sets: list[torch.Tensor]) -> torch.Tensor:

@@ -1,40 +1,23 @@
-"""The report: its page holds every section and needs no network; the ledger and the walk on what is known."""
+"""The study of a run with CV and 1P cubes beside its own; the table of KL and the walk on what is known."""
 
 import json
-import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from live_lab import find_chromium
 from suites import SIDE, lognormal_suite, tiny_config
 
-from uvae_lib.__main__ import main
 from uvae_lib.analysis import acceptance as targets
-from uvae_lib.analysis import controls, report
+from uvae_lib.analysis import controls
 from uvae_lib.analysis import responses as ledger
-from uvae_lib.analysis import study as findings
-from uvae_lib.analysis.metrics import CubeEncoding
+from uvae_lib.analysis.metrics import CubeEncoding, kept_metrics
+from uvae_lib.analysis.study import kept_analysis
 from uvae_lib.latents import Posterior
 from uvae_lib.runs import load_run
 from uvae_lib.statistics import power_spectrum
 from uvae_lib.training import fit
-
-SECTIONS = [
-    "Targets",
-    "Data and split",
-    "Networks and training",
-    "Reconstruction, worst first",
-    "Samples",
-    "Cosmology in z",
-    "Controls",
-    "Walk in cosmology",
-    "Ledger of z and h",
-    "Card of a universe",
-    "Provenance",
-]
 
 
 def add_set(folder, name: str, params: np.ndarray) -> None:
@@ -48,7 +31,7 @@ def add_set(folder, name: str, params: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run with CV and 1P cubes beside its own, and its report."""
+    """A run with CV and 1P cubes beside its own, and what was found in it."""
     place = tmp_path_factory.mktemp("report")
     data = lognormal_suite(place / "data", n_cubes=9)
     add_set(data, "CV", np.array([[0.3, 0.8]] * 3))
@@ -56,13 +39,12 @@ def folder(tmp_path_factory):
     fit(tiny_config(data, steps=6), place / "run <b>", progress=False)
     supervised = {"steps": 6, "r2": {"Omega_m": 0.5, "sigma_8": 0.25}, "error": {"Omega_m": 0.1, "sigma_8": 0.1}}
     (place / "run <b>" / "baselines.json").write_text(json.dumps({"supervised": supervised}))
-    report.make_report(place / "run <b>", n_slices=6, progress=False)
+    run = load_run(place / "run <b>")
+    suite = run.open_suite()
+    metrics = kept_metrics(run, suite, 6) | {"controls": kept_analysis(run, suite, 6)}
+    metrics["baselines"] = {"supervised": supervised}
+    (run.folder / "metrics.json").write_text(json.dumps(metrics))
     return place / "run <b>"
-
-
-@pytest.fixture(scope="module")
-def text(folder):
-    return (folder / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -70,58 +52,9 @@ def found(folder):
     return json.loads((folder / "metrics.json").read_text())["controls"]
 
 
-def test_the_page_holds_every_section(text):
-    assert re.findall(r"<h2[^>]*>([^<]*)</h2>", text) == SECTIONS
-
-
-def test_the_page_asks_the_network_for_nothing(text):
-    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)|url\(|@import|<script""", text)
-    assert "data:image/png;base64," in text
-
-
-def test_every_number_of_the_page_is_in_the_metrics(folder):
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert set(metrics) >= {"reconstruction", "probe", "controls", "baselines", "weights", "made"}
-    assert set(metrics["controls"]) >= {
-        "probes",
-        "curve",
-        "cv",
-        "axes",
-        "shuffled",
-        "leaks",
-        "memory",
-        "walk",
-        "ledger",
-    }
-
-
-def test_the_supervised_network_stands_beside_the_probes(text):
-    assert "ResNet-18 on the labels" in text and "supervised ResNet-18" in text
-
-
 def test_every_walk_has_its_truth(found):
     assert set(found["walk"]) == {"Omega_m", "sigma_8"}
     assert all({"truth", "model", "mismatch", "read", "read_truth"} <= set(row) for row in found["walk"].values())
-
-
-def test_a_second_report_computes_nothing_again(folder, monkeypatch):
-    monkeypatch.setattr(findings, "study", None)
-    monkeypatch.setattr("uvae_lib.analysis.metrics.evaluate", None)
-    assert report.make_report(folder, n_slices=6, progress=False).name == "report.html"
-
-
-def test_without_cv_1p_and_parameters_the_page_says_so(tmp_path, capsys):
-    data = lognormal_suite(tmp_path / "data", n_cubes=6)
-    (data / "params_LH_IllustrisTNG.txt").unlink()
-    fit(tiny_config(data, steps=2, val_every=2, save_every=2), tmp_path / "run", progress=False)
-    main(["report", "--run", str(tmp_path / "run"), "--n-slices", "4"])
-    text = (tmp_path / "run" / "report.html").read_text()
-    assert "report.html is written" in capsys.readouterr().out
-    assert text.count("Not measured") >= 3 and "simulation.n-cv" in text
-
-
-def test_texts_are_escaped():
-    assert "<b>" not in report.table(["<b>"], [["<b>"]]) + report.paragraph("<b>")
 
 
 @pytest.mark.parametrize(
@@ -129,19 +62,6 @@ def test_texts_are_escaped():
 )
 def test_numbers_are_short(value, shown):
     assert targets.number(value) == shown
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_shows_all_its_pictures_and_never_scrolls_sideways(folder, browser, request, scheme):
-    assert find_chromium()
-    context = browser.new_context(viewport={"width": 600, "height": 900}, color_scheme=scheme, offline=True)
-    page = context.new_page()
-    page.goto((folder / "report.html").as_uri())
-    widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
-    assert len(widths) > 12 and min(widths) > 0
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    context.close()
 
 
 # --- ledger and walk
