@@ -1,17 +1,30 @@
+import inspect
 import json
 import os
 import pickle
 import subprocess
 import sys
 import warnings
+from dataclasses import fields
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
-from uvae_lib.cubes import CubesError, open_cubes, split_cubes
-from uvae_lib.inspect_suite import describe
+from uvae_lib.__main__ import main
+from uvae_lib.cubes import (
+    IMAGE_SIZES,
+    OPTIONS,
+    CubesError,
+    fit_image_size,
+    largest_image_size,
+    open_cubes,
+    open_data,
+    split_cubes,
+)
+from uvae_lib.model import map_shape
+from uvae_lib.presets import DataConfig, load_preset
 
 N, SIDE = 5, 16
 
@@ -253,7 +266,7 @@ def test_the_data_set_of_an_hdf5_file_can_be_named(tmp_path, quiet):
 
 
 @pytest.mark.parametrize(
-    ("kind", "change"),
+    ("field_type", "change"),
     [
         ("density", lambda y: 2.5e9 * y),
         ("delta", lambda y: y - 1),
@@ -261,14 +274,14 @@ def test_the_data_set_of_an_hdf5_file_can_be_named(tmp_path, quiet):
         ("counts", lambda y: np.rint(20 * y)),
     ],
 )
-def test_the_kind_is_guessed_from_the_numbers(tmp_path, kind, change, quiet):
+def test_the_field_type_is_guessed_from_the_numbers(tmp_path, field_type, change, quiet):
     suite = open_cubes(write_npy(tmp_path / "cubes.npy", change(lognormal_cubes()).astype("f4")))
-    assert suite.kind == kind
+    assert suite.field_type == field_type
     assert suite.overdensity(0).mean(dtype="f8") == pytest.approx(1, abs=1e-6)
 
 
 def test_large_float32_densities_are_whole_but_no_counts(tmp_path):
-    assert open_cubes(write_cmd(tmp_path, lognormal_cubes() + 0.1, scale=1e12)).kind == "density"
+    assert open_cubes(write_cmd(tmp_path, lognormal_cubes() + 0.1, scale=1e12)).field_type == "density"
 
 
 def test_integer_counts_are_read(tmp_path, quiet):
@@ -280,7 +293,7 @@ def test_integer_counts_are_read(tmp_path, quiet):
 def test_the_guess_can_be_overridden(tmp_path, quiet):
     y = lognormal_cubes()
     path = write_npy(tmp_path / "cubes.npy", y)
-    np.testing.assert_allclose(open_cubes(path, kind="delta").overdensity(0), (1 + y[0]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(open_cubes(path, field_type="delta").overdensity(0), (1 + y[0]) / 2, rtol=1e-5)
 
 
 def test_each_cube_is_divided_by_its_own_mean_unless_asked_otherwise(tmp_path):
@@ -294,7 +307,7 @@ def test_each_cube_is_divided_by_its_own_mean_unless_asked_otherwise(tmp_path):
 
 def test_an_overdensity_that_is_not_normalised_stays_as_it_is(tmp_path, quiet):
     y = lognormal_cubes() * 1.01
-    suite = open_cubes(write_npy(tmp_path / "cubes.npy", y), kind="overdensity", normalize=False)
+    suite = open_cubes(write_npy(tmp_path / "cubes.npy", y), field_type="overdensity", normalize=False)
     np.testing.assert_allclose(suite.overdensity(0), y[0], rtol=1e-6)
 
 
@@ -398,7 +411,7 @@ def test_no_check_reads_no_more_than_the_first_cube(tmp_path):
     spoil_all_but_first = np.load(path, mmap_mode="r+")
     spoil_all_but_first[1:] = np.nan
     suite = open_cubes(path, check=False)
-    assert suite.empty_fraction is None and suite.kind == "density"
+    assert suite.empty_fraction is None and suite.field_type == "density"
 
 
 # --- warnings ----------------------------------------------------------------------------------------------------
@@ -441,7 +454,7 @@ def test_cubes_that_agree_in_most_planes_are_no_duplicates(tmp_path):
     np.save(tmp_path / "cubes.npy", cubes)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert open_cubes(tmp_path / "cubes.npy", box_size=32.0, kind="density").report.duplicates == []
+        assert open_cubes(tmp_path / "cubes.npy", box_size=32.0, field_type="density").report.duplicates == []
 
 
 @pytest.mark.parametrize(
@@ -463,57 +476,71 @@ def test_suspicious_units_are_warned_of(tmp_path, write, options, message):
         open_cubes(path, **options)
 
 
-# --- several at once, splits, the page ---------------------------------------------------------------------------
-
-
-def test_several_suites_open_as_one_with_their_parameters_aligned(tmp_path):
-    tng, astrid = lognormal_cubes(2, seed=1), lognormal_cubes(3, seed=2)
-    a = write_cmd(tmp_path / "a", tng)
-    b = write_cmd(tmp_path / "b", astrid, suite="Nbody_Astrid", field="Mtot")
-    np.savetxt(tmp_path / "a" / "params_LH_IllustrisTNG.txt", np.full((2, 6), 0.1))
-    np.savetxt(tmp_path / "b" / "params_LH_Nbody_Astrid.txt", np.full((3, 6), 0.2))
-    suite = open_cubes([a, b])
-    assert suite.n_cubes == 5 and suite.params["Omega_m"].tolist() == [0.1, 0.1, 0.2, 0.2, 0.2]
-    assert list(suite.params.columns) == ["Omega_m", "sigma_8"]
-    np.testing.assert_allclose(suite.overdensity(3), astrid[1], rtol=1e-5)
-    assert pickle.loads(pickle.dumps(suite)).cube_id(4) == "Astrid/LH/2"
-
-
-def test_fields_of_one_universe_share_its_name_and_stay_in_one_part(tmp_path):
-    a, b = (write_cmd(tmp_path, lognormal_cubes(8, 8), field=field) for field in ("Mcdm", "Mgas"))
-    with pytest.warns(UserWarning, match="16 cubes of 8 universes"):
-        suite = open_cubes([a, b])
-    ids = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    split = split_cubes(suite.n_cubes, 0.2, 0.2, 0, ids=ids)
-    parts = [{ids[i] for i in part} for part in split.values()]
-    assert sum(map(len, parts)) == 8 and len(set.union(*parts)) == 8
-
-
-def test_suites_without_a_common_parameter_have_none_together(tmp_path, quiet):
-    for name, column in (("a", "x"), ("b", "y")):
-        (tmp_path / name).mkdir()
-        np.save(tmp_path / name / "c.npy", lognormal_cubes(2, seed=ord(name)))
-        (tmp_path / name / "params.txt").write_text(f"{column}\n1\n2\n")
-    assert open_cubes([tmp_path / "a", tmp_path / "b"]).params.shape == (4, 0)
+# --- splits, the page, configurations -------------------------------------------------------------------------------
 
 
 def test_a_split_is_the_same_for_the_same_seed_and_another_for_another():
     assert split_cubes(50, 0.1, 0.2, 3) == split_cubes(50, 0.1, 0.2, 3) != split_cubes(50, 0.1, 0.2, 4)
 
 
-def test_the_inspection_says_what_was_found_assumed_and_what_training_costs(tmp_path):
+def test_the_inspection_says_what_was_found_and_assumed_and_how_much_memory_it_takes(tmp_path, quiet):
     y = lognormal_cubes()
     y[:, ::8, ::8, ::4] = 0
     write_cmd(tmp_path, y)
-    page = describe(tmp_path, image_size=32)
+    page = open_cubes(tmp_path).describe()
     for words in (
-        "5 cubes of 16^3 voxels", "25 Mpc/h assumed", "kind density", "no parameters", "0.3906% of the voxels",
-        "of memory are free", "use image_size <= 16", "all cubes in", "raise eps",
+        "5 cubes of 16^3 voxels", "25 Mpc/h assumed", "field type density", "no parameters", "0.3906% of the voxels",
+        "of memory are free", "slices do not fit: the smallest have 32^2", "all cubes in", "raise eps",
     ):  # fmt: skip
         assert words in page
+    assert "none; every cube" in open_cubes(tmp_path, check=False).describe()
 
 
-def test_the_inspection_reads_the_layouts_of_one_suite_and_of_several(tmp_path, quiet):
-    a, b = (write_cmd(tmp_path, lognormal_cubes(), field=field) for field in ("Mcdm", "Mgas"))
-    assert "10 cubes" in describe(open_cubes([a, b]), image_size=16)
-    assert "about" in describe(a, image_size=16, check=False)
+def test_a_configuration_has_every_option_of_open_cubes():
+    options = set(inspect.signature(open_cubes).parameters) - {"path", "image_size"}
+    assert set(OPTIONS) == options <= {f.name for f in fields(DataConfig)}
+    defaults = {name: p.default for name, p in inspect.signature(open_cubes).parameters.items() if name in options}
+    assert {name: getattr(DataConfig(), name) for name in options} == defaults
+
+
+def test_a_configuration_opens_its_cubes_with_its_options(tmp_path, quiet):
+    write_cmd(tmp_path, lognormal_cubes(), field="Mgas")
+    write_cmd(tmp_path, lognormal_cubes(2), set_name="CV", field="Mgas")
+    (tmp_path / "mine.txt").write_text("# Omega_m sigma_8\n" + "0.3 0.8\n" * N)
+    data = DataConfig(
+        str(tmp_path), box_size=50.0, field="Mgas", field_type="counts", params=str(tmp_path / "mine.txt")
+    )
+    suite = open_data(data)
+    assert (suite.box_size, suite.field_type, list(suite.params.columns)) == (50.0, "counts", ["Omega_m", "sigma_8"])
+    other = open_data(data, "CV")  # whose cubes the parameter file does not belong to
+    assert (other.n_cubes, other.box_size, other.params.shape) == (2, 50.0, (2, 0))
+
+
+def test_options_reach_presets_through_the_environment_as_they_are_written_on_the_command_line(monkeypatch):
+    monkeypatch.setenv("UVAE_DATA", "my cubes.npy")
+    monkeypatch.setenv("UVAE_OPTIONS", "--data.field-type delta --data.box-size 50 --data.params 'my table.txt'")
+    config = load_preset("smoke")
+    assert (config.data.field_type, config.data.box_size, config.data.params) == ("delta", 50.0, "my table.txt")
+    assert (config.name, config.data.path) == ("smoke-my cubes", "my cubes.npy")
+
+
+def test_the_command_that_inspects_takes_the_same_options(tmp_path, capsys):
+    path = write_npy(tmp_path / "cubes.npy", lognormal_cubes())
+    main(["inspect", str(path), "--data.box-size", "50", "--data.field-type", "counts"])
+    page = capsys.readouterr().out
+    assert "box of 50 Mpc/h as given" in page and "field type counts" in page
+
+
+def test_slices_of_small_cubes_get_the_largest_size_that_the_networks_take(tmp_path, quiet):
+    suite = open_cubes(write_npy(tmp_path / "cubes.npy", lognormal_cubes(1, 40)))
+    with pytest.warns(UserWarning, match=r"cubes of 40\^3 are smaller .*: slices of 32\^2 are cut"):
+        assert fit_image_size(DataConfig(image_size=128), suite).image_size == 32
+    assert fit_image_size(DataConfig(image_size=32), suite).image_size == 32
+    small = open_cubes(write_npy(tmp_path / "small.npy", lognormal_cubes(1, 16)))
+    with pytest.raises(CubesError, match="found 16 voxels a side; expected at least 32, the smallest"):
+        fit_image_size(DataConfig(), small)
+
+
+@pytest.mark.parametrize("size", IMAGE_SIZES)
+def test_the_networks_take_every_size_that_is_advised(size):
+    assert map_shape(size)[1] == size // 32 and largest_image_size(size + 1) == size

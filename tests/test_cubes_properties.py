@@ -13,7 +13,7 @@ from test_cubes import lognormal_cubes, write_hdf5
 
 from uvae_lib.cropping import log_density, overdensity, periodic_crop
 from uvae_lib.cubes import CubesError, open_cubes, split_cubes
-from uvae_lib.readers.field_type import guess_kind, to_overdensity
+from uvae_lib.readers.field_type import guess_field_type, to_overdensity
 from uvae_lib.readers.parameters import read_parameters
 
 settings.register_profile(
@@ -73,11 +73,11 @@ def test_one_value_that_is_no_density_anywhere_is_refused(rho, data):
 
 
 @given(cubes)
-def test_a_guess_is_a_kind_under_which_the_cube_can_be_read(rho):
+def test_a_guess_is_a_field_type_under_which_the_cube_can_be_read(rho):
     for values in (rho, rho / rho.mean() - 1, np.rint(rho)):
         if values.min() < values.max():
-            kind = guess_kind(values.copy(), "cube")
-            assert to_overdensity(values.copy(), kind, "cube")[0].min() >= 0
+            field_type = guess_field_type(values.copy(), "cube")
+            assert to_overdensity(values.copy(), field_type, "cube")[0].min() >= 0
 
 
 @given(dtypes, st.sampled_from(["C", "F"]), st.integers(1, 3), st.integers(2, 5))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from .presets import PRESETS, Config, load_preset, locate
+from .presets import PRESETS, Config, DataConfig, load_preset, locate
 
 PROG = "python -m uvae_lib"
 ABOUT = f"""A hierarchical set VAE on slices of large-scale structure.
@@ -145,23 +145,18 @@ def export(run: Path, to: Path) -> None:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def inspect(
-    path: Annotated[Path, tyro.conf.Positional], set_name: str | None = None, kind: str | None = None,
-    box_size: float | None = None, dataset: str | None = None,
-) -> None:  # fmt: skip
+def inspect(path: Annotated[Path, tyro.conf.Positional], data: DataConfig = PRESETS["demo"].data) -> None:
     """Say what a file or folder of cubes holds, what was assumed, and what is wrong with it.
 
     Args:
         path: file or folder
-        set_name: LH, CV, 1P, ... where a folder holds several
-        kind: density, delta, overdensity or counts, when the guess is wrong
-        box_size: side of the cubes [Mpc/h], when the files do not say
-        dataset: name of the data set in an HDF5 file
+        data: how to read it, as in training: --data.field-type delta, --data.box-size 50, ...
     """
-    given = {"set_name": set_name, "kind": kind, "box_size": box_size, "dataset": dataset}
-    from .inspect_suite import describe
+    from .cubes import open_data
 
-    print(describe(path, **{name: value for name, value in given.items() if value is not None}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the page ends with them
+        print(open_data(replace(data, path=str(path.expanduser().absolute()))).describe())
 
 
 def fetch_camels(

@@ -7,20 +7,23 @@ import math
 import operator
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
 
+from .presets import DataConfig, locate
 from .readers import find_layout
 from .readers.arrays import CubesError, refusal
 from .readers.checks import CheckReport, check_suite, report_cautions
-from .readers.field_type import KINDS, guess_kind, to_overdensity
+from .readers.field_type import FIELD_TYPES, guess_field_type, to_overdensity
 from .readers.layout import ReaderOptions, SuiteFiles
 
-__all__ = ["CubeSuite", "CubesError", "open_cubes", "split_cubes"]
+__all__ = ["CubeSuite", "CubesError", "fit_image_size", "open_cubes", "open_data", "split_cubes"]
+IMAGE_SIZES = (32, 64, 128, 256, 512)  # that the networks take [pixels]
+OPTIONS = ("set_name", "format", "field_type", "box_size", "params", "dataset", "field", "normalize", "check")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -28,7 +31,7 @@ class CubeSuite:
     """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers.
 
     box_size   [Mpc/h] of the whole cube
-    kind       of the file: density | delta | overdensity | counts; overdensity() always gives overdensity
+    field_type of the file: density | delta | overdensity | counts; overdensity() always gives overdensity
     normalize  each cube is divided by its own mean; see open_cubes
     report     of the check, None when there was none
     cautions   what the user was warned of;  notes  what was found and assumed
@@ -36,7 +39,7 @@ class CubeSuite:
 
     layout: SuiteFiles
     box_size: float
-    kind: str
+    field_type: str
     normalize: bool = True
     report: CheckReport | None = None
     cautions: tuple[str, ...] = ()
@@ -72,6 +75,13 @@ class CubeSuite:
         return self.layout.source
 
     @property
+    def box_from(self) -> str:
+        """What told the side of the box, or what was assumed."""
+        if self.box_size == self.layout.box_size:
+            return self.layout.box_from
+        return "as given" if self.layout.box_size or self.box_size != self.side else "assumed, 1 Mpc/h a voxel"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         return self.layout.notes
 
@@ -88,7 +98,7 @@ class CubeSuite:
         """
         i = self._index(i)
         mean = None if self.normalize else self._common_mean()
-        return to_overdensity(self.layout.raw(i), self.kind, f"cube {i} of {self.source}", mean)[0]
+        return to_overdensity(self.layout.raw(i), self.field_type, f"cube {i} of {self.source}", mean)[0]
 
     def cube_id(self, i: int) -> str:
         """Name of universe i, the same in every field of a suite: for splits and leak checks."""
@@ -101,79 +111,136 @@ class CubeSuite:
         return i
 
     def _common_mean(self) -> float:
-        return self.report.mean if self.kind in ("density", "counts") else 1.0
+        return self.report.mean if self.field_type in ("density", "counts") else 1.0
+
+    def describe(self) -> str:
+        """A page of text: contents, assumptions, what the check found, memory for training, warnings."""
+        shape = f"{self.n_cubes} cubes of {self.side}^3 voxels"
+        if self.layout.maps_per_cube:
+            shape = f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
+        ranges = [f"{n:<12} {v.min():.6g} to {v.max():.6g}" for n, v in self.params.items()] or ["no parameters"]
+        found = [
+            self.source,
+            f"format {self.format}: {shape}, {_size(self.layout.n_bytes)} in {len(self.layout.files)} files",
+            f"box of {self.box_size:g} Mpc/h, {self.box_size / self.side:.4g} Mpc/h a voxel",
+            *ranges,
+        ]
+        division = "each cube is divided by its own mean"
+        if not self.normalize:
+            division = "density and counts are divided by the mean of all cubes, overdensity and delta by nothing"
+        sections = {
+            "Found": found,
+            "Assumed": [f"box of {self.box_size:g} Mpc/h {self.box_from}", *self.notes,
+                        f"field type {self.field_type}; {division}"],
+            "Check": self.report.lines() if self.report else ["none; every cube is checked when it is read"],
+            "Training": self._training(),
+            "Warnings": self.cautions or ["none"],
+        }  # fmt: skip
+        return "\n\n".join("\n".join([title, *(f"  {x}" for x in lines)]) for title, lines in sections.items()) + "\n"
+
+    def _training(self) -> list[str]:
+        """Which slices fit, and how much memory cubes take."""
+        each, free = self.n_planes * self.side**2 * 4, psutil.virtual_memory().available
+        size = largest_image_size(self.side)
+        fits = f"slices of up to {size}^2 pixels fit (data.image_size={size})"
+        return [
+            fits if size else f"slices do not fit: the smallest have {IMAGE_SIZES[0]}^2 pixels",
+            f"cubes as float32: {_size(each * self.n_cubes)} for all, {_size(each)} each; {_size(free)} of memory are "
+            "free (a training takes 40 % of it for cubes, holds as many as fit, and exchanges them as it goes on)",
+        ]
 
     def __repr__(self) -> str:
         what = f"{self.n_cubes} x {self.n_planes} maps" if self.layout.maps_per_cube else f"{self.n_cubes} cubes"
         columns = ", ".join(self.params.columns) or "no parameters"
         size = f"{self.side}^2" if self.layout.maps_per_cube else f"{self.side}^3"
-        return f"CubeSuite({what} of {size}, {self.box_size:g} Mpc/h, {self.kind}, {columns}; {self.source})"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class JoinedSuites(CubeSuite):
-    """Several suites, or fields of one, as one: their universes one after the other."""
-
-    parts: tuple[CubeSuite, ...] = ()
-
-    def overdensity(self, i: int) -> np.ndarray:
-        """As in CubeSuite."""
-        i = self._index(i)
-        for part in self.parts:
-            if i < part.n_cubes:
-                return part.overdensity(i)
-            i -= part.n_cubes
-        raise IndexError(i)
-
-    @property
-    def empty_fraction(self) -> float | None:
-        fractions = [part.empty_fraction for part in self.parts]
-        if None in fractions:
-            return None
-        return float(np.average(fractions, weights=[part.n_cubes for part in self.parts]))
+        return f"CubeSuite({what} of {size}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
 
 
 def open_cubes(
-    path: str | Path | Sequence[str | Path],
+    path: str | Path,
     *,
     set_name: str | None = None,
     format: str | None = None,
-    kind: str | None = None,
+    field_type: str | None = None,
     box_size: float | None = None,
     params=None,
     dataset: str | None = None,
     field: str | None = None,
     normalize: bool = True,
-    check: bool | str = True,
+    check: bool | str = "auto",
     image_size: int | None = None,
 ) -> CubeSuite:
     """Open simulated cubes of any known layout; nothing is loaded.
 
-    path        a file or a folder; a list of them opens several suites or fields as one: side and box must
-                agree, universes follow each other, the parameters are the columns that all of them have
+    path        a file or a folder
     set_name    which set of a folder (LH, CV, 1P, ...; a Quijote cosmology); LH, latin_hypercube when absent
     format      cmd-grids | cmd-maps | quijote | hdf5 | npy; found by name and content when absent
-    kind        density | delta | overdensity | counts; guessed from the numbers of the first cube when absent
+    field_type  density | delta | overdensity | counts; guessed from the numbers of the first cube when absent
     box_size    side of a cube [Mpc/h]; from the files or the suite's documentation when absent
-    params      file, array or DataFrame, one row a cube; "none" goes without; None looks beside the cubes
-    dataset     of an HDF5 file;  field  of a CAMELS folder (Mcdm when absent), file name in Quijote's folders
+    params      file, array, dict or DataFrame, one row a cube; "none" goes without; None looks beside the cubes
+    dataset     of an HDF5 file
+    field       of a CAMELS folder (Mcdm when absent), file name in Quijote's folders
     normalize   divide each cube by its own mean. False divides density and counts by the mean of all checked
                 cubes, and overdensity and delta by nothing
-    check       True reads all cubes once, or 16 of them, evenly spread, where all take more than 8 GiB;
-                "full" and "sample" decide, False reads none. The result is kept beside the data, so that it
-                is done once: about 30 ms of one core for a cube of 128^3, and the time to read it.
-                Every cube is checked in full, once more, when overdensity() reads it.
+    check       "auto" (or True) reads all cubes once, or 16 of them, evenly spread, where all take more than
+                8 GiB; "full" and "sample" decide, "none" (or False) reads none. The result is kept beside the
+                data, so that it is done once. Every cube is checked in full, once more, when overdensity() reads it.
     image_size  refuse cubes smaller than this [pixels]
     Raises CubesError (a ValueError) when the cubes cannot be used, and warns (UserWarning) of what looks odd.
     """
-    options = {
-        "request": ReaderOptions(set_name, field, dataset, params), "format": format, "kind": kind,
-        "box_size": box_size, "normalize": normalize, "check": check, "image_size": image_size,
-    }  # fmt: skip
-    suite = _open_one(path, **options) if isinstance(path, str | Path) else _open_several(path, options)
+    check = {True: "auto", False: "none"}.get(check, check)
+    _check_options(path, field_type, check)
+    path = Path(path).expanduser()
+    layout = find_layout(path, format, ReaderOptions(set_name, field, dataset, params))
+    _check_size(layout, path, image_size)
+    box, cautions = _box_size(box_size, layout, path)
+    if check == "none" and not normalize and field_type not in ("overdensity", "delta"):
+        found, expected = "normalize=False without a check", "a check, which finds the common mean"
+        raise refusal(path, found, expected, 'pass check="full"')
+    report = check_suite(layout, field_type, check) if check != "none" else None
+    if report is not None:
+        cautions += report_cautions(report, one_at_a_time="/1P/" in layout.ids[0])
+        field_type = report.field_type
+    field_type = field_type or guess_field_type(layout.raw(0), f"cube 0 of {layout.source}", layout.field_type)
+    suite = CubeSuite(layout, box, field_type, normalize, report, (*layout.cautions, *cautions))
     for caution in suite.cautions:
         warnings.warn(caution, UserWarning, stacklevel=2)
     return suite
+
+
+def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
+    """The cubes of a configuration, with all its options: for commands, notebooks and stored runs alike.
+
+    set_name   another set beside the one of the configuration, to which its parameter file does not belong
+    Raises CubesError, and warns, as `open_cubes` does.
+    """
+    options = {name: getattr(data, name) for name in OPTIONS}
+    if data.params not in (None, "none"):
+        options["params"] = locate(data.params)
+    if set_name not in (None, data.set_name):
+        options |= {"set_name": set_name, "params": None}
+    return open_cubes(locate(data.path), **options)
+
+
+def fit_image_size(data: DataConfig, suite: CubeSuite) -> DataConfig:
+    """The configuration with slices that fit the cubes: of the largest allowed size, said where that is smaller.
+
+    Raises CubesError for cubes of fewer voxels than the smallest slice.
+    """
+    if data.image_size <= suite.side:
+        return data
+    size = largest_image_size(suite.side)
+    if size is None:
+        expected = f"at least {IMAGE_SIZES[0]}, the smallest slice"
+        raise refusal(suite.source, f"{suite.side} voxels a side", expected, "give larger cubes")
+    text = f"cubes of {suite.side}^3 are smaller than slices of {data.image_size}^2: slices of {size}^2 are cut"
+    warnings.warn(f"{text} (data.image_size={size})", UserWarning, stacklevel=2)
+    return replace(data, image_size=size)
+
+
+def largest_image_size(side: int) -> int | None:
+    """The largest slice [pixels] that the networks take and cubes of this side hold, None when there is none."""
+    return max((size for size in IMAGE_SIZES if size <= side), default=None)
 
 
 def split_cubes(
@@ -206,65 +273,22 @@ def split_cubes(
     return {name: [i for i in range(n_cubes) if part_of[labels[i]] == name] for name in ("train", "val", "test")}
 
 
-def _open_one(path, request: ReaderOptions, format, kind, box_size, normalize, check, image_size) -> CubeSuite:
-    path = Path(path).expanduser()
-    if kind is not None and kind not in KINDS:
-        raise refusal(f"kind={kind!r}", "an unknown kind", f"one of {', '.join(KINDS)}", "choose one")
-    if check not in (True, False, "full", "sample"):
-        raise refusal(f"check={check!r}", "an unknown check", 'True, False, "full" or "sample"', "choose one")
-    layout = find_layout(path, format, request)
-    _check_size(layout, path, image_size)
-    box, cautions = _box_size(box_size, layout, path)
-    if check is False and not normalize and kind not in ("overdensity", "delta"):
-        found, expected = "normalize=False with check=False", "a check, which finds the common mean"
-        raise refusal(path, found, expected, "pass check=True")
-    report = check_suite(layout, kind, check) if check is not False else None
-    if report is not None:
-        cautions += report_cautions(report, one_at_a_time="/1P/" in layout.ids[0])
-        kind = report.kind
-    kind = kind or guess_kind(layout.raw(0), f"cube 0 of {layout.source}", layout.kind)
-    return CubeSuite(layout, box, kind, normalize, report, (*layout.cautions, *cautions))
-
-
-def _open_several(paths, options: dict) -> CubeSuite:
-    parts = [_open_one(path, **options) for path in paths]
-    if not parts:
-        raise refusal("open_cubes", "an empty list of paths", "at least one", "name a file or a folder")
-    for part in parts[1:]:
-        for name in ("side", "n_planes", "box_size"):
-            a, b = getattr(parts[0], name), getattr(part, name)
-            if not math.isclose(a, b, rel_tol=1e-6):
-                found = f"{name} {a:g} and {b:g} ({parts[0].source}; {part.source})"
-                raise refusal("open_cubes", found, f"one {name}", "open these suites one by one")
-    if len({part.layout.files for part in parts}) < len(parts):
-        raise refusal("open_cubes", "the same cubes twice", "different suites or fields", "name each once")
-    columns = [c for c in parts[0].params.columns if all(c in part.params.columns for part in parts)]
-    ids = tuple(name for part in parts for name in part.layout.ids)
-    cautions = [caution for part in parts for caution in part.cautions]
-    if len(set(ids)) < len(ids):
-        cautions.append(
-            f"{len(ids)} cubes of {len(set(ids))} universes (several fields, or twins): keep the cubes of a "
-            "universe in one part with split_cubes(..., ids=[suite.cube_id(i) for i in range(suite.n_cubes)])"
-        )
-    layout = SuiteFiles(
-        format=" + ".join(dict.fromkeys(part.format for part in parts)),
-        source=" + ".join(part.source for part in parts),
-        files=tuple(file for part in parts for file in part.layout.files),
-        ids=ids,
-        params=pd.concat([part.params[columns] for part in parts], ignore_index=True),
-        box_size=parts[0].layout.box_size,
-        box_from=parts[0].layout.box_from,
-        maps_per_cube=parts[0].layout.maps_per_cube,
-        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-    )
-    kinds = " + ".join(dict.fromkeys(part.kind for part in parts))
-    return JoinedSuites(layout, parts[0].box_size, kinds, options["normalize"], None, tuple(cautions), tuple(parts))
+def _check_options(path, field_type: str | None, check: str) -> None:
+    if not isinstance(path, str | Path):
+        raise refusal("open_cubes", f"{type(path).__name__} as the path", "one file or folder", "open each by itself")
+    if field_type is not None and field_type not in FIELD_TYPES:
+        known = f"one of {', '.join(FIELD_TYPES)}"
+        raise refusal(f"field_type={field_type!r}", "an unknown field type", known, "choose one")
+    if check not in ("auto", "full", "sample", "none"):
+        expected = 'True, False, "auto", "full", "sample" or "none"'
+        raise refusal(f"check={check!r}", "an unknown check", expected, "choose one")
 
 
 def _check_size(layout: SuiteFiles, path: Path, image_size: int | None) -> None:
     side = layout.files[0].shape[-1]
     if side < max(2, image_size or 2):
-        advice = f"use image_size <= {side}, or larger cubes" if image_size else "give larger cubes"
+        size = image_size and largest_image_size(side)
+        advice = f"use data.image_size={size}, or larger cubes" if size else "give larger cubes"
         raise refusal(path, f"{side} voxels a side", f"at least {image_size or 2}", advice)
     need = 3 * 4 * side**2 * (layout.maps_per_cube or side)
     free = psutil.virtual_memory().available
@@ -292,3 +316,8 @@ def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, list[str]]:
         unit = "kpc/h" if box > 5000 else "Gpc/h"
         return box, [f"suspicious unit: a box of {box:g} Mpc/h; box_size is in Mpc/h, this looks like {unit}"]
     return box, []
+
+
+def _size(n_bytes: float) -> str:
+    unit, scale = ("GiB", 2**30) if n_bytes >= 2**30 else ("MiB", 2**20)
+    return f"{n_bytes / scale:.3g} {unit}"

@@ -8,6 +8,7 @@ cmd        CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
 
 import os
 import re
+import shlex
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -44,6 +45,22 @@ class DataConfig:
     """A folder or file that `open_cubes` understands."""
     set_name: str | None = None
     """LH, CV, 1P, ... where a folder holds several sets; LH when absent."""
+    format: Literal["cmd-grids", "cmd-maps", "quijote", "hdf5", "npy"] | None = None
+    """Layout of the files; found by name and content when absent."""
+    field_type: Literal["density", "delta", "overdensity", "counts"] | None = None
+    """What the numbers are; guessed from the first cube when absent."""
+    box_size: float | None = None
+    """Side of a cube [Mpc/h], when the files do not say, or say it wrongly."""
+    params: str | None = None
+    """Table of parameters, one row a cube; "none" goes without; looked for beside the cubes when absent."""
+    dataset: str | None = None
+    """Data set of the cubes in an HDF5 file."""
+    field: str | None = None
+    """Field of a CAMELS folder (Mcdm when absent), or file name where each simulation has a folder."""
+    normalize: bool = True
+    """Divide each cube by its own mean."""
+    check: Literal["auto", "full", "sample", "none"] = "auto"
+    """Cubes that are read for the check of a suite: all, 16 of them, none; auto samples suites above 8 GiB."""
     image_size: int = 128
     """Pixels along a slice: 32, 64, 128, 256 or 512."""
     thickness: int = 1
@@ -211,6 +228,7 @@ def load_preset(name: str | None = None) -> Config:
     """A preset by name, or by the environment variable UVAE_PRESET (default demo).
 
     UVAE_DATA replaces its data path, and joins its name: runs and figures of other cubes have folders of their own.
+    UVAE_OPTIONS replaces further fields, written as on the command line: "--data.box-size 50 --data.field-type delta".
 
     Raises ValueError for a name that is none of them.
     """
@@ -218,10 +236,14 @@ def load_preset(name: str | None = None) -> Config:
     if name not in PRESETS:
         raise ValueError(f'found preset "{name}"; expected one of {", ".join(PRESETS)}')
     preset = PRESETS[name]
-    path = os.environ.get("UVAE_DATA")
-    if not path:
-        return preset
-    return replace(preset, name=f"{name}-{locate(path).resolve().stem}", data=replace(preset.data, path=path))
+    if path := os.environ.get("UVAE_DATA"):
+        data = replace(preset.data, path=path)
+        preset = replace(preset, name=f"{name}-{locate(path).resolve().stem}", data=data)
+    if words := shlex.split(os.environ.get("UVAE_OPTIONS", "")):
+        import tyro
+
+        preset = tyro.cli(Config, default=preset, prog="UVAE_OPTIONS", args=words)
+    return preset
 
 
 def locate(path: str | Path) -> Path:

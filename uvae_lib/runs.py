@@ -22,15 +22,16 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from .cropping import log_density, overdensity
-from .cubes import CubeSuite, open_cubes
+from .cubes import CubeSuite, open_data
 from .files import write_atomically
 from .loss import make_likelihood
 from .model import UniverseVAE
-from .presets import Config, from_dict, locate, to_dict
+from .presets import Config, from_dict, to_dict
 
 SPLITS = ("train", "val", "test")
 NEEDED = {"config", "side", "box_size", "mean", "std", "split", "pool_size", "finished"}  # in run.json
-FREE = ("simulation.", "data.path", "data.pool_", "training.devices", "training.num_nodes")  # may change in a run
+# fields that may change in a run
+FREE = ("simulation.", "data.path", "data.params", "data.check", "data.pool_", "training.devices", "training.num_nodes")
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Run:
 
     def open_suite(self) -> CubeSuite:
         """The cubes of the run. Raises ValueError when they are not those that it was trained on."""
-        suite = open_cubes(locate(self.config.data.path), set_name=self.config.data.set_name)
+        suite = open_data(self.config.data)
         check_same_cubes(suite, self.info, self.folder)
         return suite
 

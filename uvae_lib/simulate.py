@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from .cubes import CubeSuite, open_cubes
+from .cubes import CubeSuite, open_cubes, open_data
 from .files import write_atomically
 from .presets import Config, SimulationConfig, locate
 
@@ -82,7 +82,7 @@ def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
     path = locate(config.data.path)
     if not path.exists() or any(path.glob("simulation_*.json")):
         simulate_suite(path, config.simulation)
-    return open_cubes(path, set_name=set_name or config.data.set_name)
+    return open_data(config.data, set_name)
 
 
 def grid_name(set_name: str, side: int) -> str:

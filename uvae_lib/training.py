@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, lock_run, newest_checkpoint
 from .cropping import CubePool, SliceSets, cube_bytes, pool_size, spectrum, standardisation
-from .cubes import CubeSuite, open_cubes, split_cubes
+from .cubes import CubeSuite, fit_image_size, open_data, split_cubes
 from .files import write_atomically
 from .loss import ResidualSpectrumLoss, active_units, loss_terms, make_likelihood, total_loss
 from .model import draw_context, draw_noise, leave_one_out
@@ -352,7 +353,8 @@ def fit(
             f"{train.sets_per_step} sets a step cannot be shared by {n_processes} processes; use a multiple of "
             f"{n_processes} for training.sets_per_step"
         )
-    suite = open_cubes(locate(config.data.path), set_name=config.data.set_name)
+    suite = open_data(config.data)
+    config = replace(config, data=fit_image_size(config.data, suite))
     if rank:
         _wait_for(folder / "run.json")
     if (folder / "run.json").exists():

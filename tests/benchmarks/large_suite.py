@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks.study import changed
-from uvae_lib.inspect_suite import describe
+from uvae_lib.cubes import open_cubes
 from uvae_lib.presets import SMOKE
 from uvae_lib.training import fit
 
@@ -57,10 +57,10 @@ def main() -> None:
         size, disk = path.stat().st_size / 2**30, path.stat().st_blocks * 512 / 2**20
         print(f"{path.name}: {size:.1f} GiB, {disk:.0f} MiB on disk; resident {resident():.2f} GiB before it is opened")
         clock = time.monotonic()
-        print(describe(path, image_size=SMOKE.data.image_size))
+        print(open_cubes(path).describe())
         print(f"described in {time.monotonic() - clock:.0f} s; resident {resident():.2f} GiB")
         clock = time.monotonic()
-        describe(path, image_size=SMOKE.data.image_size)
+        open_cubes(path).describe()
         print(f"a second time in {time.monotonic() - clock:.2f} s")
         clock = time.monotonic()
         config = changed(

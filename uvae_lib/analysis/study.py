@@ -5,12 +5,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from .. import latents
-from ..cubes import CubesError, CubeSuite, open_cubes
+from ..cubes import CubesError, CubeSuite, open_data
 from ..files import write_atomically
 from ..presets import locate
 from ..runs import Run, provenance, weights_key
@@ -25,8 +26,9 @@ N_SAMPLES = 16  # generated slices, and true ones beside them, whose nearest tra
 def further_set(run: Run, suite: CubeSuite, name: str) -> tuple[CubeSuite | None, str]:
     """The CV or 1P set beside the cubes of a run, or None and the reason why there is none."""
     path = locate(run.config.data.path)
+    data = replace(run.config.data, path=str(path if path.is_dir() else path.parent))
     try:
-        found = open_cubes(path if path.is_dir() else path.parent, set_name=name)
+        found = open_data(data, name)
     except CubesError as error:
         return None, str(error)
     if found.layout.files == suite.layout.files:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..files import write_atomically
 from .arrays import Hdf5File
-from .field_type import guess_kind, to_overdensity
+from .field_type import guess_field_type, to_overdensity
 from .layout import SuiteFiles
 
 FLOOR = 1e-7  # a voxel with less overdensity is empty
@@ -25,7 +25,7 @@ EMPTY_LIMIT = 1e-3  # more empty voxels than this are warned of
 NOT_PERIODIC = 1.25  # jump across the wrap, in mean jumps: 0.7 to 1.23 measured on periodic cubes, 1.7 to 3 on cut ones
 SAMPLE = 16  # cubes of a sampled check
 FULL_CHECK = 8 * 2**30  # bytes; larger suites are sampled unless check="full"
-VERSION = 1
+VERSION = 2
 _remembered: dict[tuple[Path, str], "CheckReport"] = {}  # reports that could not be written beside the data
 
 
@@ -43,7 +43,7 @@ class CheckReport:
     duplicates       pairs of cubes that hold the same numbers
     """
 
-    kind: str
+    field_type: str
     n_checked: int
     n_cubes: int
     mean: float
@@ -59,15 +59,29 @@ class CheckReport:
     duplicates: list[list[int]]
     seconds: float
 
+    def lines(self) -> list[str]:
+        """The same in words."""
+        part = "all cubes" if self.n_checked == self.n_cubes else f"a sample of {self.n_checked} of {self.n_cubes}"
+        return [
+            f"{part} in {self.seconds:g} s, every cube again when it is read",
+            f"voxels from {self.minimum:.6g} to {self.maximum:.6g}, means of cubes from {self.mean_low:.6g} to "
+            f"{self.mean_high:.6g}",
+            f"{self.empty_fraction:.4%} of the voxels are empty (y < {FLOOR:g}) and cause {self.spike_share:.1%} of "
+            "the variance of log(y + 1e-8)",
+            f"{self.n_clipped} voxels slightly below zero (rounding) are set to 0",
+            "jump across the periodic wrap over the jump between neighbours: "
+            f"{', '.join(f'{ratio:.2f}' for ratio in self.wrap)} (1 is periodic)",
+        ]
 
-def check_suite(layout: SuiteFiles, kind: str | None, mode: bool | str) -> CheckReport:
+
+def check_suite(layout: SuiteFiles, field_type: str | None, mode: str) -> CheckReport:
     """Report on a suite, from the file beside it when nothing has changed, or by reading its cubes.
 
-    mode    True reads every cube of a suite up to 8 GiB and 16 cubes of a larger one; "full", "sample" decide
+    mode    "auto" reads every cube of a suite up to 8 GiB and 16 cubes of a larger one; "full", "sample" decide
     """
-    sampled = mode == "sample" or (mode is True and layout.n_bytes > FULL_CHECK)
+    sampled = mode == "sample" or (mode == "auto" and layout.n_bytes > FULL_CHECK)
     place = _cache_file(layout)
-    keys = [_key(layout, kind, mode, place) for mode in (("full", "sample") if sampled else ("full",))]
+    keys = [_key(layout, field_type, mode, place) for mode in (("full", "sample") if sampled else ("full",))]
     for key in keys:
         report = _read_report(place, key)
         if report is not None:
@@ -76,7 +90,7 @@ def check_suite(layout: SuiteFiles, kind: str | None, mode: bool | str) -> Check
     chosen = np.arange(n_cubes)
     if sampled:
         chosen = np.linspace(0, n_cubes - 1, min(SAMPLE, n_cubes)).round().astype(int)
-    report = _measure(layout, kind, chosen.tolist())
+    report = _measure(layout, field_type, chosen.tolist())
     try:
         write_atomically(place, json.dumps({"key": keys[-1], "report": asdict(report)}))
     except OSError:  # a read-only folder, or a full disk: the check is repeated in the next process
@@ -103,11 +117,11 @@ def report_cautions(report: CheckReport, one_at_a_time: bool = False) -> list[st
         pairs = ", ".join(f"{a} = {b}" for a, b in report.duplicates[:5])
         n = len(report.duplicates)
         cautions.append(f"{n} duplicate cubes ({pairs}): a copy in the test part is no test; remove them")
-    if report.kind in ("overdensity", "delta") and not 0.99 < report.mean_low <= report.mean_high < 1.01:
-        name = "1 + delta" if report.kind == "delta" else "the overdensity"
+    if report.field_type in ("overdensity", "delta") and not 0.99 < report.mean_low <= report.mean_high < 1.01:
+        name = "1 + delta" if report.field_type == "delta" else "the overdensity"
         cautions.append(
             f"suspicious unit: {name} has means from {report.mean_low:.4g} to {report.mean_high:.4g}, not 1; "
-            "check kind=; each cube is divided by its own mean unless normalize=False"
+            "check field_type=; each cube is divided by its own mean unless normalize=False"
         )
     if report.mean_high > 100 * report.mean_low:
         ratio = report.mean_high / report.mean_low
@@ -118,7 +132,7 @@ def report_cautions(report: CheckReport, one_at_a_time: bool = False) -> list[st
     return cautions
 
 
-def _measure(layout: SuiteFiles, kind: str | None, chosen: list[int]) -> CheckReport:
+def _measure(layout: SuiteFiles, field_type: str | None, chosen: list[int]) -> CheckReport:
     """Read the chosen cubes one after the other."""
     start = time.perf_counter()
     axes = (1, 2) if layout.maps_per_cube else (0, 1, 2)
@@ -128,10 +142,10 @@ def _measure(layout: SuiteFiles, kind: str | None, chosen: list[int]) -> CheckRe
     for i in tqdm(chosen, desc="checking cubes", unit="cube", delay=5, leave=False, disable=None):
         where = f"cube {i} of {layout.source}"
         raw = layout.raw(i)
-        kind = kind or guess_kind(raw, where, layout.kind)
+        field_type = field_type or guess_field_type(raw, where, layout.field_type)
         extremes.append((float(raw.min()), float(raw.max())))
         some = hashlib.blake2b(np.ascontiguousarray(raw[:: max(1, len(raw) // 8)]), digest_size=16).digest()
-        y, mean, clipped = to_overdensity(raw, kind, where)
+        y, mean, clipped = to_overdensity(raw, field_type, where)
         fingerprint = some, mean  # planes that are nearly empty may be equal; the mean is of every voxel
         empty = y < FLOOR
         n_voxels, n_empty, n_clipped = n_voxels + y.size, n_empty + int(empty.sum()), n_clipped + clipped
@@ -144,7 +158,7 @@ def _measure(layout: SuiteFiles, kind: str | None, chosen: list[int]) -> CheckRe
     wrap, inside = np.split(np.mean(jumps, axis=0), [1], axis=1)
     tiny = np.finfo(np.float64).tiny
     return CheckReport(
-        kind=kind,
+        field_type=field_type,
         n_checked=len(chosen),
         n_cubes=len(layout.ids),
         mean=float(np.mean(means)),
@@ -196,13 +210,13 @@ def _cache_file(layout: SuiteFiles) -> Path:
     return Path(os.path.commonpath([file.path.parent for file in layout.files])) / ".cubes.check.json"
 
 
-def _key(layout: SuiteFiles, kind: str | None, mode: str, place: Path) -> str:
-    """Digest of what a report depends on: every file's place, size and time, the kind asked for, the mode."""
+def _key(layout: SuiteFiles, field_type: str | None, mode: str, place: Path) -> str:
+    """Digest of what a report depends on: every file's place, size and time, the field type asked for, the mode."""
     files = [
         (os.path.relpath(f.path, place.parent), f.size, f.mtime_ns, f.dataset if isinstance(f, Hdf5File) else "")
         for f in layout.files
     ]
-    content = json.dumps([VERSION, kind, layout.kind, mode, layout.maps_per_cube, files])
+    content = json.dumps([VERSION, field_type, layout.field_type, mode, layout.maps_per_cube, files])
     return hashlib.sha256(content.encode()).hexdigest()
 
 

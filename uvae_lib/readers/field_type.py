@@ -4,17 +4,17 @@ import numpy as np
 
 from .arrays import CubesError, refusal
 
-KINDS = ("density", "delta", "overdensity", "counts")
+FIELD_TYPES = ("density", "delta", "overdensity", "counts")
 ROUNDING = 2e-6  # negative overdensities down to this are rounding in the painting of mass
 
 
 def to_overdensity(
-    raw: np.ndarray, kind: str, where: str, divide_by: float | None = None
+    raw: np.ndarray, field_type: str, where: str, divide_by: float | None = None
 ) -> tuple[np.ndarray, float, int]:
     """Overdensity of a cube as it is stored.
 
     raw         (..., N, N) real numbers, overwritten where that saves memory
-    kind        density | delta | overdensity | counts
+    field_type  density | delta | overdensity | counts
     where       what to call the cube in an error
     divide_by   mean density [units of raw]; None takes the cube's own mean
     Returns y = rho / <rho> float32, contiguous, never negative; the mean of rho [units of raw]; and how many
@@ -22,14 +22,14 @@ def to_overdensity(
     Raises CubesError for NaN or infinity, a constant cube, a mean that is not positive, negative densities.
     """
     rho = _native(raw)
-    if kind == "delta":
+    if field_type == "delta":
         rho = np.add(rho, 1, out=rho)
     mean, low, high = _moments(rho, where)
     if low == high:
         found = "all voxels zero" if low == 0 else f"all voxels {low:g}, a constant cube"
         raise refusal(where, found, "a density that varies", "leave out this cube, or copy it again")
     if mean <= 0 or low < -ROUNDING * mean:
-        raise _negative(rho, kind, where, mean, low)
+        raise _negative(rho, field_type, where, mean, low)
     if not 1e-25 < mean < 1e25:  # the quotient would leave the range of float32
         rho = rho.astype(np.float64)
     y = np.divide(rho, mean if divide_by is None else divide_by, out=rho)
@@ -39,8 +39,8 @@ def to_overdensity(
     return np.ascontiguousarray(y, dtype=np.float32), mean, n_clipped
 
 
-def guess_kind(raw: np.ndarray, where: str, hint: str | None = None) -> str:
-    """Kind of a cube from its numbers; the hint of a reader decides between density and counts.
+def guess_field_type(raw: np.ndarray, where: str, hint: str | None = None) -> str:
+    """Field type of a cube from its numbers; the hint of a reader decides between density and counts.
 
     Raises CubesError when it can be none of them.
     """
@@ -78,9 +78,9 @@ def _moments(values: np.ndarray, where: str) -> tuple[float, float, float]:
     return mean, float(values.min()), float(values.max())
 
 
-def _negative(rho: np.ndarray, kind: str, where: str, mean: float, low: float) -> CubesError:
-    name = "1 + delta" if kind == "delta" else kind
-    advice = f"repair this cube, or pass another kind= if it is not {kind}"
+def _negative(rho: np.ndarray, field_type: str, where: str, mean: float, low: float) -> CubesError:
+    name = "1 + delta" if field_type == "delta" else field_type
+    advice = f"repair this cube, or pass another field_type= if it is not {field_type}"
     if mean <= 0:
         return refusal(where, f"a mean {name} of {mean:.4g}", "a positive mean", advice)
     n = int((rho < -ROUNDING * mean).sum())

@@ -33,7 +33,7 @@ class SuiteFiles:
     params: pd.DataFrame
     box_size: float | None = None
     box_from: str = ""
-    kind: str | None = None
+    field_type: str | None = None
     maps_per_cube: int = 0
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()

@@ -49,7 +49,7 @@ def density_fields(path: Path, request: ReaderOptions) -> SuiteFiles:
         params=params,
         box_size=BOX,
         box_from="as documented for Quijote",
-        kind="counts" if isinstance(stacks[0], Hdf5File) else None,
+        field_type="counts" if isinstance(stacks[0], Hdf5File) else None,
         notes=tuple(notes),
     )
 
