@@ -182,6 +182,26 @@ def test_another_number_of_processes_or_another_place_of_the_cubes_is_the_same_r
     assert fit(other, run.folder, progress=False).history.equals(run.history)
 
 
+def test_cubes_that_were_moved_are_found_when_a_run_is_told_where_they_are(trained, suite, tmp_path):
+    moved = shutil.copytree(suite, tmp_path / "moved")
+    assert load_run(trained[0].folder, data_path=moved).open_suite().source != trained[0].open_suite().source
+
+
+def test_processes_that_slurm_does_not_give_are_refused(suite, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    monkeypatch.setenv("SLURM_JOB_NAME", "training")
+    with pytest.raises(
+        ValueError, match=r"training\.devices=1 with num_nodes=1 cannot be had here: .*--ntasks-per-node=2"
+    ):
+        fit(tiny_config(suite), tmp_path / "run", progress=False)
+
+
+def test_several_processes_in_a_notebook_are_refused(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr("lightning.pytorch.trainer.connectors.accelerator_connector._IS_INTERACTIVE", True)
+    with pytest.raises(ValueError, match=r"training\.devices=2 with num_nodes=1 cannot be had here: .*interactive"):
+        fit(tiny_config(suite, devices=2), tmp_path / "run", progress=False)
+
+
 def test_other_cubes_are_refused(trained, tmp_path):
     run, config, _ = trained
     path = lognormal_suite(tmp_path / "more", n_cubes=7)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -81,14 +81,17 @@ class Run:
         return suite
 
 
-def load_run(folder: str | Path, which: str = "best") -> Run:
+def load_run(folder: str | Path, which: str = "best", data_path: str | Path | None = None) -> Run:
     """Read a run folder (or the weights that come with the project: load_run("weights/reference")).
 
-    which    "best": the lowest validation loss;  "last": the final weights
+    which        "best": the lowest validation loss;  "last": the final weights
+    data_path    where the cubes are now, when they are no longer where the run was trained on them
     Raises FileNotFoundError for what is not there, ValueError for a file that is damaged or of another model.
     """
     folder = Path(folder)
     info, config = read_info(folder)
+    if data_path is not None:
+        config = replace(config, data=replace(config.data, path=str(data_path)))
     with torch.device("meta"):  # no weights are drawn: all come from the file
         model = build_model(config, info["side"])
     likelihood = make_likelihood(config.loss.likelihood, config.data.image_size, covers_box(config, info["side"]))

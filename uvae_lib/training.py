@@ -25,6 +25,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, distributed
 from torch.utils.data import DataLoader, IterableDataset
@@ -499,15 +500,20 @@ def _trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callb
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     several = train.devices * train.num_nodes > 1
     strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE), gradient_as_bucket_view=True)
-    plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-    return pl.Trainer(
-        accelerator="auto", devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
-        strategy=strategy if several else "auto", sync_batchnorm=several and torch.cuda.is_available(),
-        precision=choose_precision(train.precision), plugins=[RunCheckpointIO(), *plugins],
-        callbacks=[*callbacks, *([_Bar(refresh_rate=train.log_every)] if progress else [])],
-        default_root_dir=folder, enable_progress_bar=progress, enable_checkpointing=False,
-        enable_model_summary=False, logger=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-    )  # fmt: skip
+    try:
+        plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+        return pl.Trainer(
+            accelerator="auto", devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
+            strategy=strategy if several else "auto", sync_batchnorm=several and torch.cuda.is_available(),
+            precision=choose_precision(train.precision), plugins=[RunCheckpointIO(), *plugins],
+            callbacks=[*callbacks, *([_Bar(refresh_rate=train.log_every)] if progress else [])],
+            default_root_dir=folder, enable_progress_bar=progress, enable_checkpointing=False,
+            enable_model_summary=False, logger=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+    except (RuntimeError, MisconfigurationException) as error:  # what SLURM, a notebook or the hardware do not offer
+        raise ValueError(
+            f"training.devices={train.devices} with num_nodes={train.num_nodes} cannot be had here: {error}"
+        ) from error
 
 
 def choose_precision(precision: str) -> str:
