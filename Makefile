@@ -68,7 +68,7 @@ demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures 
 test: setup ## ruff, pytest, and all notebooks on the smoke preset
 	$(PY) -m ruff check --quiet .
 	$(PY) -m ruff format --check --quiet .
-	env -u UVAE_DATA -u UVAE_PRESET $(PY) -m pytest -q tests
+	env -u UVAE_DATA -u UVAE_PRESET $(PY) -m pytest -q -n logical --maxprocesses 4 --dist loadfile tests
 	rm -rf data/smoke runs/smoke
 	env -u UVAE_DATA UVAE_PRESET=smoke TQDM_DISABLE=1 $(PY) -m pytest -q -x \
 	    --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \

@@ -7,10 +7,14 @@ when UVAE_REQUIRE_BROWSER=1.
 import importlib.util
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from live_lab import CHROMIUM_FLAGS, find_chromium, jupyter_lab
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts: one thread a worker, none waits for another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,6 +29,24 @@ def pytest_runtest_setup(item):
     if os.environ.get("UVAE_REQUIRE_BROWSER") == "1":
         pytest.fail(f"{sentence}, and UVAE_REQUIRE_BROWSER=1", pytrace=False)
     pytest.skip(sentence)
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory) -> Callable:
+    """made_once(name, make) is make(folder), in a folder that all modules and worker processes of a session share.
+
+    The first to come makes it; `make` has to find and return what is there when it is called again.
+    """
+    from filelock import FileLock
+
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def call(name: str, make: Callable):
+        with FileLock(base / f"{name}.lock"):
+            return make(base / name)
+
+    return call
 
 
 @pytest.fixture(scope="session")

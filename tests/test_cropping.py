@@ -276,9 +276,9 @@ def test_a_slice_that_does_not_fit_its_cube_is_refused(volumes):
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory):
-    """Six simulated cubes of 32^3; made once for all test modules that ask for this folder."""
-    return simulate_suite(tmp_path_factory.getbasetemp() / "smoke", SMOKE.simulation, progress=False)["LH"]
+def suite(made_once):
+    """Six simulated cubes of 32^3."""
+    return made_once("smoke", lambda folder: simulate_suite(folder, SMOKE.simulation, progress=False)["LH"])
 
 
 @pytest.fixture(scope="module")

@@ -741,13 +741,13 @@ def test_a_strided_transposed_convolution_would_show_a_checkerboard():
 
 
 @pytest.fixture(scope="module")
-def eight_sets(tmp_path_factory):
+def eight_sets(made_once):
     """Eight sets of three context slices and one target, 64 pixels a side, of a simulated cube of 128^3.
 
     test_simulate asks for the same folder, so that the cube is made once.
     """
     config = SimulationConfig(n_lh=0, n_cv=1, processes=1)
-    suite = simulate_suite(tmp_path_factory.getbasetemp() / "fiducial", config, progress=False)["CV"]
+    suite = made_once("fiducial", lambda folder: simulate_suite(folder, config, progress=False)["CV"])
     pool, constants = CubePool(suite, [0]), standardisation(suite, [0])
     return SliceSets(pool, *constants, image_size=64, set_size=4, sets_per_step=8).item(0)
 

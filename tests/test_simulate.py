@@ -88,11 +88,9 @@ def power(cube, low, high):
 
 
 @pytest.fixture(scope="module")
-def small_folder(tmp_path_factory):
+def small_folder(made_once):
     """The smoke suite, made by two processes; test_cropping asks for the same folder."""
-    folder = tmp_path_factory.getbasetemp() / "smoke"
-    simulate_suite(folder, SMALL, progress=False)
-    return folder
+    return made_once("smoke", lambda folder: simulate_suite(folder, SMALL, progress=False) and folder)
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +109,10 @@ def wide(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fiducial(tmp_path_factory):
+def fiducial(made_once):
     """One cube of 128^3 in 128 Mpc/h with the default number of steps; test_model asks for the same folder."""
     config = SimulationConfig(n_lh=0, n_cv=1, processes=1)
-    return simulate_suite(tmp_path_factory.getbasetemp() / "fiducial", config, progress=False)["CV"].overdensity(0)
+    return made_once("fiducial", lambda folder: simulate_suite(folder, config, progress=False)["CV"]).overdensity(0)
 
 
 # --- cubes
