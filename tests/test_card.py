@@ -101,4 +101,4 @@ def test_fewer_than_three_validation_cubes_set_no_limit(run, suite, shared):
 
 def test_the_card_is_a_picture(run, suite, shared):
     found = figure(made(run, shared, suite.overdensity(0), box_size=suite.box_size))
-    assert len(found._repr_png_()) > 20_000
+    assert len(found.png()) > 20_000

@@ -15,7 +15,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from uvae_lib import paper, plots
+from uvae_lib import plots
+from uvae_lib.plots import paper
 from uvae_lib.presets import SMOKE, to_dict
 from uvae_lib.runs import Run
 

@@ -12,8 +12,9 @@ from nbclient import NotebookClient
 from PIL import Image
 from sklearn.metrics import r2_score
 
-from uvae_lib import paper, plots
+from uvae_lib import plots
 from uvae_lib.cropping import periodic_crop
+from uvae_lib.plots import paper
 
 BOX = 64.0
 TERMS = ("l2", "fvu", "kl_z", "kl_h")
@@ -45,6 +46,7 @@ def band(values):
 
 
 K = np.linspace(0.1, 1.6, 15)
+LEVELS = np.linspace(0.1, 0.9, 5)
 POWER = 100 * K**-1.5
 TITLES = [rf"$\Omega_m = {0.1 * i:.2f}$, $\sigma_8 = 0.80$" for i in range(6)]
 ROWS = ["$z_{37}$\n3.2 nats", "$z_{12}$\n1.1 nats"]
@@ -67,6 +69,33 @@ EVERY = {
     "probe_scatter": lambda: plots.probe_scatter(
         parameters()["Omega_m"], parameters()["Omega_m"] + 0.01, np.full(12, 0.02)
     ),
+}
+EVERY |= {
+    "coverage": lambda **ax: plots.coverage(LEVELS, {"Omega_m": LEVELS**2}, 40, **ax),
+    "slices_needed": lambda: plots.slices_needed([1, 3, 9], *np.full((4, 3, 2), 0.5), 3, ["Omega_m", "sigma_8"]),
+    "clusters": lambda **ax: plots.clusters(
+        {"LH": slices(1)[0][:, :2], "CV": slices(1, 4)[0][:, :2]}, "PC 1", "PC 2", np.arange(32), "sigma_8", **ax
+    ),
+    "strips": lambda **ax: plots.strips({"generated": K, "held-out": K[:3]}, "correlation", 0.9, **ax),
+    "kl_by_rank": lambda **ax: plots.kl_by_rank({"z": K, "h": K**2}, **ax),
+    "effects": lambda: plots.effects(K, np.outer([1, -1], K), [3, 5], np.outer([1, 0.5], K), [7, 11]),
+    "response": lambda: plots.response(
+        "sigma_8", K, np.linspace(-3, 3, 12), {"1P cubes": (band(K), band(np.linspace(-1, 1, 11)))}
+    ),
+    "closure": lambda **ax: plots.closure([0.7, 0.8, 0.9], {"1P cubes": [0.7, 0.8, 0.9], "decoded": [0.7, 0.8, 1]},
+                                          "sigma_8", **ax),
+    "model_diagram": lambda **ax: plots.model_diagram(**ax),
+}  # fmt: skip
+ONE_PANEL = {
+    "slice_grid": lambda **ax: plots.slice_grid(slices(), BOX, TITLES, **ax),
+    "cube_3d": lambda **ax: plots.cube_3d(np.exp(slices(32)), BOX, **ax),
+    "traversal_strip": lambda **ax: plots.traversal_strip(slices(4).reshape(2, 2, 32, 32), [0, 1], ROWS, BOX, **ax),
+    "cosmologies": lambda **ax: plots.cosmologies(parameters(), {"train": [0, 1], "val": [2]}, **ax),
+    "pixel_histograms": lambda **ax: plots.pixel_histograms({"a": slices()}, **ax),
+    "spectra": lambda **ax: plots.spectra(K, {"truth": POWER, "model": band(POWER)}, "truth", **ax),
+    "pca_limit": lambda **ax: plots.pca_limit([64, 1024], [0.9, 0.3], **ax),
+    "probe_scatter": lambda **ax: plots.probe_scatter(K, K + 0.1, **ax),
+    **{name: EVERY[name] for name in ("coverage", "clusters", "strips", "kl_by_rank", "closure", "model_diagram")},
 }
 STYLES = {"screen": {}, "one column": paper.rc("mnras")}
 
@@ -189,20 +218,70 @@ def test_a_notebook_shows_a_figure_exactly_once(shown):
     assert [len(outputs) for outputs in shown] == [0, 1, 1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "crop_on_cube"])
-def test_the_picture_for_a_notebook_has_the_colours_of_the_figure(name):
+def opened(png):
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float)
+
+
+@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "crop_on_cube", "cube_3d", "fidelity", "effects"])
+def test_the_picture_for_a_notebook_has_the_colours_that_were_drawn(name):
     figure = EVERY[name]()
-    small = np.asarray(Image.open(io.BytesIO(figure._repr_png_())).convert("RGB"), float)
-    full = pixels(figure, dpi=110)
-    assert np.abs(small - full).mean() < 2
-    assert (small[0] == 255).all()
+    assert np.abs(opened(figure.png()) - pixels(figure, dpi=figure.dpi)).max() <= 12
+
+
+def test_lines_on_slices_keep_their_colour():
+    figure = plots.crop_on_cube(slices(1)[0], (28, 20), 24, BOX)
+    mark = 255 * np.array(mpl.colors.to_rgb(plots.MARK))
+    drawn, kept = ((np.abs(p - mark).max(-1) < 1).sum() for p in (pixels(figure, figure.dpi), opened(figure.png())))
+    assert kept >= drawn > 1000
+
+
+@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "traversal_strip", "spectra"])
+def test_the_picture_for_a_notebook_has_200_dots_an_inch_and_whole_pixels_a_voxel(name):
+    figure = EVERY[name]()
+    png, shown = figure._repr_png_()
+    stored = Image.open(io.BytesIO(png)).width / figure.get_figwidth()
+    assert stored > 199
+    for image in figure.axes[0].images:
+        voxels = image.get_array().shape[1] / (image.get_window_extent().width / figure.dpi)
+        assert figure.dpi / voxels == pytest.approx(round(figure.dpi / voxels), abs=0.01)
+        assert shown["width"] / figure.get_figwidth() >= voxels - 1
 
 
 def test_the_picture_for_a_notebook_is_small():
     figure = plots.slice_grid(slices(12, 128), BOX)
     full = io.BytesIO()
-    figure.savefig(full, format="png", dpi=110)
-    assert len(figure._repr_png_()) < 0.7 * len(full.getvalue())
+    figure.savefig(full, format="png")
+    assert len(figure.png()) < 0.7 * len(full.getvalue())
+
+
+# --- panels of somebody else's figure
+
+
+@pytest.fixture
+def panels():
+    """Three axes of a figure that pyplot does not know, the middle one to draw into."""
+    return mpl.figure.Figure(figsize=(10, 4), layout="constrained").subplots(1, 3)
+
+
+@pytest.mark.parametrize("name", ONE_PANEL)
+def test_a_plot_of_one_panel_draws_into_the_axes_that_it_is_given(panels, name):
+    ax, figure = panels[1], panels[1].figure
+    assert ONE_PANEL[name](ax=ax) is ax
+    assert ax.has_data() or ax.patches
+    assert not panels[0].has_data() and not panels[2].has_data()
+    assert tuple(figure.get_size_inches()) == (10, 4)
+
+
+@pytest.mark.parametrize("name", ["slice_grid", "closure"])
+def test_axes_of_somebody_else_show_what_a_figure_of_its_own_shows(panels, name):
+    own, other = ONE_PANEL[name]().axes[0], ONE_PANEL[name](ax=panels[1])
+    assert own.get_xlim() == other.get_xlim() and own.get_ylabel() == other.get_ylabel()
+    assert [t.get_text() for t in own.texts] == [t.get_text() for t in other.texts]
+
+
+def test_a_figure_of_several_panels_takes_no_axes(panels):
+    with pytest.raises(TypeError, match="ax"):
+        plots.fidelity(K, {}, {}, ax=panels[1])
 
 
 # --- slices

@@ -1,0 +1,38 @@
+"""Universe VAE: a hierarchical set VAE on slices of large-scale-structure simulations. The public names:
+
+    run = load_run("weights/reference")
+    suite = open_cubes("my_cubes.npy", box_size=128.0)
+    z = encode_cube(run, slices)
+
+A name is imported when it is first used, so that `import uvae_lib` alone costs nothing.
+"""
+
+from importlib import import_module
+
+_HOMES = {
+    "model": ("UniverseVAE",),
+    "loss": ("mse_loss", "kl_loss"),
+    "cropping": ("SliceSets", "log_density", "overdensity", "periodic_crop"),
+    "cubes": ("open_cubes", "split_cubes"),
+    "simulate": ("simulate_suite",),
+    "presets": ("Config", "load_preset"),
+    "training": ("fit",),
+    "runs": ("load_run",),
+    "latents": ("encode_cube", "encode_slices", "reconstruct", "sample_slices", "traverse"),
+    "statistics": ("power_spectrum",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted([*_HOME, "plots", "widgets"])
+
+
+def __getattr__(name: str):
+    """Import a public name (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    module = import_module(f".{_HOME.get(name, name)}", __name__)
+    globals()[name] = value = getattr(module, name) if name in _HOME else module
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

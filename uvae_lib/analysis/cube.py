@@ -14,7 +14,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import latents, plots_z
+from .. import latents, plots
 from ..cubes import CubeSuite, open_cubes
 from ..presets import PARAMETERS
 from ..runs import Run
@@ -237,13 +237,13 @@ def _nearest(shared: Reference, z: np.ndarray, n: int = 5) -> list[tuple[str, fl
 
 def figure(card: Card) -> Figure:
     """The card as a picture."""
-    lines = [f"{plots_z.SYMBOLS.get(name, name)} = {x:.3f} ± {width:.3f}" for name, (x, width) in card.readings.items()]
+    lines = [f"{plots.SYMBOLS.get(name, name)} = {x:.3f} ± {width:.3f}" for name, (x, width) in card.readings.items()]
     for what, value, limit in (
         ("distance", card.distance, card.distance_limit),
         ("unexplained", card.error, card.error_limit),
     ):
         lines.append(f"{what} {value:.2f} ({f'limit {limit:.2f}' if np.isfinite(limit) else 'no limit'})")
-    return plots_z.universe_card(
+    return plots.cube_estimates(
         card.slices[:3], card.recon[:3], card.box_size, card.k, card.power, card.model_power, card.edges, card.pdf,
         card.model_pdf, lines=lines, title=card.source,
     )  # fmt: skip

@@ -12,16 +12,18 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
-from torch import Tensor
+from PIL import Image
 
-from .files import atomic_path, write_atomically
-from .plots import DENSITY_MAP
-from .runs import Run
+from ..files import atomic_path, write_atomically
+from .figure import DENSITY_MAP, as_array, shared_norm
+
+if TYPE_CHECKING:
+    from ..runs import Run
 
 WIDTHS = {  # [in], of one column and of the page
     "mnras": (3.32, 6.97),
@@ -35,7 +37,8 @@ SIZES = {"mnras": 8.0, "aa": 8.0, "apj": 8.0, "neurips": 9.0}  # [pt], of labels
 def rc(venue: str, columns: int = 1) -> dict:
     """matplotlib settings of a venue: width, Times-like fonts that come with matplotlib, sizes, line widths.
 
-    venue    mnras, aa, apj or neurips;  columns  1, or 2 for the width of the page
+    venue     mnras, aa, apj or neurips
+    columns   1, or 2 for the width of the page
     Raises ValueError for another venue or number of columns.
     """
     if venue not in WIDTHS:
@@ -47,20 +50,17 @@ def rc(venue: str, columns: int = 1) -> dict:
         "figure.figsize": (width, 0.7 * width),
         "font.family": "STIXGeneral",
         "mathtext.fontset": "stix",
-        "font.size": size,
-        "axes.titlesize": size,
-        "axes.labelsize": size,
+        **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), size),
         **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), size - 1),
-        "axes.linewidth": 0.6,
+        **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
+        **dict.fromkeys(("xtick.minor.width", "ytick.minor.width"), 0.4),
+        **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
+        **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 1.5),
         "lines.linewidth": 1.0,
         "lines.markersize": 4.0,
         "axes.labelpad": 2.0,
         "axes.titlepad": 3.0,
         "legend.labelspacing": 0.3,
-        **{f"{axis}tick.major.width": 0.6 for axis in "xy"},
-        **{f"{axis}tick.minor.width": 0.4 for axis in "xy"},
-        **{f"{axis}tick.major.size": 2.5 for axis in "xy"},
-        **{f"{axis}tick.minor.size": 1.5 for axis in "xy"},
     }
 
 
@@ -69,11 +69,10 @@ def style(venue: str, columns: int = 1) -> AbstractContextManager:
     return rc_context(rc(venue, columns))
 
 
-def save(figure: Figure, path: str | Path, data: Mapping | None = None, run: Run | None = None) -> Path:
+def save(figure: Figure, path: str | Path, data: Mapping | None = None, run: "Run | None" = None) -> Path:
     """Write a figure as PDF, and beside it, as path.json, the numbers that it shows and the run that made them.
 
-    The page is exactly the figure's size; text is text (Type 42), images are bitmaps of 300 dpi; equal figures
-    give equal bytes.
+    The page is exactly the figure's size; text is text (Type 42), images are bitmaps; equal figures give equal bytes.
 
     data    nested mappings, sequences, arrays, tensors, tables, numbers, texts; NaN and infinity become null
     run     its name, preset values, commit and versions are noted
@@ -92,15 +91,14 @@ def save(figure: Figure, path: str | Path, data: Mapping | None = None, run: Run
 
 
 def animate(frames, path: str | Path, duration: int = 120) -> Path:
-    """Write slices (n, H, W) of log density as a GIF that goes forth and back, on one scale of colours.
+    """Write slices as a GIF that goes forth and back, on one scale of colours, row 0 at the bottom.
 
-    duration   of a frame [ms]. Row 0 is at the bottom. Returns the path; equal frames give equal bytes.
+    frames     (n, H, W) log densities
+    duration   of a frame [ms]
+    Returns the path; equal frames give equal bytes.
     """
-    from PIL import Image
-
-    frames, path = np.asarray(frames)[:, ::-1], Path(path)
-    low, high = np.nanpercentile(frames, [0.5, 99.8])
-    grey = (255 * np.clip((frames - low) / (high - low), 0, 1)).round().astype(np.uint8)
+    frames, path = as_array(frames)[:, ::-1], Path(path)
+    grey = np.uint8(np.round(255 * np.clip(shared_norm(frames)(frames), 0, 1)))
     palette = (colormaps[DENSITY_MAP](range(256))[:, :3] * 255).round().astype(np.uint8).tobytes()
     images = [Image.fromarray(frame).resize((384, 384), Image.Resampling.NEAREST) for frame in (*grey, *grey[-2:0:-1])]
     for image in images:
@@ -110,7 +108,7 @@ def animate(frames, path: str | Path, duration: int = 120) -> Path:
     return path
 
 
-def _origin(run: Run | None) -> dict | None:
+def _origin(run: "Run | None") -> dict | None:
     """What is needed to find a run, or to make it again."""
     if run is None:
         return None
@@ -119,11 +117,12 @@ def _origin(run: Run | None) -> dict | None:
 
 def _plain(value):
     """JSON values of nested data; numbers with the digits that a float32 has."""
-    if isinstance(value, pd.DataFrame):
-        value = {name: column.to_numpy() for name, column in value.items()}
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().double() if value.is_floating_point() else value.detach().cpu()
-    if isinstance(value, Tensor | np.ndarray | np.generic):
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        value = value.double() if value.is_floating_point() else value
+    if hasattr(value, "to_dict"):  # a table
+        value = value.to_dict("list")
+    if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}

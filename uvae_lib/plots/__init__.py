@@ -1,0 +1,42 @@
+"""Pictures: arrays in, a matplotlib Figure out. Nothing here trains, reads, saves or shows; `paper` saves.
+
+arrays      numpy or torch, on any device
+slices      natural log densities x = log(y + eps), y = rho / <rho>; row 0 is drawn at the bottom, axes in Mpc/h
+curve       (n,), or (median, low, high) of (n,) each, drawn as a line in a band
+width       that of rcParams["figure.figsize"] where a style sets it (`paper.style`), else one for the screen
+ax          a plot of one panel makes a Figure and returns it, or draws into the axes `ax` and returns those
+No figure is made by pyplot: each is shown once when it is the last line of a cell, and by `display(figure)`.
+"""
+
+# ruff: noqa: F401
+from . import paper
+from .cosmology import (
+    closure,
+    clusters,
+    coverage,
+    cube_estimates,
+    effects,
+    kl_by_rank,
+    probe_scatter,
+    response,
+    slices_needed,
+    strips,
+)
+from .curves import cosmologies, fidelity, loss_curves, pca_limit, pixel_histograms, spectra
+from .diagram import model_diagram
+from .figure import (
+    COLOURS,
+    COLUMN,
+    DENSITY_MAP,
+    DIFFERENCE_MAP,
+    LENGTH,
+    LOG_DENSITY,
+    LOOK,
+    MARK,
+    PAGE,
+    SYMBOLS,
+    TRUTH,
+    WAVENUMBER,
+    Picture,
+)
+from .slices import crop_on_cube, cube_3d, reconstructions, slice_grid, traversal_strip

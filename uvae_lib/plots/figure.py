@@ -1,0 +1,200 @@
+"""What all plots share: the figure that a notebook shows, its look, its colours and its scales."""
+
+import io
+from collections.abc import Callable, Mapping
+from functools import wraps
+
+import numpy as np
+from matplotlib import cycler, rc_context, rcParams, rcParamsDefault
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image
+
+DENSITY_MAP, DIFFERENCE_MAP = "magma", "RdBu_r"  # both are safe for the colour-blind
+LOG_DENSITY = r"$\ln\,(\rho / \bar\rho + \epsilon)$"
+LENGTH, WAVENUMBER = "Mpc/$h$", r"$k$  [$h$/Mpc]"
+PIXELS = r"standardised pixel"
+SYMBOLS = {"Omega_m": r"$\Omega_m$", "sigma_8": r"$\sigma_8$"}
+# The ten colours of seaborn's palette "colorblind"
+COLOURS = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split()
+TRUTH, MARK = "0.1", "#56e4e0"  # grey level of what is true; a colour that shows on the density map
+PAGE, COLUMN = 8.5, 6.0  # [in], of wide and of single-panel figures on the screen
+NARROW = 5.0  # [in], below which panels stand on each other
+VISIBLE = 12  # difference of a colour, of 255, that may be seen
+SHOWN, STORED = 110, 200  # pixels an inch on the screen, and at least in a file
+LOOK = {
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.handlelength": 1.5,
+    "image.interpolation": "none",
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+}
+
+
+class Picture(Figure):
+    """A Figure that a notebook shows without pyplot, drawn in the style that it was made in.
+
+    squares   whether it holds square images, and is to be as high as they need at its width
+    """
+
+    def __init__(self, *args, squares: bool = False, **kwargs):
+        super().__init__(*args, layout="compressed" if squares else "constrained", **kwargs)
+        styled = ("axes", "figure", "font", "image", "legend", "lines", "mathtext", "text", "xtick", "ytick")
+        self._style = {key: rcParams[key] for key in rcParams if key.split(".")[0] in styled}
+        self._squares = squares
+
+    def draw(self, renderer) -> None:
+        """Draw: ticks are made and formulas set only now, so the style must still hold."""
+        with rc_context(self._style):
+            super().draw(renderer)
+
+    def finish(self) -> "Picture":
+        """Lay the figure out once and for all, and choose its dots an inch: whole pixels a voxel, STORED or more.
+
+        A layout made anew at each drawing would shift by fractions of a pixel, and take most of the time.
+        """
+        for _ in range(2 if self._squares else 1):
+            self.draw_without_rendering()
+            if self._squares:
+                for ax in self.axes:
+                    shrink_titles(ax)
+                self.set_figheight(self.get_tightbbox().height + 0.12)
+        self.draw_without_rendering()
+        self.set_layout_engine("none")
+        self._voxels = max((_voxels_an_inch(image) for ax in self.axes for image in ax.images), default=STORED)
+        self.set_dpi(self._voxels * np.ceil(STORED / self._voxels))
+        return self
+
+    def png(self) -> bytes:
+        """The figure as PNG: in 256 colours where that changes no pixel visibly, else in all that were drawn."""
+        file, small = io.BytesIO(), io.BytesIO()
+        self.savefig(file, format="png", dpi=self.dpi)
+        drawn = Image.open(file).convert("RGB")
+        palette = drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        error = np.asarray(palette.convert("RGB"), np.int16) - np.asarray(drawn, np.int16)
+        (palette if np.abs(error).max() <= VISIBLE else drawn).save(small, "png", optimize=True)
+        return small.getvalue()
+
+    def _repr_png_(self) -> tuple[bytes, dict]:
+        """What a notebook stores, and the width at which it shows it: at least one pixel of the screen a voxel."""
+        width = self.get_figwidth() * max(SHOWN, min(self._voxels, STORED))
+        return self.png(), {"width": round(width)}
+
+
+def plot(draw: Callable) -> Callable:
+    """A function that makes a figure, or draws into axes that it is given, with LOOK laid over the style in force."""
+
+    @wraps(draw)
+    def drawn(*args, **kwargs) -> Figure | Axes:
+        with rc_context(LOOK):
+            figure = draw(*args, **kwargs)
+        if (ax := kwargs.get("ax")) is None:
+            return figure.finish()
+        shrink_titles(ax)
+        return ax
+
+    return drawn
+
+
+def new_figure(screen_width: float, ratio: float, squares: bool = False) -> Picture:
+    """An empty figure of the style's width, or the screen's where no style sets one; ratio is height / width."""
+    width = rcParams["figure.figsize"][0]
+    width = screen_width if width == rcParamsDefault["figure.figsize"][0] else width
+    return Picture(figsize=(width, ratio * width), squares=squares)
+
+
+def new_axes(*size, **options) -> Axes:
+    """The only axes of `new_figure`."""
+    return new_figure(*size, **options).subplots()
+
+
+def two_panels(ratio: float, narrow_ratio: float, **options) -> tuple[Picture, np.ndarray]:
+    """Two panels side by side, or, in one column of a journal, on each other in a higher figure."""
+    figure = new_figure(PAGE, ratio)
+    if figure.get_figwidth() >= NARROW:
+        return figure, figure.subplots(1, 2)
+    figure.set_figheight(narrow_ratio * figure.get_figwidth())
+    return figure, figure.subplots(2, 1, **options)
+
+
+def as_array(values) -> np.ndarray:
+    """Numpy array of an array, a tensor (of any device and precision) or a list."""
+    return values.detach().cpu().double().numpy() if hasattr(values, "detach") else np.asarray(values)
+
+
+def as_images(values) -> np.ndarray:
+    """(n, H, W) of (H, W), (n, H, W) or (n, 1, H, W)."""
+    images = as_array(values)
+    if images.ndim == 4 and images.shape[1] == 1:
+        images = images[:, 0]
+    if images.ndim not in (2, 3):
+        raise ValueError(f"found slices of shape {images.shape}; expected (n, H, W) or (n, 1, H, W)")
+    return images if images.ndim == 3 else images[None]
+
+
+def as_band(curve) -> np.ndarray:
+    """(1, n) of a curve (n,), (3, n) of (value, low, high)."""
+    band = np.atleast_2d(np.stack([as_array(c) for c in curve]) if isinstance(curve, tuple) else as_array(curve))
+    if band.ndim != 2 or len(band) not in (1, 3):
+        raise ValueError(f"found a curve of shape {band.shape}; expected (n,) or (median, low, high) of (n,)")
+    return band
+
+
+def shared_norm(values: np.ndarray) -> Normalize:
+    """One linear scale for all slices, between the 0.5 and 99.8 % quantiles of their pixels."""
+    return Normalize(*np.nanpercentile(values, [0.5, 99.8]))
+
+
+def symmetric_norm(values: np.ndarray) -> Normalize:
+    """A linear scale with zero in its middle, to the 99.5 % quantile of the absolute values."""
+    reach = np.nanpercentile(np.abs(values), 99.5) or 1.0
+    return Normalize(-reach, reach)
+
+
+def curve_colours(curves: Mapping[str, object], truth: str | None) -> list[str]:
+    """Black for the truth, the palette's colours in turn for the others."""
+    others = iter(COLOURS * (1 + len(curves) // len(COLOURS)))
+    return [TRUTH if label == truth else next(others) for label in curves]
+
+
+def draw_band(ax: Axes, x: np.ndarray, band: np.ndarray, colour: str, label: str | None = None) -> None:
+    """A line, in a band where there is one."""
+    ax.plot(x, band[0], color=colour, label=label)
+    if len(band) == 3:
+        ax.fill_between(x, band[1], band[2], color=colour, alpha=0.2, lw=0)
+
+
+def colour_bar(image, ax, label: str, **options) -> None:
+    """A slim colour bar."""
+    bar = image.get_figure().colorbar(image, ax=ax, label=label, aspect=30, pad=0.015, **options)
+    bar.outline.set_visible(False)
+
+
+def legend_above(ax: Axes, n: int) -> None:
+    """A legend of n entries in one row above the axes."""
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=n, handletextpad=0.2, borderaxespad=0.2)
+
+
+def dot() -> float:
+    """Size of a point in plots of many [pt]."""
+    return 0.6 * rcParams["lines.markersize"]
+
+
+def shrink_titles(ax: Axes) -> None:
+    """Make the texts above the tiles of a mosaic so small that none reaches its neighbour's tile."""
+    texts = [text for text in ax.texts if text.get_gid() == "title"]
+    lefts = np.unique([text.xy[0] for text in texts])
+    if len(lefts) > 1:
+        room = np.diff(ax.transData.transform([(left, 0) for left in lefts[:2]])[:, 0])[0]
+        widest = max(text.get_window_extent().width for text in texts)
+        for text in texts:
+            text.set_fontsize(text.get_fontsize() * min(1, 0.96 * room / widest))
+
+
+def _voxels_an_inch(image) -> float:
+    """Columns of an image along an inch of its figure."""
+    return image.get_array().shape[1] / (image.get_window_extent().width / image.get_figure(root=True).dpi)
