@@ -12,7 +12,7 @@ EXPECTED = """
 UniverseVAE mse_loss kl_loss periodic_crop log_density overdensity open_cubes split_cubes simulate_suite SliceSets
 Config load_preset fit load_run encode_cube encode_slices reconstruct sample_slices traverse power_spectrum plots
 widgets"""
-HEAVY = {"lightning", "pytorch_lightning", "seaborn", "scipy.stats", "sklearn", "jax"}
+HEAVY = {"lightning", "pytorch_lightning", "seaborn", "scipy.stats", "sklearn", "jax", "tyro"}
 
 
 def loaded_by(code):

@@ -57,13 +57,12 @@ class Picture(Figure):
 
         A layout made anew at each drawing would shift by fractions of a pixel, and take most of the time.
         """
-        for _ in range(2 if self._squares else 1):
-            self.draw_without_rendering()
-            if self._squares:
-                for ax in self.axes:
-                    shrink_titles(ax)
-                self.set_figheight(self.get_tightbbox().height + 0.12)
         self.draw_without_rendering()
+        for _ in range(2 if self._squares else 0):
+            for ax in self.axes:
+                shrink_titles(ax)
+            self.set_figheight(self.get_tightbbox().height + 0.12)
+            self.draw_without_rendering()
         self.set_layout_engine("none")
         self._voxels = max((_voxels_an_inch(image) for ax in self.axes for image in ax.images), default=STORED)
         self.set_dpi(self._voxels * np.ceil(STORED / self._voxels))
