@@ -1,0 +1,280 @@
+"""Flows that start from the note's Gaussians: what its samples lack, learned by flow matching.
+
+The note draws h ~ N(mu(z), Sigma(z)) and a slice around decoder_h(h) with Gaussian pixel noise. Real h and real residuals
+have these means and spectra, but no Gaussian's phases: filaments know of each other. Each flow carries the note's own
+draw x(0) to a real one x(pi/2) along
+
+    x(a) = cos(a) x(0) + sin(a) x(pi/2),        dx/da = v(x, a; z) = E[-sin(a) x(0) + cos(a) x(pi/2) | x(a), z],
+
+which is a straight path in other coordinates (Albergo & Vanden-Eijnden 2023, arXiv:2209.15571, eq. 2.23; flow matching:
+Lipman et al. 2023, arXiv:2210.02747). In these the v of a Gaussian is zero: a network that says nothing leaves the
+note's samples as they are, in any number of steps. All that is random is the noise of the start, so the same noise with
+another z is the same place in another universe.
+
+SliceFlow    white noise with the residuals' mean spectrum -> truth - decoded mean, given the decoded mean and z
+HFlow        h ~ N(mu(z), Sigma(z)) -> h of slices, given z, on the picture that the 512 numbers make
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..loss import SpectralLikelihood
+from ..model import UniverseVAE, make_circular
+from .fourier import FourierModes
+
+QUARTER = math.pi / 2
+PICTURE = 32  # pixels along the picture of h: the modes' |k| stay below its Nyquist frequency
+N_FREQUENCIES, EMBEDDED = 16, 128
+
+
+def path(start: Tensor, end: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """The point at an angle on the way from start to end, and the velocity there.
+
+    start, end   (n, ...)
+    angle        (n,) [rad], 0 to pi / 2
+    Returns two tensors (n, ...).
+    """
+    angle = angle.view(-1, *[1] * (start.ndim - 1))
+    return angle.cos() * start + angle.sin() * end, angle.cos() * end - angle.sin() * start
+
+
+def draw_angle(n: int, generator: torch.Generator) -> Tensor:
+    """Angles (n,) to learn at: log tan(a) is a standard normal number, so that the ends are seen less."""
+    return torch.randn(n, generator=generator).exp().atan()
+
+
+@torch.inference_mode()
+def integrate(velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, n_steps: int) -> Tensor:
+    """Follow a velocity from angle 0 to pi / 2 by midpoint steps: two calls each.
+
+    velocity   of (x, angle (n,)), like x
+    x          (n, ...) start
+    n_steps    0 gives back the start
+    Returns x at pi / 2, (n, ...).
+    """
+    step = QUARTER / max(1, n_steps)
+    for i in range(n_steps):
+        angle = x.new_full((len(x),), i * step)
+        half = x + 0.5 * step * velocity(x, angle)
+        x = x + step * velocity(half, angle + 0.5 * step)
+    return x
+
+
+class Block(nn.Module):
+    """x + conv(SiLU(scale * conv(norm(x)) + shift)), scale and shift from the embedding; starts as x.
+
+    The norm is that of a pixel's channels, so that a slice keeps its contrast.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.conv1 = nn.Conv2d(width, width, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, kernel_size=3, padding=1)
+        self.film = nn.Linear(EMBEDDED, 2 * width)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """x (n, width, H, H), embedding (n, 128) -> (n, width, H, H)."""
+        out = self.conv1(self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        scale, shift = self.film(embedding)[..., None, None].to(out.dtype).chunk(2, dim=1)
+        return x + self.conv2(F.silu(torch.addcmul(shift, out, 1 + scale)))
+
+
+class UNet(nn.Module):
+    """Maps to a map, given an angle and z; the output starts at zero.
+
+    n_in, n_out   channels
+    widths        channels of the levels: the maps themselves, then at half the side, a quarter, ...
+    latent_dim    numbers of z
+    circular      convolutions wrap around
+    """
+
+    def __init__(self, n_in: int, n_out: int, widths: list[int], latent_dim: int, circular: bool):
+        super().__init__()
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.angle = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
+        self.universe = nn.Sequential(nn.Linear(latent_dim, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
+        self.first = nn.Conv2d(n_in, widths[0], kernel_size=3, padding=1)
+        self.down = nn.ModuleList(nn.Conv2d(a, b, kernel_size=2, stride=2) for a, b in pairs)
+        self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, kernel_size=2, stride=2) for a, b in pairs)  # no overlap
+        self.before = nn.ModuleList(Block(width) for width in widths[1:])
+        self.after = nn.ModuleList(Block(width) for width in widths)
+        self.last = nn.Conv2d(widths[0], n_out, kernel_size=3, padding=1)
+        for layer in (self.universe[-1], self.last):
+            nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+        if circular:
+            make_circular(self)
+
+    def forward(self, x: Tensor, angle: Tensor, z: Tensor) -> Tensor:
+        """x (n, n_in, H, H), angle (n,), z (n, latent_dim) standardised -> (n, n_out, H, H)."""
+        embedding = F.silu(self.angle(waves(angle)) + self.universe(z))
+        levels = [self.first(x)]
+        for down, block in zip(self.down, self.before, strict=True):
+            levels.append(block(down(levels[-1]), embedding))
+        out = self.after[-1](levels.pop(), embedding)
+        for up, block in zip(reversed(self.up), reversed(self.after[:-1]), strict=True):
+            out = block(up(out) + levels.pop(), embedding)
+        return self.last(F.silu(out)).float()
+
+
+def waves(angle: Tensor) -> Tensor:
+    """Sines and cosines of an angle at 16 frequencies from 1 to 64: (n,) -> (n, 32)."""
+    frequencies = torch.logspace(0, 6, N_FREQUENCIES, base=2.0, device=angle.device)
+    turns = angle[:, None] * frequencies
+    return torch.cat([turns.sin(), turns.cos()], dim=1)
+
+
+def levels(side: int, widths: list[int]) -> list[int]:
+    """The widths of as many levels as a map of this side can be halved to."""
+    n_halvings = (side & -side).bit_length() - 1
+    return widths[: n_halvings + 1]
+
+
+class SliceFlow(nn.Module):
+    """Residuals (truth - decoded mean), given the decoded mean and z.
+
+    image_size   pixels along a slice
+    latent_dim   numbers of z
+    width        channels at full resolution; deeper levels have 2, 4, 6 and 8 times as many
+    periodic     a slice is the whole periodic box: convolutions wrap around
+    `rings.power` is the residuals' mean spectrum, from `set_power`; the start is noise of that spectrum.
+    """
+
+    def __init__(self, image_size: int, latent_dim: int, width: int, periodic: bool):
+        super().__init__()
+        self.rings = SpectralLikelihood(image_size, periodic)
+        widths = levels(image_size, [width * factor for factor in (1, 2, 4, 6, 8)])
+        self.network = UNet(2, 1, widths, latent_dim, periodic)
+
+    @property
+    def scale(self) -> Tensor:
+        """Standard deviation of the residuals [standardised pixels]."""
+        return ((self.rings.power * self.rings.n_modes).sum() / self.rings.n_modes.sum()).sqrt()
+
+    def start(self, white: Tensor) -> Tensor:
+        """White noise filtered to the residuals' spectrum, in units of `scale`: (n, 1, H, H) -> (n, 1, H, H)."""
+        amplitude = (self.rings.power.sqrt() / self.scale)[self.rings.ring]
+        return torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=white.shape[-2:])
+
+    def velocity(self, x: Tensor, angle: Tensor, mean: Tensor, z: Tensor) -> Tensor:
+        """x (n, 1, H, H) in units of `scale`, angle (n,), mean (n, 1, H, H) pixels, z (n, 512) -> (n, 1, H, H)."""
+        return self.network(torch.cat([x, mean], dim=1).contiguous(memory_format=torch.channels_last), angle, z)
+
+    def loss(self, truth: Tensor, mean: Tensor, z: Tensor, white: Tensor, angle: Tensor) -> Tensor:
+        """Squared error of the velocity, averaged over pixels and slices.
+
+        truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
+        z             (n, 512) standardised
+        white         (n, 1, H, H) standard normal numbers
+        angle         (n,)
+        Returns a scalar; 1 is what a network that says nothing has.
+        """
+        x, wanted = path(self.start(white), (truth - mean) / self.scale, angle)
+        return (self.velocity(x, angle, mean, z) - wanted).square().mean()
+
+    def forward(self, mean: Tensor, z: Tensor, white: Tensor, n_steps: int) -> Tensor:
+        """Slices from decoded means: (n, 1, H, H) pixels, z (n, 512) standardised, white (n, 1, H, H) -> pixels."""
+        end = integrate(lambda x, angle: self.velocity(x, angle, mean, z), self.start(white), n_steps)
+        return mean + self.scale * end
+
+
+class HFlow(nn.Module):
+    """h given z, in units of the note's prior: u = (h - mu(z)) / sigma(z).
+
+    model      the trained model, which says what picture h makes
+    width      channels at the picture's own resolution; deeper levels have 1.5 and 2 times as many
+    periodic   a slice is the whole periodic box: convolutions wrap around
+    With the Fourier start the 512 modes are a picture of 32 x 32, seen white and with their spectrum, in which large
+    modes show how they couple; without it h is its own small map.
+    """
+
+    def __init__(self, model: UniverseVAE, width: int, periodic: bool):
+        super().__init__()
+        modes, shape = model.decoder_h.modes, model.decoder_h.map_shape
+        self.shape = (1, PICTURE, PICTURE) if modes else shape
+        white, physical = pictures(modes) if modes else 2 * [torch.eye(model.latent_dim)]
+        self.register_buffer("white", white, persistent=False)
+        self.register_buffer("physical", physical, persistent=False)
+        widths = levels(self.shape[-1], [width, width * 3 // 2, width * 2])
+        self.network = UNet(2 * self.shape[0], self.shape[0], widths, model.latent_dim, periodic)
+
+    def velocity(self, u: Tensor, angle: Tensor, mu: Tensor, sigma: Tensor, z: Tensor) -> Tensor:
+        """u, mu, sigma, z (n, 512), angle (n,) -> (n, 512)."""
+        seen = [(x @ basis).unflatten(1, self.shape) for x, basis in ((u, self.white), (mu + sigma * u, self.physical))]
+        picture = self.network(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last), angle, z)
+        return picture.flatten(1) @ self.white.T * (u.shape[1] / picture[0].numel())
+
+    def loss(self, h: Tensor, mu: Tensor, sigma: Tensor, z: Tensor, white: Tensor, angle: Tensor) -> Tensor:
+        """Squared error of the velocity, averaged over dimensions and slices.
+
+        h           (n, 512) of slices
+        mu, sigma   (n, 512) of p(h | z)
+        z           (n, 512) standardised
+        white       (n, 512) standard normal numbers
+        angle       (n,)
+        Returns a scalar; 1 is what a network that says nothing has where the prior's width is right.
+        """
+        u, wanted = path(white, (h - mu) / sigma, angle)
+        return (self.velocity(u, angle, mu, sigma, z) - wanted).square().mean()
+
+    def forward(self, mu: Tensor, sigma: Tensor, z: Tensor, white: Tensor, n_steps: int) -> Tensor:
+        """h from standard normal numbers: mu, sigma of p(h | z), z standardised, white, all (n, 512) -> (n, 512)."""
+        return mu + sigma * integrate(lambda u, angle: self.velocity(u, angle, mu, sigma, z), white, n_steps)
+
+
+@torch.no_grad()
+def pictures(modes: FourierModes) -> tuple[Tensor, Tensor]:
+    """What picture each of the 512 numbers of h adds: two matrices (512, 32 * 32), whose pixels have variance one.
+
+    The first has the modes white and its rows are orthogonal (`mix` is trained, so the orthogonal matrix nearest to
+    it); the second has them with their spectrum.
+    """
+    small = FourierModes(PICTURE, modes.shape)
+    if not torch.equal(small.k, modes.k.to(small.k.device)):
+        raise ValueError(f"the modes of {modes.shape} do not fit a picture of {PICTURE} x {PICTURE}")
+    eye = torch.eye(math.prod(modes.shape)).view(-1, *modes.shape)
+    found = []
+    for power in (torch.ones_like(small.power), modes.power):
+        u, _, v = torch.linalg.svd(modes.mix.detach().double().cpu())
+        small.mix.copy_(u @ v)
+        small.power.copy_(power)
+        rows = small.inverse(eye).flatten(1)
+        found.append(rows / rows.square().sum(dim=0).mean().sqrt())
+    return found[0], found[1]
+
+
+class Flows(nn.Module):
+    """Both flows of a run, and the standardisation of z that they share.
+
+    model      the trained model
+    width      channels of the slices' network at full resolution; `h_width` of the pictures' network
+    n_steps    of the midpoint rule, for either
+    periodic   a slice is the whole periodic box
+    """
+
+    def __init__(self, model: UniverseVAE, width: int, h_width: int, n_steps: int, periodic: bool):
+        super().__init__()
+        self.n_steps = n_steps
+        self.slices = SliceFlow(model.image_size, model.latent_dim, width, periodic)
+        self.h = HFlow(model, h_width, periodic)
+        self.register_buffer("z_mean", torch.zeros(model.latent_dim))
+        self.register_buffer("z_std", torch.ones(model.latent_dim))
+
+    def standardise(self, z: Tensor) -> Tensor:
+        """z (n, 512) as the networks take it."""
+        return (z - self.z_mean) / self.z_std
+
+    @torch.inference_mode()
+    def draw_h(self, z: Tensor, mu: Tensor, logvar: Tensor, white: Tensor) -> Tensor:
+        """h of new slices: z, the prior's mu and logvar, and standard normal numbers, all (n, 512) -> (n, 512)."""
+        return self.h(mu, (0.5 * logvar).exp(), self.standardise(z), white, self.n_steps)
+
+    @torch.inference_mode()
+    def complete(self, mean: Tensor, z: Tensor, white: Tensor) -> Tensor:
+        """Decoded means (n, 1, H, H), z (n, 512), standard normal numbers (n, 1, H, H) -> slices, pixels."""
+        return self.slices(mean, self.standardise(z), white, self.n_steps)
