@@ -31,8 +31,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         preset = load_preset(chosen.preset)
         of_config = [partial(command, config=preset) for command in (simulate, train, table)]
-        of_run = [partial(command, run=locate("runs") / preset.name) for command in (evaluate, baselines, export)]
-        commands = {part.func.__name__: part for part in of_config + of_run}
+        of_run = [
+            partial(command, run=locate("runs") / preset.name) for command in (train_flows, evaluate, baselines, export)
+        ]
+        commands = {part.func.__name__.replace("_", "-"): part for part in of_config + of_run}
         commands |= {"inspect": inspect, "download": download}
         tyro.extras.subcommand_cli_from_dict(commands, prog=PROG, description=ABOUT, args=arguments)
     except KeyboardInterrupt as stop:
@@ -98,6 +100,20 @@ def train(
         f"{run.folder}: {len(run.history)} rows of history; validation: unexplained variance {last['val_fvu']:.3f}, "
         f"KL(z) {last['val_kl_z']:.1f} nats, KL(h) {last['val_kl_h']:.1f} nats"
     )
+
+
+def train_flows(run: Path, steps: int | None = None, progress: bool = True) -> None:
+    """Train the flows that complete what a run draws: flows.safetensors in its folder (resumes, reuses).
+
+    Args:
+        run: run folder
+        steps: of the training; those of the run's configuration when absent
+        progress: show a progress bar
+    """
+    from .flow_training import fit_flows
+
+    flows = fit_flows(run, steps=steps, progress=progress).flows
+    print(f"{run / 'flows.safetensors'} is written: draws in {flows.settings.ode_steps} steps")
 
 
 def evaluate(run: Path, n_slices: int = 15) -> None:

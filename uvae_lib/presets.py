@@ -152,6 +152,30 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class FlowConfig:
+    """The flows that complete what a trained model draws (`variants.flows`), and their training."""
+
+    width: int = 16
+    """Channels of the slices' network at full resolution; deeper levels have up to 8 times as many."""
+    h_width: int = 48
+    """Channels of the network of h's picture; deeper levels have up to twice as many."""
+    ode_steps: int = 6
+    """Midpoint steps of a draw, two calls of a network each."""
+    steps: int = 4000
+    """Of training."""
+    batch: int = 16
+    """Slices a step."""
+    encoded: int = 256
+    """Slices encoded at a time."""
+    uses: int = 4
+    """Of each of them, with other noise, before new ones are cut and encoded."""
+    lr: float = 2e-3
+    ema: float = 0.998
+    """Decay of the average of the weights, which is what is kept."""
+    save_every: int = 250
+
+
+@dataclass(frozen=True)
 class Config:
     """One run: everything that decides its numbers."""
 
@@ -161,6 +185,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     training: TrainConfig = field(default_factory=TrainConfig)
+    flows: FlowConfig = field(default_factory=FlowConfig)
 
     def __post_init__(self):
         """Refuse what cannot run, with the field's name. Raises ValueError."""
@@ -192,6 +217,7 @@ SMOKE = Config(
     training=TrainConfig(
         steps=12, set_size=3, sets_per_step=2, lr=1e-3, lr_warmup=3, log_every=2, val_every=6, save_every=6, ema=0.9
     ),
+    flows=FlowConfig(width=8, h_width=16, ode_steps=2, steps=12, batch=4, encoded=12, uses=2, ema=0.9, save_every=6),
 )
 DEMO = Config(
     name="demo",

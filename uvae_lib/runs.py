@@ -3,6 +3,7 @@
 runs/NAME/run.json            configuration, split, standardisation, seeds, versions, commit, machine
 runs/NAME/history.csv         one row every `log_every` steps;  timing.csv: seconds, not repeatable
 runs/NAME/best.safetensors    weights with the lowest validation loss;  last.safetensors: the final ones
+runs/NAME/flows.safetensors   networks that complete what the model draws, where they were trained
 runs/NAME/checkpoints/        what a resumed training needs
 """
 
@@ -27,11 +28,15 @@ from .files import write_atomically
 from .loss import make_likelihood
 from .model import UniverseVAE
 from .presets import Config, from_dict, to_dict
+from .variants.flows import Flows, flows_as_bytes, load_flows, read_about
 
 SPLITS = ("train", "val", "test")
 NEEDED = {"config", "side", "box_size", "mean", "std", "split", "pool_size", "finished"}  # in run.json
-# fields that may change in a run
-FREE = ("simulation.", "data.path", "data.params", "data.check", "data.pool_", "training.devices", "training.num_nodes")
+FREE = (  # fields that may change in a run
+    "simulation.", "data.path", "data.params", "data.check", "data.pool_", "training.devices", "training.num_nodes",
+    "flows.",
+)  # fmt: skip
+FLOWS = "flows.safetensors"
 
 
 @dataclass
@@ -42,6 +47,7 @@ class Run:
     config       the configuration;  split: {"train", "val", "test"} -> cube indices
     mean, std    standardisation: pixels p = (x - mean) / std, x = log(y + eps)
     box_size     of the cubes [Mpc/h];  side [voxels]
+    flows        what completes the slices that the model draws (`train-flows`); None where they were not trained
     history      one row a logged step;  info: seeds, versions, commit, machine, cube names
     """
 
@@ -56,6 +62,7 @@ class Run:
     side: int
     history: pd.DataFrame
     info: dict
+    flows: Flows | None = None
 
     @property
     def image_box(self) -> float:
@@ -108,6 +115,7 @@ def load_run(folder: str | Path, which: str = "best", data_path: str | Path | No
         side=info["side"],
         history=_read_history(folder / "history.csv"),
         info=info,
+        flows=load_flows(folder / FLOWS, model, covers_box(config, info["side"])),
     )
 
 
@@ -169,17 +177,21 @@ def weights_as_bytes(model: nn.Module, likelihood: nn.Module, dtype: torch.dtype
 
 
 def export_run(folder: str | Path, to: str | Path) -> list[Path]:
-    """Copy a run for others: its best weights in bfloat16, run.json, history and results; no checkpoints.
+    """Copy a run for others: its weights in bfloat16, run.json, history and results; no checkpoints.
 
     Half the bytes of float32; `load_run` makes float32 of them again. Returns the files, all in the folder `to`.
     """
     run, to = load_run(folder), Path(to)
     write_atomically(to / "best.safetensors", weights_as_bytes(run.model, run.likelihood, torch.bfloat16))
+    if run.flows:
+        about = read_about(run.folder / FLOWS)[1]
+        write_atomically(to / FLOWS, flows_as_bytes(run.flows, about, torch.bfloat16))
     names = ("run.json", "history.csv", "metrics.json", "controls.json", "baselines.json")
     kept = [name for name in names if (run.folder / name).exists()]
     for name in kept:
         write_atomically(to / name, (run.folder / name).read_bytes())
-    return [to / name for name in ("best.safetensors", *kept)]
+    weights = ("best.safetensors", FLOWS) if run.flows else ("best.safetensors",)
+    return [to / name for name in (*weights, *kept)]
 
 
 def weights_key(run: Run, *settings) -> str:

@@ -1,7 +1,7 @@
 """Flows that start from the note's Gaussians: what its samples lack, learned by flow matching.
 
-The note draws h ~ N(mu(z), Sigma(z)) and a slice around decoder_h(h) with Gaussian pixel noise. Real h and real residuals
-have these means and spectra, but no Gaussian's phases: filaments know of each other. Each flow carries the note's own
+The note draws h ~ N(mu(z), Sigma(z)) and a slice around decoder_h(h) with Gaussian pixel noise. Real h and residuals
+have such means and spectra, but not a Gaussian's phases: filaments know of each other. Each flow carries the note's own
 draw x(0) to a real one x(pi/2) along
 
     x(a) = cos(a) x(0) + sin(a) x(pi/2),        dx/da = v(x, a; z) = E[-sin(a) x(0) + cos(a) x(pi/2) | x(a), z],
@@ -15,15 +15,22 @@ SliceFlow    white noise with the residuals' mean spectrum -> truth - decoded me
 HFlow        h ~ N(mu(z), Sigma(z)) -> h of slices, given z, on the picture that the 512 numbers make
 """
 
+import json
 import math
 from collections.abc import Callable
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..loss import SpectralLikelihood
 from ..model import UniverseVAE, make_circular
+from ..presets import FlowConfig, from_dict
 from .fourier import FourierModes
 
 QUARTER = math.pi / 2
@@ -96,7 +103,7 @@ class UNet(nn.Module):
 
     def __init__(self, n_in: int, n_out: int, widths: list[int], latent_dim: int, circular: bool):
         super().__init__()
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.angle = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
         self.universe = nn.Sequential(nn.Linear(latent_dim, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
         self.first = nn.Conv2d(n_in, widths[0], kernel_size=3, padding=1)
@@ -252,16 +259,15 @@ class Flows(nn.Module):
     """Both flows of a run, and the standardisation of z that they share.
 
     model      the trained model
-    width      channels of the slices' network at full resolution; `h_width` of the pictures' network
-    n_steps    of the midpoint rule, for either
+    settings   widths and steps of a draw
     periodic   a slice is the whole periodic box
     """
 
-    def __init__(self, model: UniverseVAE, width: int, h_width: int, n_steps: int, periodic: bool):
+    def __init__(self, model: UniverseVAE, settings: FlowConfig, periodic: bool):
         super().__init__()
-        self.n_steps = n_steps
-        self.slices = SliceFlow(model.image_size, model.latent_dim, width, periodic)
-        self.h = HFlow(model, h_width, periodic)
+        self.settings = settings
+        self.slices = SliceFlow(model.image_size, model.latent_dim, settings.width, periodic)
+        self.h = HFlow(model, settings.h_width, periodic)
         self.register_buffer("z_mean", torch.zeros(model.latent_dim))
         self.register_buffer("z_std", torch.ones(model.latent_dim))
 
@@ -269,12 +275,69 @@ class Flows(nn.Module):
         """z (n, 512) as the networks take it."""
         return (z - self.z_mean) / self.z_std
 
-    @torch.inference_mode()
+    @torch.no_grad()
+    def measure(self, truth: Tensor, mean: Tensor, z: Tensor) -> None:
+        """Take the residuals' spectrum and the scale of z from slices, before training.
+
+        truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
+        z             (n, 512) draws from their q(z)
+        """
+        self.slices.rings.power.copy_(self.slices.rings.residual_power(mean, truth).mean(dim=0).clamp_min(1e-12))
+        self.z_mean.copy_(z.mean(dim=0))
+        self.z_std.copy_(z.std(dim=0).clamp_min(1e-3))
+
     def draw_h(self, z: Tensor, mu: Tensor, logvar: Tensor, white: Tensor) -> Tensor:
         """h of new slices: z, the prior's mu and logvar, and standard normal numbers, all (n, 512) -> (n, 512)."""
-        return self.h(mu, (0.5 * logvar).exp(), self.standardise(z), white, self.n_steps)
+        return self.h(mu, (0.5 * logvar).exp(), self.standardise(z), white, self.settings.ode_steps)
 
-    @torch.inference_mode()
-    def complete(self, mean: Tensor, z: Tensor, white: Tensor) -> Tensor:
-        """Decoded means (n, 1, H, H), z (n, 512), standard normal numbers (n, 1, H, H) -> slices, pixels."""
-        return self.slices(mean, self.standardise(z), white, self.n_steps)
+    def complete(self, mean: Tensor, z: Tensor, white: Tensor, batch: int = 16) -> Tensor:
+        """Slices from decoded means.
+
+        mean    (n, 1, H, H) [standardised pixels]
+        z       (n, 512)
+        white   (n, 1, H, H) standard normal numbers
+        batch   slices at a time
+        Returns (n, 1, H, H) [standardised pixels].
+        """
+        parts = zip(mean.split(batch), self.standardise(z).split(batch), white.split(batch), strict=True)
+        return torch.cat([self.slices(*part, self.settings.ode_steps) for part in parts])
+
+
+def flows_as_bytes(flows: Flows, about: dict, dtype: torch.dtype | None = None) -> bytes:
+    """Flows in the safetensors format, with their settings and JSON values about them; numbers in dtype where given."""
+    state = {
+        name: value.to("cpu", dtype if value.is_floating_point() else None).contiguous()
+        for name, value in flows.state_dict().items()
+    }
+    return save(state, {"settings": json.dumps(asdict(flows.settings)), "about": json.dumps(about)})
+
+
+def load_flows(path: Path, model: UniverseVAE, periodic: bool) -> Flows | None:
+    """The flows of a run from their file, in evaluation mode; None when there is none.
+
+    path       flows.safetensors
+    model      the run's
+    periodic   a slice is the whole periodic box
+    Raises ValueError for a file that is damaged or of another model.
+    """
+    if not path.exists():
+        return None
+    try:
+        settings, _ = read_about(path)
+        with torch.random.fork_rng(devices=[]):
+            flows = Flows(model, settings, periodic)
+        flows.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=True)
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip()[:200]
+        raise ValueError(
+            f"{path} is damaged, or holds the flows of another model: {reason}; remove it and train them again with "
+            "`python -m uvae_lib train-flows`"
+        ) from error
+    return flows.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def read_about(path: Path) -> tuple[FlowConfig, dict]:
+    """Settings of the flows in a file, and what is known of their training."""
+    with safe_open(path, "pt") as file:
+        notes = file.metadata()
+    return from_dict(json.loads(notes["settings"]), FlowConfig), json.loads(notes["about"])

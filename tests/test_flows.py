@@ -1,0 +1,266 @@
+"""Flows from the note's Gaussians: identities, what they learn of a known law, and their training."""
+
+import math
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from suites import lognormal_suite, tiny_config
+
+from uvae_lib.flow_training import fit_flows
+from uvae_lib.model import UniverseVAE
+from uvae_lib.presets import FlowConfig
+from uvae_lib.runs import export_run, load_run
+from uvae_lib.training import fit
+from uvae_lib.variants.flows import Flows, SliceFlow, draw_angle, integrate, load_flows, path
+
+TINY = FlowConfig(width=8, h_width=8, ode_steps=2, steps=6, batch=4, encoded=12, uses=1, lr=1e-3, ema=0.9, save_every=3)
+
+
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def say_something(flows: Flows) -> Flows:
+    """Fill the layers that start at zero."""
+    generator = torch.Generator().manual_seed(1)
+    for weight in flows.parameters():
+        if not weight.any():
+            weight.data.copy_(0.1 * torch.randn(weight.shape, generator=generator))
+    return flows
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["fourier", "note"])
+def model(request):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = UniverseVAE(64, norm="group", circular=True, linear=request.param).eval()
+        if request.param:
+            model.set_power(1 / (1 + torch.arange(64.0)) ** 2)
+            mix = model.decoder_h.modes.mix
+            mix.data.add_(0.03 * torch.randn(mix.shape))  # trained: no longer quite orthogonal
+    return model
+
+
+@pytest.fixture(scope="module")
+def flows(model):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flows = Flows(model, TINY, periodic=True).eval().requires_grad_(False)
+    flows.slices.rings.power.copy_(1 / (1 + torch.arange(len(flows.slices.rings.power))))
+    return flows
+
+
+# --- the path and its integral
+
+
+def test_the_path_leads_from_start_to_end_and_its_velocity_is_its_derivative():
+    start, end = normal(5, 3, seed=1).double(), normal(5, 3, seed=2).double()
+    torch.testing.assert_close(path(start, end, torch.zeros(5))[0], start)
+    torch.testing.assert_close(path(start, end, torch.full((5,), math.pi / 2).double())[0], end)
+    angle = torch.linspace(0.1, 1.4, 5).double()
+    around = [path(start, end, angle + step)[0] for step in (-1e-6, 1e-6)]
+    torch.testing.assert_close(path(start, end, angle)[1], (around[1] - around[0]) / 2e-6, rtol=1e-6, atol=1e-6)
+
+
+def test_a_gaussian_needs_no_velocity_and_all_angles_between_the_ends_are_learned_at():
+    start, end = normal(100_000, 1, seed=1), normal(100_000, 1, seed=2)
+    angle = draw_angle(100_000, torch.Generator().manual_seed(3))
+    assert 0 < angle.min() < 0.05 and math.pi / 2 - 0.05 < angle.max() < math.pi / 2
+    x, velocity = path(start, end, angle)
+    assert abs((x * velocity).mean()) < 0.01  # so the best velocity that x knows is zero
+    torch.testing.assert_close(torch.stack([x.std(), velocity.std()]), torch.ones(2), atol=0.01, rtol=0)
+
+
+def test_the_midpoint_rule_is_of_second_order():
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
+    x = torch.tensor([[1.0, 0.0]])
+    errors = [(integrate(lambda x, a: x @ turn.T, x, n) - torch.tensor([[0.0, 1.0]])).norm() for n in (8, 16)]
+    assert 3.5 < errors[0] / errors[1] < 4.5
+
+
+# --- where the note's samples stay
+
+
+@pytest.mark.parametrize("n_steps", [0, 3])
+def test_networks_that_say_nothing_leave_the_samples_of_the_note(flows, n_steps):
+    z, mu, white = (normal(2, 512, seed=i) for i in range(3))
+    sigma, noise, mean = normal(2, 512, seed=4).exp(), normal(2, 1, 64, 64, seed=5), normal(2, 1, 64, 64, seed=6)
+    torch.testing.assert_close(flows.h(mu, sigma, z, white, n_steps), mu + sigma * white)
+    drawn = flows.slices(mean, z, noise, n_steps) - mean
+    torch.testing.assert_close(drawn, flows.slices.scale * flows.slices.start(noise))
+
+
+def test_no_steps_leave_the_samples_of_the_note_whatever_the_networks_say(flows):
+    z, white = normal(2, 512), normal(2, 512, seed=1)
+    mean, noise = normal(2, 1, 64, 64, seed=6), normal(2, 1, 64, 64, seed=5)
+    busy = say_something(deepcopy(flows))
+    torch.testing.assert_close(busy.h(z, z.exp(), z, white, 0), z + z.exp() * white)
+    torch.testing.assert_close(busy.slices(mean, z, noise, 0), mean + flows.slices.scale * flows.slices.start(noise))
+
+
+def test_the_start_has_the_spectrum_of_the_residuals(flows):
+    rings = flows.slices.rings
+    field = flows.slices.scale * flows.slices.start(normal(200, 1, 64, 64))
+    found = rings.residual_power(torch.zeros_like(field), field).mean(dim=0)
+    torch.testing.assert_close(found[1:32], rings.power[1:32], rtol=0.1, atol=0)
+
+
+def test_the_start_has_unit_variance(flows):
+    assert flows.slices.start(normal(50, 1, 64, 64)).var() == pytest.approx(1.0, rel=0.03)
+
+
+def test_the_picture_of_h_moves_with_the_slice(model):
+    """Cell by cell: modes are functions with a place, whatever training made of `mix`."""
+    if model.decoder_h.modes is None:
+        pytest.skip("h is its own picture")
+    flow = Flows(model, TINY, periodic=True).h
+    h = normal(1, 512).unflatten(1, model.decoder_h.map_shape)
+    m = h.shape[-1]
+    pictures = [(x.flatten(1) @ flow.white).view(32, 32) for x in (h, h.roll(1, 3))]
+    torch.testing.assert_close(pictures[1], pictures[0].roll(32 // m, 1), atol=1e-4, rtol=0)
+
+
+def test_the_pictures_of_h_keep_its_length(model):
+    white = Flows(model, TINY, periodic=True).h.white
+    gram = white @ white.T
+    torch.testing.assert_close(gram, gram[0, 0] * torch.eye(512), atol=1e-4, rtol=0)
+
+
+# --- what is learned
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """A flow that was shown residuals of two values only, whose spread follows z."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = SliceFlow(16, 8, 8, periodic=True)
+    generator = torch.Generator().manual_seed(2)
+
+    def examples(n):
+        z = torch.randn(n, 8, generator=generator)
+        sign = torch.randn(n, 1, 16, 16, generator=generator).sign()
+        return (0.3 * z[:, 0]).exp()[:, None, None, None] * sign, torch.zeros(n, 1, 16, 16), z
+
+    truth, mean, _ = examples(256)
+    flow.rings.power.copy_(flow.rings.residual_power(mean, truth).mean(dim=0))
+    optimizer, losses = torch.optim.Adam(flow.parameters(), lr=5e-3), []
+    for _ in range(200):
+        white = torch.randn(32, 1, 16, 16, generator=generator)
+        loss = flow.loss(*examples(32), white, draw_angle(32, generator))
+        optimizer.zero_grad(), loss.backward(), optimizer.step()
+        losses.append(loss.item())
+    return flow.eval().requires_grad_(False), losses
+
+
+def test_the_loss_falls_below_that_of_the_gaussian(learned):
+    _, losses = learned
+    assert losses[0] == pytest.approx(1.0, abs=0.25) and sum(losses[-50:]) / 50 < 0.8
+
+
+def test_drawn_residuals_have_the_two_values_and_the_spread_of_their_universe(learned):
+    flow, _ = learned
+    z = torch.zeros(64, 8)
+    z[32:, 0] = 1.0
+    drawn = flow(torch.zeros(64, 1, 16, 16), z, normal(64, 1, 16, 16), 8)
+    assert (drawn.abs().flatten(1).std(dim=1) / drawn.abs().flatten(1).mean(dim=1)).mean() < 0.6  # Gaussian: 0.76
+    ratio = drawn[32:].std() / drawn[:32].std()
+    assert ratio.item() == pytest.approx(math.exp(0.3), rel=0.15)
+
+
+def test_the_same_noise_draws_the_same_slice_and_in_another_universe_the_same_place(learned):
+    flow, _ = learned
+    mean, noise, z = torch.zeros(8, 1, 16, 16), normal(8, 1, 16, 16), torch.zeros(8, 8)
+    here, again, other, there = (flow(mean, z + shift, x, 4) for shift, x in
+                                 ((0, noise), (0, noise), (0, normal(8, 1, 16, 16, seed=9)), (0.5, noise)))  # fmt: skip
+    assert torch.equal(here, again)
+    alike = [torch.corrcoef(torch.stack([here.flatten(), x.flatten()]))[0, 1] for x in (there, other)]
+    assert alike[0] > 0.9 and abs(alike[1]) < 0.2
+
+
+# --- training
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flows")
+    config = replace(tiny_config(lognormal_suite(folder / "cubes"), model={"linear": True}), flows=TINY)
+    return fit(config, folder / "run", progress=False).folder
+
+
+@pytest.fixture(scope="module")
+def trained(run_folder):
+    return fit_flows(run_folder, progress=False)
+
+
+def test_a_run_has_no_flows_until_they_are_trained(run_folder):
+    assert not (run_folder / "flows.safetensors").exists() and load_run(run_folder).flows is None
+
+
+def test_trained_flows_come_with_the_run(trained, run_folder):
+    for flows in (trained.flows, load_run(run_folder).flows):
+        assert flows.settings == TINY
+        mean, z = normal(2, 1, 32, 32), normal(2, 512)
+        assert flows.complete(mean, z, normal(2, 1, 32, 32, seed=1)).isfinite().all()
+        assert flows.draw_h(z, z, z, z).isfinite().all()
+
+
+def test_the_start_of_a_flow_is_the_spectrum_of_its_run_and_z_is_standardised(trained):
+    assert not torch.equal(trained.flows.slices.rings.power, torch.ones_like(trained.flows.slices.rings.power))
+    assert trained.flows.z_mean.any() and (trained.flows.z_std != 1).all()
+
+
+def test_flows_that_are_there_are_kept(trained, run_folder):
+    path = run_folder / "flows.safetensors"
+    before = path.stat().st_mtime_ns
+    fit_flows(run_folder, progress=False)
+    assert path.stat().st_mtime_ns == before
+
+
+def test_the_networks_of_the_run_stay_as_they_are(trained, run_folder):
+    (run_folder / "flows.safetensors").rename(run_folder / "aside")
+    model = load_run(run_folder).model.state_dict()
+    (run_folder / "aside").rename(run_folder / "flows.safetensors")
+    assert all(torch.equal(value, trained.model.state_dict()[name]) for name, value in model.items())
+
+
+def test_a_training_that_is_stopped_goes_on_to_the_same_numbers(trained, run_folder, monkeypatch):
+    from uvae_lib import flow_training
+
+    straight = {name: value.clone() for name, value in trained.flows.state_dict().items()}
+    (run_folder / "flows.safetensors").unlink()
+    for file in (run_folder / "flows").rglob("*.*"):
+        file.unlink()
+    step = flow_training.LitFlows.training_step
+
+    def stop(self, number):
+        if number == 4:
+            raise KeyboardInterrupt
+        return step(self, number)
+
+    monkeypatch.setattr(flow_training.LitFlows, "training_step", stop)
+    with pytest.raises(KeyboardInterrupt, match="is at step 4 of 6"):
+        fit_flows(run_folder, progress=False)
+    assert list((run_folder / "flows").rglob("step-*3.ckpt"))
+    monkeypatch.setattr(flow_training.LitFlows, "training_step", step)
+    resumed = fit_flows(run_folder, progress=False).flows.state_dict()
+    assert all(torch.equal(value, straight[name]) for name, value in resumed.items())
+
+
+def test_exported_flows_are_those_of_the_run_in_bfloat16(trained, run_folder, tmp_path):
+    kept = export_run(run_folder, tmp_path / "out")
+    assert tmp_path / "out" / "flows.safetensors" in kept
+    there = load_run(tmp_path / "out").flows.state_dict()
+    for name, value in trained.flows.state_dict().items():
+        torch.testing.assert_close(there[name], value, rtol=0.01, atol=1e-3)
+
+
+def test_a_damaged_file_and_flows_of_another_model_are_refused(trained, run_folder, tmp_path):
+    model = trained.model
+    (tmp_path / "cut").write_bytes((run_folder / "flows.safetensors").read_bytes()[:5000])
+    with pytest.raises(ValueError, match="train-flows"):
+        load_flows(tmp_path / "cut", model, True)
+    with pytest.raises(ValueError, match="another model"):
+        load_flows(run_folder / "flows.safetensors", UniverseVAE(64, norm="group"), True)

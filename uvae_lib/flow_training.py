@@ -1,0 +1,203 @@
+"""Training of the flows (`variants.flows`) of a run whose networks stay as they are.
+
+Slices are cut from the training cubes without end, as in the training of the run, and encoded by the trained model:
+z ~ q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. The two flows learn side by side from the same
+slices. Slices and noise are functions of (seed, step), and checkpoints are those of `training`: a training that was
+killed goes on to the same numbers.
+"""
+
+import math
+import shutil
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import asdict, replace
+from inspect import signature
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .checkpoints import RunKeeper, lock_run, newest_checkpoint
+from .cropping import SliceSets
+from .cubes import CubeSuite
+from .files import write_atomically
+from .model import draw_noise, leave_one_out
+from .presets import Config, FlowConfig, to_dict
+from .runs import FLOWS, Run, covers_box, load_run, provenance, weights_key
+from .training import LitUniverseVAE, _seed, _sentences, _trainer
+from .variants.flows import Flows, draw_angle, flows_as_bytes, read_about
+
+SETS_AT_A_TIME = 8  # that are encoded
+
+
+class Encoded(NamedTuple):
+    """Slices and what the trained model makes of them.
+
+    truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
+    z             (n, 512) drawn from q(z | the others of the set)
+    mu, sigma     (n, 512) of p(h | z)
+    h             (n, 512) drawn from q(h | slice, z)
+    """
+
+    truth: Tensor
+    mean: Tensor
+    z: Tensor
+    mu: Tensor
+    sigma: Tensor
+    h: Tensor
+
+    def rows(self, index: Tensor) -> "Encoded":
+        return Encoded(*(values[index] for values in self))
+
+
+class LitFlows(LitUniverseVAE):
+    """`Flows` of a run, in the place of its model; its configuration's `training` is that of the flows."""
+
+    def attach(self, suite: CubeSuite, run: Run) -> "LitFlows":
+        """Say where the cubes are, and which trained model encodes their slices."""
+        super().attach(suite)
+        self._frozen = (run.model,)  # no part of this module's weights
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.training.seed)
+            flows = Flows(run.model, self.config.flows, covers_box(run.config, run.side))
+        self.model = flows.to(memory_format=torch.channels_last)
+        self.average = deepcopy(self.model).requires_grad_(False)
+        self._turn: int | None = None
+        return self
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self._frozen[0].to(self.trainer.strategy.root_device)
+
+    @torch.no_grad()
+    def encode(self, slices: SliceSets, turn: int) -> Encoded:
+        """The slices of a turn: a function of (seed, turn)."""
+        shape = slices.sets_per_step, slices.set_size
+        n_parts = math.ceil(self.config.flows.encoded / math.prod(shape))
+        context, parts = leave_one_out(*shape, self.device), []
+        for part in range(turn * n_parts, (turn + 1) * n_parts):
+            sets = slices.sets(part)
+            generator = torch.Generator().manual_seed(_seed(slices.seed, part))
+            noise = draw_noise(math.prod(shape), self._frozen[0].latent_dim, generator, self.device)
+            with self.trainer.precision_plugin.forward_context():
+                mean, z, prior, post = self._frozen[0].forward_sets(sets, context, noise)
+            parts.append(Encoded(sets.flatten(0, 1), mean, z[0], prior[1], (0.5 * prior[2]).exp(), post[0]))
+        return Encoded(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+    def batch(self, step: int) -> Encoded:
+        """The slices of a step: each of a turn's is used so many times, then others are encoded."""
+        flows, n = self.config.flows, self.n_encoded
+        turn, place = divmod(step, max(1, n * flows.uses // flows.batch))
+        if self._turn != turn:
+            self._encoded, self._turn = self.encode(self.slices, turn), turn
+        generator = torch.Generator().manual_seed(_seed(self.slices.seed + 2, turn))
+        order = torch.cat([torch.randperm(n, generator=generator) for _ in range(flows.uses)])
+        return self._encoded.rows(order[place * flows.batch : (place + 1) * flows.batch].to(self.device))
+
+    @property
+    def n_encoded(self) -> int:
+        """Slices of a turn: whole sets, `flows.encoded` or a few more."""
+        at_a_time = self.slices.sets_per_step * self.slices.set_size
+        return at_a_time * math.ceil(self.config.flows.encoded / at_a_time)
+
+    def on_train_start(self) -> None:
+        """What is fixed before the first step: the residuals' spectrum and the scale of z."""
+        if self.trainer.global_step == 0:
+            first = self.encode(self.slices, 0)
+            for flows in (self.model, self.average):
+                flows.measure(first.truth, first.mean, first.z)
+
+    def losses(self, flows: Flows, batch: Encoded, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Of the slices' and of h's flow, two scalars; noise and angles come from the generator."""
+        n, z = len(batch.z), flows.standardise(batch.z)
+        white = torch.randn(batch.truth.shape, generator=generator).to(self.device)
+        white_h = torch.randn(batch.h.shape, generator=generator).to(self.device)
+        angle, angle_h = (draw_angle(n, generator).to(self.device) for _ in range(2))
+        return (
+            flows.slices.loss(batch.truth, batch.mean, z, white, angle),
+            flows.h.loss(batch.h, batch.mu, batch.sigma, z, white_h, angle_h),
+        )
+
+    def training_step(self, step: int) -> Tensor:
+        generator = torch.Generator().manual_seed(_seed(self.slices.seed + 1, step))
+        of_slices, of_h = self.losses(self.model, self.batch(step), generator)
+        loss = of_slices + of_h
+        self.first_bad_step.masked_fill_(~torch.isfinite(loss.detach()) & (self.first_bad_step < 0), step)
+        self._logged = {"loss_slices": of_slices.detach(), "loss_h": of_h.detach()}
+        return loss
+
+    def log_row(self, step: int) -> dict[str, float]:
+        row = {name: float(value) for name, value in self._logged.items()}
+        return row | {"lr": self.config.training.lr * self._rate(step - 1)}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Losses of the averaged weights on held-out cubes, always the same slices and noise."""
+        held = self.encode(self.validation, 0)
+        generator = torch.Generator().manual_seed(_seed(self.slices.seed + 3, 0))
+        with self.trainer.precision_plugin.forward_context():
+            found = torch.tensor([self.losses(self.average, part, generator) for part in self._split(held)])
+        of_slices, of_h = found.mean(dim=0).tolist()
+        return {"val_loss": of_slices + of_h, "val_loss_slices": of_slices, "val_loss_h": of_h}
+
+    def _split(self, encoded: Encoded) -> Iterator[Encoded]:
+        for index in torch.arange(len(encoded.z), device=self.device).split(self.config.flows.batch):
+            yield encoded.rows(index)
+
+
+def fit_flows(
+    folder: str | Path, settings: FlowConfig | None = None, *, progress: bool = True, steps: int | None = None
+) -> Run:
+    """Train the flows of a run and write `<run>/flows.safetensors`; flows that are there are kept.
+
+    folder     of the run
+    settings   `config.flows` of the run when absent
+    progress   show a progress bar
+    steps      in the place of settings.steps
+    Returns the run with its flows. A training that was stopped goes on from its newest checkpoint in `<run>/flows/`.
+    Raises what `training.fit` does.
+    """
+    run = load_run(folder)
+    settings = settings or run.config.flows
+    settings = replace(settings, steps=steps or settings.steps)
+    path, key = run.folder / FLOWS, weights_key(run, asdict(settings))
+    if run.flows and read_about(path)[1].get("key") == key:
+        return run
+    place = run.folder / "flows" / key[:12]
+    with lock_run(place):
+        module, keeper = _train(run, settings, place, progress)
+        best = {k.removeprefix("model."): v for k, v in load_file(place / "best.safetensors").items()}
+        flows = module.average.cpu()
+        flows.load_state_dict({name: best[name] for name in flows.state_dict()})
+        about = {"key": key, "seconds": keeper.seconds(), "val_loss": keeper.best_loss, "made": provenance()}
+        write_atomically(path, flows_as_bytes(flows, about))
+        shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the best weights and the history stay
+    return load_run(folder)
+
+
+def _config(run: Run, settings: FlowConfig) -> Config:
+    """The run's configuration with the optimisation of the flows in the place of its own."""
+    training = replace(
+        run.config.training, steps=settings.steps, lr=settings.lr, ema=settings.ema, weight_decay=1e-4, clip=1.0,
+        sets_per_step=min(SETS_AT_A_TIME, max(1, settings.encoded // run.config.training.set_size)),
+        val_every=settings.save_every, save_every=settings.save_every, compile=False, devices=1, num_nodes=1,
+    )  # fmt: skip
+    return replace(run.config, training=training, flows=settings, loss=replace(run.config.loss, noise_of_z=0.0))
+
+
+def _train(run: Run, settings: FlowConfig, place: Path, progress: bool) -> tuple[LitFlows, RunKeeper]:
+    """Train to the last step, from the newest checkpoint where there is one."""
+    config = _config(run, settings)
+    values = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
+    values["config"] = to_dict(config)
+    start = newest_checkpoint(place, values)
+    module, keeper = LitFlows(**values).attach(run.open_suite(), run), RunKeeper(place)
+    trainer = _trainer(config, place, progress, [keeper])
+    try:
+        with _sentences(trainer, place):
+            trainer.fit(module, ckpt_path=start, weights_only=True)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{place} is at step {trainer.global_step} of {settings.steps}") from stop
+    return module, keeper
