@@ -36,7 +36,7 @@ FLOORS = [  # each stands on those before it; within a floor imports run in no c
     {"cubes"},
     {"slices", "simulate"},
     {"runs"},
-    {"training", "latents", "plots"},
+    {"training", "flow_training", "latents", "plots"},
     {"live", "analysis"},
     {"widgets"},
     {"__main__"},
