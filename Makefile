@@ -37,8 +37,9 @@ help: ## this list
 
 # The stamp is written last and is a copy of what was installed: an interrupted set-up is taken up again.
 # A .venv whose first installation did not end is made anew, as a package in it may be half there.
-setup: ## .venv with everything (does nothing when it is up to date)
+setup: ## .venv with everything (does nothing when it is up to date, or when PY=python names another environment)
 	@set -euo pipefail; \
+	if [ "$(PY)" != .venv/bin/python ]; then exit 0; fi; \
 	wanted="$$(cat pyproject.toml; echo '# in $(CURDIR)')"; \
 	if [ "$$(cat $(STAMP) 2>/dev/null)" = "$$wanted" ] && $(PY) -c '' 2>/dev/null; then exit 0; fi; \
 	if [ -e .venv/unfinished ] || ! $(PY) -m pip --version >/dev/null 2>&1; then \

@@ -8,6 +8,7 @@ import json
 import re
 import runpy
 import subprocess
+import sys
 import tomllib
 import warnings
 from pathlib import Path
@@ -92,6 +93,11 @@ def test_citation_names_the_version_and_licence_of_the_project():
 def test_make_knows_its_target(target):
     made = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
+
+
+def test_make_leaves_an_environment_of_ones_own_alone():
+    made = subprocess.run(["make", "setup", f"PY={sys.executable}"], cwd=ROOT, capture_output=True, text=True)
+    assert (made.returncode, made.stdout) == (0, "")
 
 
 def test_make_help_lists_every_target():
