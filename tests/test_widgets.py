@@ -1,9 +1,11 @@
 """Explorers through their traits, without a kernel: what a moved control does to the pictures."""
 
+import asyncio
 import base64
 import io
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from ipywidgets.widgets import widget as registry
 from PIL import Image
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import latents, widgets
-from uvae_lib import live as pixels
+from uvae_lib import latents, live, widgets
 from uvae_lib.cropping import Cuts, cut_slices, log_density
 from uvae_lib.cubes import open_cubes
+from uvae_lib.loss import kl_by_dimension
 from uvae_lib.training import fit
+from uvae_lib.widgets.explorer import REST, _descendants
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def slices(suite):
 
 @pytest.fixture
 def walk(run, suite):
-    direction = widgets.Direction(torch.ones(512), 0.5, 1.3)
+    direction = latents.Direction(torch.ones(512), 0.5, 1.3)
     return widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, directions={"sigma_8": direction})
 
 
@@ -74,44 +77,44 @@ def test_a_picture_is_a_palette_png_of_the_size_that_was_announced(slices):
 
 
 def test_the_palette_has_256_different_maps_greys_and_a_mark():
-    colours = np.frombuffer(pixels.palette(), np.uint8).reshape(-1, 3)
+    colours = np.frombuffer(live.palette(), np.uint8).reshape(-1, 3)
     assert len(colours) == 256
-    assert (colours[pixels.GREY] == 0).all() and (colours[pixels.MARK - 1] == 255).all()
+    assert (colours[live.GREY] == 0).all() and (colours[live.MARK - 1] == 255).all()
 
 
 def test_row_0_is_at_the_bottom():
-    panels = pixels.ImagePanels([pixels.Panel("", 4.0, 0, 1)], [4], target=4)
+    panels = live.ImagePanels([live.Panel("", 4.0, 0, 1)], [4], target=4)
     image = np.arange(16.0).reshape(4, 4) / 15
     left = panels.lefts[0]
-    drawn = array(panels.draw([image]))[pixels.TOP : pixels.TOP + 4, left : left + 4]
-    np.testing.assert_array_equal(drawn, pixels._indices(image[::-1], panels.panels[0]))
+    drawn = array(panels.draw([image]))[live.TOP : live.TOP + 4, left : left + 4]
+    np.testing.assert_array_equal(drawn, live._indices(image[::-1], panels.panels[0]))
 
 
 def test_values_off_the_scale_get_its_end_colours():
-    panel = pixels.Panel("", 1.0, -1, 1)
-    assert pixels._indices(np.array([-9.0, 9.0, np.nan]), panel).tolist() == [0, 111, 56]
+    panel = live.Panel("", 1.0, -1, 1)
+    assert live._indices(np.array([-9.0, 9.0, np.nan]), panel).tolist() == [0, 111, 56]
 
 
 def test_zero_difference_is_the_middle_of_its_map_and_white():
-    panel = pixels.Panel("", 1.0, -1, 1, "", pixels.plots.DIFFERENCE_MAP)
-    colours = np.frombuffer(pixels.palette(), np.uint8).reshape(-1, 3)
-    assert (colours[pixels._indices(np.zeros(1), panel)] > 240).all()
+    panel = live.Panel("", 1.0, -1, 1, "", live.plots.DIFFERENCE_MAP)
+    colours = np.frombuffer(live.palette(), np.uint8).reshape(-1, 3)
+    assert (colours[live._indices(np.zeros(1), panel)] > 240).all()
 
 
 def test_an_image_of_another_size_is_refused():
-    panels = pixels.ImagePanels([pixels.Panel("", 4.0, 0, 1)], [4], target=4)
+    panels = live.ImagePanels([live.Panel("", 4.0, 0, 1)], [4], target=4)
     with pytest.raises(ValueError, match=r"found an image of shape \(5, 5\); expected \(4, 4\)"):
         panels.draw([np.zeros((5, 5))])
 
 
 def test_an_outline_wraps_around_the_plane():
     tile = np.zeros((8, 8), np.uint8)
-    pixels._outline(tile, 6, 6, 4)
-    np.testing.assert_array_equal(tile == pixels.MARK, np.roll(np.pad(np.ones((4, 4)), ((0, 4), (0, 4))), 6, (0, 1)))
+    live._outline(tile, 6, 6, 4)
+    np.testing.assert_array_equal(tile == live.MARK, np.roll(np.pad(np.ones((4, 4)), ((0, 4), (0, 4))), 6, (0, 1)))
 
 
 def test_a_line_left_out_is_not_drawn():
-    curves = pixels.Curves([pixels.Axis("", "", (0, 1), (0, 1), "linear", "linear")], {"a": "red", "b": "blue"})
+    curves = live.Curves([live.Axis("", "", (0, 1), (0, 1), "linear", "linear")], {"a": "red", "b": "blue"})
     both, one = (curves.draw([{n: ([0, 1], [0.3, 0.7]) for n in names}]) for names in ("ab", "a"))
     again = curves.draw([{n: ([0, 1], [0.3, 0.7]) for n in "ab"}])
     assert both != one and both == again
@@ -143,8 +146,8 @@ def test_the_explorer_shows_what_cut_slices_cuts(suite, axis):
     where = (torch.tensor([n]) for n in (axis, 30, 20, 25))
     x = cut_slices(log_density(torch.from_numpy(suite.overdensity(0)))[None], Cuts(zero, *where, *[zero] * 3), 16, 5)
     left, side = explorer._panels.lefts[1], explorer._panels.sides[1]
-    drawn = array(explorer.picture.value)[pixels.TOP : pixels.TOP + side, left : left + side]
-    expected = pixels._indices(x[0, 0].numpy(), explorer._panels.panels[1])
+    drawn = array(explorer.picture.value)[live.TOP : live.TOP + side, left : left + side]
+    expected = live._indices(x[0, 0].numpy(), explorer._panels.panels[1])
     zoom = explorer._panels.zoom[1]
     assert np.abs(drawn[::-zoom, ::zoom].astype(int) - expected).max() <= 1
 
@@ -165,7 +168,7 @@ def test_a_slice_is_labelled_in_megaparsecs(slices):
     [
         ({"cube": 6}, IndexError, "found cube number 6; expected 0 to 5"),
         ({"size": 33}, ValueError, "a 33-voxel crop does not fit a cube of 32"),
-        ({"axis": 3}, ValueError, "found axis=3; planes of these cubes are cut along 0, 1, 2"),
+        ({"axis": 3}, ValueError, "found axis=3; expected one of 0, 1, 2"),
         ({"thickness": 33}, ValueError, "found thickness=33; use 1 to 32"),
     ],
 )
@@ -192,8 +195,7 @@ def test_the_decoded_slice_is_that_of_traverse(walk, run, suite):
     walk.labels["sigma_8"].value = 1.0
     z = latents.encode_cube(run, latents.spread_slices(run, suite, 0, 4, seed=0))
     h = latents.prior_of_h(run, z.mu[None]).sample(torch.Generator().manual_seed(0))[0]
-    unit = walk._now.units["z"][0][0]
-    step = 2.0 * torch.nn.functional.one_hot(torch.tensor(unit), 512) + (1.0 - walk._label("sigma_8"))
+    step = 2.0 * latents.prior_directions(run, z.mu, 1)[0][0] + (1.0 - walk._label("sigma_8"))
     x = run.to_log(latents.traverse(run, h, step, torch.ones(1), z.mu))[0, 0]
     anchor = run.to_log(latents.decode(run, h[None]))[0, 0]
     expected = walk._panels.draw([x.numpy(), (x - anchor).numpy()])
@@ -203,11 +205,12 @@ def test_the_decoded_slice_is_that_of_traverse(walk, run, suite):
 def test_level_h_moves_h_at_fixed_z(walk, run):
     walk.level.value = "h"
     walk.units["h"][1].value = -1.5
-    unit, width = walk._now.units["h"][1][0], (0.5 * walk._now.prior.logvar[0]).exp()
+    kl = kl_by_dimension(*walk._now.h, *walk._now.prior).mean(dim=0)
+    unit, width = kl.argsort(descending=True)[1], (0.5 * walk._now.prior.logvar[0]).exp()
     h = walk._h.clone()
     h[unit] -= 1.5 * width[unit]
     x = run.to_log(latents.decode(run, h[None]))[0, 0]
-    expected = walk._panels.draw([x.numpy(), (x - walk._from).numpy()])
+    expected = walk._panels.draw([x.numpy(), (x - run.to_log(walk._from)[0, 0]).numpy()])
     assert np.abs(array(walk.picture.value).astype(int) - array(expected)).max() <= 1
 
 
@@ -217,10 +220,24 @@ def test_each_level_shows_its_own_sliders(walk):
     assert walk._walks.children == tuple(walk.units["h"])
 
 
-def test_units_are_sorted_by_kl_and_say_it(walk):
-    nats = [nats for _, nats in walk._now.units["z"]]
-    assert nats == sorted(nats, reverse=True)
-    assert walk.units["z"][0].description.endswith(f": {nats[0]:.1f} nats")
+@pytest.mark.parametrize("level", ["z", "h"])
+def test_sliders_are_sorted_by_the_nats_that_they_say(walk, level):
+    nats = [float(slider.description.split()[-2]) for slider in walk.units[level]]
+    assert nats == sorted(nats, reverse=True) and walk.units[level][0].description.endswith(" nats")
+
+
+def test_directions_of_z_are_those_that_change_the_prior_of_h_most(run):
+    z = torch.linspace(-1, 1, 512)
+
+    def nats(way, size=0.01):
+        there, here = latents.prior_of_h(run, (z + size * way)[None]), latents.prior_of_h(run, z[None])
+        return float(kl_by_dimension(*there, *here).double().sum()) / size**2
+
+    found, expected = latents.prior_directions(run, z, 4)
+    torch.testing.assert_close(found @ found.T, torch.eye(4), atol=1e-4, rtol=0)
+    assert [nats(way) for way in found] == pytest.approx(expected.tolist(), rel=0.1)
+    chance = torch.nn.functional.normalize(torch.randn(16, 512, generator=torch.Generator().manual_seed(0)))
+    assert max(map(nats, chance)) < nats(found[0])
 
 
 def test_the_same_seed_starts_at_the_same_slice_and_another_elsewhere(walk):
@@ -240,8 +257,8 @@ def test_a_walk_starts_where_it_is_told(walk, start):
 
 def test_at_the_anchor_there_is_no_difference(walk):
     left, side = walk._panels.lefts[1], walk._panels.sides[1]
-    drawn = array(walk.picture.value)[pixels.TOP : pixels.TOP + side, left : left + side]
-    assert np.unique(drawn).tolist() == pixels._indices(np.zeros(1), walk._panels.panels[1]).tolist()
+    drawn = array(walk.picture.value)[live.TOP : live.TOP + side, left : left + side]
+    assert np.unique(drawn).tolist() == live._indices(np.zeros(1), walk._panels.panels[1]).tolist()
 
 
 def test_the_button_leads_back_to_the_anchor(walk):
@@ -259,13 +276,13 @@ def test_another_cube_starts_at_its_own_label(walk, suite):
 
 
 def test_a_label_outside_the_range_of_its_direction_widens_the_slider(run, suite):
-    narrow = {"sigma_8": widgets.Direction(torch.ones(512), 0.9, 1.0)}
+    narrow = {"sigma_8": latents.Direction(torch.ones(512), 0.9, 1.0)}
     walk = widgets.LatentExplorer(run, suite, cube=5, n_slices=4, n_directions=1, directions=narrow)
     assert (walk.labels["sigma_8"].min, walk.labels["sigma_8"].max) == (0.9, round(suite.params["sigma_8"][5], 2))
 
 
 def test_directions_are_found_only_for_parameters_that_vary(run, suite):
-    found = widgets.label_directions(run, suite, n_slices=3)
+    found = latents.parameter_directions(run, suite, n_slices=3)
     assert list(found) == ["sigma_8"]  # Omega_m is 0.3 in all of these cubes
     assert found["sigma_8"].shift.shape == (512,)
     assert (found["sigma_8"].low, found["sigma_8"].high) == pytest.approx((0.6, 1.2))
@@ -296,6 +313,129 @@ def test_cubes_of_another_voxel_size_are_refused_in_a_sentence(run):
         widgets.LatentExplorer(run, larger)
 
 
+# --- the completed slice, when the hand rests
+
+
+@pytest.fixture
+def completed(run, suite):
+    """A walk whose slices are completed by noise, and the list of the seeds that were asked for."""
+    asked = []
+
+    def complete(mean, z, generator):
+        asked.append(generator.initial_seed())
+        return mean + 0.3 * torch.randn(mean.shape, generator=generator) * z.std()
+
+    made = widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, directions={}, complete=complete)
+    return made, asked
+
+
+def test_a_move_shows_the_decoded_mean_at_once_and_the_completed_slice_after_a_rest(completed, walk):
+    explorer, _ = completed
+    explorer.units["z"][0].value = walk.units["z"][0].value = 1.0
+    mean = explorer.picture.value
+    assert mean == walk.picture.value and "decoded mean" in explorer.readout.value
+    explorer.settle()
+    assert explorer.picture.value != mean and "completed slice" in explorer.readout.value
+
+
+def test_the_same_place_is_completed_by_the_same_noise_and_another_seed_by_another(completed):
+    explorer, asked = completed
+    explorer.settle()
+    first = explorer.picture.value
+    explorer.units["z"][0].value = 1.0
+    explorer.units["z"][0].value = 0.0
+    explorer.settle()
+    assert explorer.picture.value == first and set(asked) == {0}
+    explorer.seed.value = 3
+    explorer.settle()
+    assert asked[-1] == 3
+
+
+def test_many_moves_are_completed_once(completed):
+    explorer, asked = completed
+
+    async def drag():
+        for value in range(8):
+            explorer.units["z"][0].value = value / 4
+        seen = len(asked)
+        await asyncio.sleep(3 * REST)
+        return seen
+
+    assert asyncio.run(drag()) == 0
+    assert len(asked) == 2  # the anchor and where the hand rests
+    assert "completed slice" in explorer.readout.value
+
+
+def test_a_closed_walk_completes_nothing(completed):
+    explorer, asked = completed
+
+    async def move_and_close():
+        explorer.units["z"][0].value = 1.0
+        explorer.close()
+        await asyncio.sleep(2 * REST)
+
+    asyncio.run(move_and_close())
+    assert asked == []
+
+
+def test_the_static_image_is_the_completed_slice(completed):
+    explorer, _ = completed
+    explorer._repr_mimebundle_()
+    assert "completed slice" in explorer.readout.value
+
+
+# --- cubes
+
+
+@pytest.fixture
+def cube(suite):
+    return widgets.CubeExplorer(suite)
+
+
+@pytest.mark.parametrize(("name", "value"), [("plane", 7), ("axis", 0), ("azimuth", 80.0), ("tilt", 60.0), ("cube", 3)])
+def test_a_moved_slider_turns_or_cuts_the_cube_and_moved_back_restores_it(cube, name, value):
+    first, control = cube.picture.value, getattr(cube, name)
+    start, control.value = control.value, value
+    moved = cube.picture.value
+    control.value = start
+    assert moved != first and cube.picture.value == first
+
+
+@pytest.mark.parametrize("azimuth", [-160, -20, 70, 130])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_cube_shows_only_voxels_of_its_surface_before_which_nothing_is_left(azimuth, axis):
+    view = live.CubeView(16, azimuth, 25, axis, 5, 64)
+    eye = np.array([np.cos(np.radians(azimuth)), np.sin(np.radians(azimuth)), 1])
+    last = np.where(eye > 0, 15, 0)
+    last[axis] = 5
+    shown = view.voxel[:, view._face >= 0]
+    assert (shown == last[:, None]).any(axis=0).all()
+    assert set(shown[axis]) <= (set(range(6)) if eye[axis] > 0 else set(range(5, 16)))
+    assert {*view._face.flat} == {-1, 0, 1, 2}
+
+
+def test_from_above_one_sees_the_plane_of_the_cut():
+    view = live.CubeView(16, -90, 90, 2, 5, 98)  # x to the right, y upwards, three pixels a voxel
+    rows = np.flatnonzero((view._face == 2).any(axis=1))
+    assert len(rows) == pytest.approx(98 / (2 * live.CubeView.REACH), abs=1)
+    x, y, z = view.voxel[:, rows[0] : rows[-1] + 1, rows[0] : rows[-1] + 1]
+    assert (z == 5).all() and (x == x[0]).all() and (y == y[:, :1]).all()
+    assert set(np.diff(x[0])) == set(np.diff(y[:, 0])) == {0, 1}
+
+
+def test_the_plane_beside_the_cube_is_the_plane_of_the_cut(cube, suite):
+    cube.plane.value = 9
+    x = log_density(torch.from_numpy(suite.overdensity(0)[:, :, 9])).numpy()
+    left, side, zoom = (getattr(cube._panels, name)[1] for name in ("lefts", "sides", "zoom"))
+    drawn = array(cube.picture.value)[live.TOP : live.TOP + side, left : left + side]
+    assert np.abs(drawn[::-zoom, ::zoom].astype(int) - live._indices(x, cube._panels.panels[1])).max() <= 1
+
+
+def test_a_stack_of_maps_is_no_cube_to_turn(suite):
+    with pytest.raises(ValueError, match=r"found 8 planes of 32\^2 voxels"):
+        widgets.CubeExplorer(SimpleNamespace(n_planes=8, side=32))
+
+
 # --- reconstructions
 
 
@@ -321,14 +461,14 @@ def test_another_cube_shows_other_slices(reconstruction):
 
 
 def test_an_order_that_is_not_known_is_refused_in_a_sentence(run, suite):
-    with pytest.raises(ValueError, match='found order="size"; expected worst, best or cut'):
+    with pytest.raises(ValueError, match='found order="size"; expected one of worst, best, cut'):
         widgets.ReconstructionExplorer(run, suite, order="size")
 
 
 # --- all of them
 
 
-@pytest.fixture(params=["slices", "walk", "reconstruction"])
+@pytest.fixture(params=["slices", "cube", "walk", "reconstruction"])
 def explorer(request):
     return request.getfixturevalue(request.param)
 
@@ -364,7 +504,7 @@ def test_another_cube_draws_one_picture(explorer):
 
 def test_moves_and_cubes_leave_no_observer_and_no_widget_behind(explorer):
     def count():
-        controls = [*widgets._descendants(explorer), *explorer._parked]
+        controls = [*_descendants(explorer), *explorer._parked]
         calls = [calls for c in controls for kinds in c._trait_notifiers.values() for calls in kinds.values()]
         return sum(map(len, calls)), len(registry._instances)
 

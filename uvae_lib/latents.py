@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 
 from .cropping import Cuts, cut_slices, log_density
 from .cubes import CubeSuite
+from .presets import PARAMETERS
 from .runs import Run
 from .statistics import r2
 
@@ -284,3 +285,53 @@ def directions(z: np.ndarray, params: np.ndarray) -> np.ndarray:
     """
     design = np.column_stack([params - params.mean(axis=0), np.ones(len(params))])
     return np.linalg.lstsq(design, z, rcond=None)[0][:-1]
+
+
+class Direction(NamedTuple):
+    """A direction of z that belongs to a parameter: shift (512,) of z per unit, and the range to walk in."""
+
+    shift: Tensor
+    low: float
+    high: float
+
+
+def parameter_directions(run: Run, suite: CubeSuite, n_slices: int = 9, most: int = 32) -> dict[str, Direction]:
+    """Directions of Omega_m and sigma_8 in z, from cubes whose parameters are known; {} where they are not.
+
+    suite      best cubes of one phase with one parameter moved at a time (1P), else a Latin hypercube
+    n_slices   of a cube are encoded
+    most       cubes, evenly spread, are used when there are more
+
+    A parameter that does not vary has no direction; with no more cubes than parameters nothing has.
+    """
+    table = suite.params[[name for name in PARAMETERS if name in suite.params]]
+    table = table.loc[:, table.nunique() > 1]
+    cubes = np.linspace(0, suite.n_cubes - 1, min(most, suite.n_cubes)).round().astype(int)
+    table = table.iloc[cubes]
+    if not len(table.columns) or len(cubes) <= len(table.columns):
+        return {}
+    slices = (spread_slices(run, suite, int(cube), n_slices, seed=int(cube)) for cube in cubes)
+    z = np.stack([encode_cube(run, some).mu.numpy() for some in slices])
+    shifts = torch.from_numpy(directions(z, table.to_numpy())).float()
+    return {
+        name: Direction(shift, float(column.min()), float(column.max()))
+        for shift, (name, column) in zip(shifts, table.items(), strict=True)
+    }
+
+
+def prior_directions(run: Run, z: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Directions of z that change p(h | z) most: the eigenvectors of its Fisher information with regard to z.
+
+    z (512,)   where; directions are in widths of z's prior N(0, I)
+    n          of them, the strongest first
+
+    Returns unit vectors (n, 512), their largest component positive, and (n,) the KL [nats] between p(h | z) one unit
+    further and p(h | z), to second order.
+    """
+    z = z.clone()  # of an inference, in which no gradient is known
+    jacobian = torch.autograd.functional.jacobian(lambda z: run.model.decoder_z(z[None])[0], z, vectorize=True)
+    d_mu, d_logvar = jacobian.chunk(2)
+    d_mu = d_mu / (0.5 * prior_of_h(run, z[None]).logvar[0, :, None]).exp()
+    _, strength, vectors = torch.linalg.svd(torch.cat([d_mu, d_logvar / 2**0.5]), full_matrices=False)
+    largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
+    return (vectors * largest.sign())[:n], strength[:n].square() / 2

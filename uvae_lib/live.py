@@ -1,12 +1,14 @@
 """Arrays to the pixels of a live picture: a slice on the screen in milliseconds, where a new figure takes 200.
 
 matplotlib draws what stays (axes, ticks, texts, colour bars) once; each new picture only fills in what changes.
-Both classes give PNG bytes, the same for the same arrays, on an opaque light ground that dark themes can show.
+`ImagePanels` and `Curves` give PNG bytes, the same for the same arrays, on an opaque light ground that dark themes can
+show; `CubeView` gives a picture of a cube for one of the panels.
 """
 
 import io
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from . import plots
 
@@ -28,13 +30,18 @@ STYLE = plots.LOOK | {
 }
 COLOURS = {plots.DENSITY_MAP: (0, 112), plots.DIFFERENCE_MAP: (112, 111)}  # first entry of the palette, how many
 GREY, N_GREYS, MARK = 223, 32, 255  # of the palette, behind the maps: paper and ink, and the colour of outlines
+PAPER, FAINT = MARK - 1, MARK - 10  # white, and a grey that is seen on it
 LEFT, TOP, BOTTOM, GAP, BAR, BAR_TEXT = 58, 30, 46, 10, 12, 62  # pixels around a panel
 
 
 class Panel(NamedTuple):
-    """A square image: its title, its side [Mpc/h], its colours from low to high, and what its colour bar says.
+    """A square image.
 
-    label   of the colour bar, "" for a panel that shares the scale of its neighbour and has none
+    title       above it
+    length      of its side [Mpc/h]; 0 for a picture without axes
+    low, high   ends of its colours
+    label       of the colour bar, "" for a panel that shares the scale of its neighbour and has none
+    colours     the map
     """
 
     title: str
@@ -48,7 +55,9 @@ class Panel(NamedTuple):
 class ImagePanels:
     """Square images side by side with axes in Mpc/h, as one PNG of 256 colours (mode P).
 
-    panels  what they are;  size  pixels along each image;  target  wanted side of a panel on the screen [pixels]
+    panels   what they are
+    sizes    pixels along each image
+    target   wanted side of a panel on the screen [pixels]
     A pixel of an image becomes a square of whole pixels of the screen; row 0 is at the bottom.
     """
 
@@ -65,14 +74,15 @@ class ImagePanels:
     def draw(self, images: Sequence[np.ndarray], outline: tuple[int, int, int] | None = None) -> bytes:
         """The picture. Values outside a panel's scale get its end colours, NaN the middle one.
 
-        images   (H, H) arrays, one a panel, of the sizes that were announced
-        outline  (row, col, side) [pixels] of a periodic square, drawn into the first panel
+        images    (H, H) arrays, one a panel, of the sizes that were announced; whole numbers are entries of the palette
+        outline   (row, col, side) [pixels] of a periodic square, drawn into the first panel
         """
         canvas = self._frame.copy()
         for panel, left, side, zoom, image in zip(self.panels, self.lefts, self.sides, self.zoom, images, strict=True):
             if image.shape != (side // zoom,) * 2:
                 raise ValueError(f"found an image of shape {image.shape}; expected {(side // zoom,) * 2}")
-            tile = _indices(image, panel).repeat(zoom, axis=0).repeat(zoom, axis=1)
+            indices = image if image.dtype == np.uint8 else _indices(image, panel)
+            tile = indices.repeat(zoom, axis=0).repeat(zoom, axis=1)
             if outline is not None and left == self.lefts[0]:
                 _outline(tile, *(zoom * number for number in outline))
             canvas[TOP : TOP + side, left : left + side] = tile[::-1]
@@ -84,10 +94,13 @@ class ImagePanels:
             figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI)
             for panel, left, side in zip(self.panels, self.lefts, self.sides, strict=True):
                 ax = self._axes(figure, left, side, side)
+                ax.set(title=panel.title, xticks=[], yticks=[])
+                if not panel.length:
+                    continue
                 ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, panel.length)
                 ticks = ticks[(ticks >= 0) & (ticks <= 1.0001 * panel.length)]
                 ax.set(xlim=(0, panel.length), ylim=(0, panel.length), xticks=ticks, yticks=ticks)
-                ax.set(title=panel.title, xlabel=plots.LENGTH, ylabel=plots.LENGTH)
+                ax.set(xlabel=plots.LENGTH, ylabel=plots.LENGTH)
                 if panel.label:
                     bar = self._axes(figure, left + side + GAP, BAR, side)
                     bar.set(xticks=[], ylim=(panel.low, panel.high), ylabel=panel.label)
@@ -126,6 +139,60 @@ def _outline(tile: np.ndarray, row: int, col: int, side: int) -> None:
     for edge in (0, 1, side - 2, side - 1):
         tile[(row + edge) % len(tile), (col + along) % len(tile)] = MARK
         tile[(row + along) % len(tile), (col + edge) % len(tile)] = MARK
+
+
+class CubeView:
+    """A cube seen from outside, cut open at a plane: what is between the plane and the eye is taken away.
+
+    n               voxels along the cube
+    azimuth, tilt   from where it is seen, around the z axis from x to y, and upwards [degrees]
+    axis, plane     of the cut
+    size            side of the picture [pixels]
+    voxel           (3, size, size): the voxel that each pixel shows, row 0 at the bottom
+    """
+
+    REACH = 0.98  # half the side of the picture, in sides of the cube
+
+    def __init__(self, n: int, azimuth: float, tilt: float, axis: int, plane: int, size: int):
+        (east, up), (north, flat) = (turn(np.radians([azimuth, tilt])) for turn in (np.sin, np.cos))
+        eye = np.float32([flat * north, flat * east, up])
+        eye[np.abs(eye) < 1e-6] = 1e-6
+        self._screen = np.float32([[-east, north, 0], [-up * north, -up * east, flat]])  # to the right, and upwards
+        self._size, self._cut = size, axis
+        low, high = np.zeros(3, int), np.full(3, n)
+        if eye[axis] < 0:
+            low[axis] = plane
+        else:
+            high[axis] = plane + 1
+        across = self.REACH * (2 * (np.arange(size, dtype=np.float32) + 0.5) / size - 1)
+        start = 0.5 + self._screen[0, :, None, None] * across + self._screen[1, :, None, None] * across[:, None]
+        near, eye = np.float32(np.where(eye < 0, low, high) / n)[:, None, None], eye[:, None, None]
+        depth = (near - start) / eye  # of the near side of each axis, along the line of sight
+        hit = n * (start + depth.min(axis=0) * eye)
+        self.voxel = np.stack([h.astype(int).clip(a, b - 1) for h, a, b in zip(hit, low, high, strict=True)])
+        inside = (np.abs(hit - self.voxel - 0.5) < 0.501).all(axis=0)
+        self._face = np.where(inside, depth.argmin(axis=0), -1)  # the axis that the face is across, -1 beside the cube
+
+    def draw(self, values: np.ndarray, panel: Panel) -> np.ndarray:
+        """Entries of the palette for the values (size, size) of `voxel`; edges; a letter where an axis ends."""
+        page = Image.new("L", (self._size,) * 2, PAPER)
+        pen = ImageDraw.Draw(page)
+        pen.fontmode = "1"
+        for a, b in combinations(product((0, 1), repeat=3), 2):
+            if np.abs(np.subtract(a, b)).sum() == 1:
+                pen.line([*self._place(a), *self._place(b)], fill=FAINT)
+        for letter, end in zip("xyz", np.eye(3), strict=True):
+            pen.text(self._place(0.5 + 1.12 * (end - 0.5)), letter, GREY, ImageFont.load_default(15), anchor="mm")
+        picture = np.where(self._face < 0, np.asarray(page)[::-1], _indices(values, panel))
+        for face, colour in ((self._face, FAINT), (self._face == self._cut, MARK)):
+            for shift, along in product((1, -1), (0, 1)):
+                picture[face != np.roll(face, shift, along)] = colour
+        return picture
+
+    def _place(self, point: Sequence[float]) -> tuple[float, float]:
+        """Column and row from the top of a point, the cube from 0 to 1."""
+        x, y = self._screen @ (np.asarray(point) - 0.5) / self.REACH
+        return (1 + x) / 2 * self._size, (1 - y) / 2 * self._size
 
 
 @cache
