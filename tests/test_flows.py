@@ -8,6 +8,7 @@ import pytest
 import torch
 from suites import lognormal_suite, tiny_config
 
+from uvae_lib import latents
 from uvae_lib.flow_training import fit_flows
 from uvae_lib.model import UniverseVAE
 from uvae_lib.presets import FlowConfig
@@ -264,3 +265,24 @@ def test_a_damaged_file_and_flows_of_another_model_are_refused(trained, run_fold
         load_flows(tmp_path / "cut", model, True)
     with pytest.raises(ValueError, match="another model"):
         load_flows(run_folder / "flows.safetensors", UniverseVAE(64, norm="group"), True)
+
+
+# --- new slices of a run
+
+
+def test_new_slices_of_a_run_take_its_flows(trained):
+    z = latents.Posterior(normal(512), torch.full((512,), -1.0))
+    seeds = [torch.Generator().manual_seed(seed) for seed in (1, 1, 1)]
+    first, again = (latents.sample_slices(trained, z, 3, generator) for generator in seeds[:2])
+    bare = latents.sample_slices(replace(trained, flows=None), z, 3, seeds[2])
+    assert torch.equal(first, again) and first.shape == bare.shape and first.isfinite().all()
+    rings = trained.flows.slices.rings
+    small_scales = [rings.residual_power(torch.zeros_like(x), x)[:, 14:].mean() for x in (first, bare)]
+    assert small_scales[0] > 1.5 * small_scales[1]
+
+
+def test_without_flows_h_is_the_sample_of_the_note(trained):
+    z, white = normal(2, 512), normal(2, 512, seed=1)
+    prior = latents.prior_of_h(trained, z)
+    drawn = latents.draw_h(replace(trained, flows=None), z, white)
+    torch.testing.assert_close(drawn, prior.mu + white * (0.5 * prior.logvar).exp())

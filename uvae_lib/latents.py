@@ -183,19 +183,47 @@ def reconstruct_given_others(run: Run, slices: Tensor) -> Tensor:
 def sample_slices(
     run: Run, z: Posterior | None, n: int, generator: Generator, complete: Completion | None = None
 ) -> Tensor:
-    """New slices: z ~ q(z | an observed universe), or ~ N(0, I) when z is None; h ~ p(h | z); the decoded mean.
+    """New slices: z ~ q(z | an observed universe), or ~ N(0, I) when z is None; h given z; its decoded mean, completed.
 
     z         of one universe, (512,), or of one for each slice, (n, 512)
     n         slices, each with a z of its own
     complete  what adds to the decoded mean the small scales that it lacks, given z: that mean of z where a universe
-              was observed
+              was observed; the flows of the run when absent
 
     Returns (n, 1, H, H) pixels.
     """
     z = z or sample_universes(n, generator, latent_dim=run.config.model.latent_dim)
     draws = Posterior(z.mu.expand(n, -1), z.logvar.expand(n, -1)).sample(generator)
-    mean = decode(run, prior_of_h(run, draws).sample(generator))
-    return mean if complete is None else complete(mean, z.mu.expand(n, -1), generator)
+    mean = decode(run, draw_h(run, draws, torch.randn(draws.shape, generator=generator)))
+    if complete:
+        return complete(mean, z.mu.expand(n, -1), generator)
+    return complete_means(run, mean, draws, torch.randn(mean.shape, generator=generator))
+
+
+@torch.inference_mode()
+def draw_h(run: Run, z: Tensor, white: Tensor) -> Tensor:
+    """h of new slices: N(mu(z), Sigma(z)), carried on by the flow of h where the run has one (`variants.flows`).
+
+    z      (512,) or (n, 512)
+    white  (n, 512) standard normal numbers: the same ones with another z are the same place in another universe
+    Returns (n, 512).
+    """
+    prior, z = prior_of_h(run, z.expand(len(white), -1)), z.expand(len(white), -1)
+    if run.flows:
+        return run.flows.draw_h(z, *prior, white)
+    return prior.mu + white * (0.5 * prior.logvar).exp()
+
+
+@torch.inference_mode()
+def complete_means(run: Run, mean: Tensor, z: Tensor, white: Tensor) -> Tensor:
+    """Decoded means with the small scales that a mean lacks, by the flow of slices; as they are where a run has none.
+
+    mean   (n, 1, H, H) pixels
+    z      (512,) or (n, 512)
+    white  (n, 1, H, H) standard normal numbers, as for `draw_h`
+    Returns (n, 1, H, H) pixels.
+    """
+    return run.flows.complete(mean, z.expand(len(mean), -1), white) if run.flows else mean
 
 
 def sample_universes(n: int, generator: Generator, observed: Tensor | None = None, latent_dim: int = 512) -> Posterior:
