@@ -228,9 +228,29 @@ def pickle_file(p):
     return p / "cubes.pkl"
 
 
-@hostile("a file that starts with b'PK", "a .npy or HDF5 file", "np.save")
-def npz_archive(p):
+@hostile("a compressed archive", "read one by one", "np.load")
+def compressed_npz_archive(p):
+    np.savez_compressed(p / "cubes.npz", Y)
+    return p / "cubes.npz"
+
+
+@hostile("no readable .npz archive", "a whole .npz file", "download it again")
+def npz_archive_that_is_cut(p):
     np.savez(p / "cubes.npz", Y)
+    os.truncate(p / "cubes.npz", 3000)
+    return p / "cubes.npz"
+
+
+@hostile(r"Python objects \(a pickle\)", "pickles are never opened", "np.save")
+def npz_archive_of_objects(p):
+    np.savez(p / "cubes.npz", np.full((2, 2, 2), None))
+    return p / "cubes.npz"
+
+
+@hostile("no data set", "one data set of cubes", "pass dataset=")
+def npz_archive_with_names_that_climb_out(p):
+    with zipfile.ZipFile(p / "cubes.npz", "w") as archive:
+        archive.writestr("../../escape.txt", b"x")
     return p / "cubes.npz"
 
 
@@ -310,9 +330,9 @@ def stack_of_boxes_that_are_no_cubes(p):
     return write_npy(p / GRIDS, Y[..., :4])
 
 
-@hostile(r"an array of shape \(3, 1, 8, 8, 8\)", "cubes", "cut or reshape")
+@hostile(r"an array of shape \(3, 2, 8, 8, 8\)", "cubes", "cut or reshape")
 def five_dimensions(p):
-    return write_npy(p / "cubes.npy", Y[:, None])
+    return write_npy(p / "cubes.npy", np.stack([Y, Y], axis=1))
 
 
 @hostile("1 voxels a side", "at least 2", "larger cubes")
@@ -506,9 +526,9 @@ def parameters_that_are_words(p):
     return with_params(p / "f", "0.3 0.8\n0.3 high\n0.3 0.8\n")
 
 
-@hostile("'LH_0' in line 2", "a number", "leave out names")
-def parameters_with_names_of_simulations(p):
-    return with_params(p / "f", "#Name Omega_m sigma_8\nLH_0 0.3 0.8\nLH_1 0.3 0.8\nLH_2 0.3 0.8\n")
+@hostile("rows that are numbered 2, 0, 1", "row i for cube i", "sort the table", params="{p}/f/mine.csv")
+def parameters_whose_numbers_contradict_their_order(p):
+    return with_params(p / "f", ",Omega_m\n2,0.3\n0,0.4\n1,0.5\n", "mine.csv")
 
 
 @hostile("3 values in line 2", "2, as before", "repair that line")

@@ -67,6 +67,11 @@ class CubeSuite:
         return self.layout.params
 
     @property
+    def varying(self) -> list[str]:
+        """The parameters that differ between cubes: of the others nothing can be learned."""
+        return [name for name, v in self.params.items() if v.max() - v.min() > 1e-9 * v.abs().max()]
+
+    @property
     def format(self) -> str:
         return self.layout.format
 
@@ -118,12 +123,14 @@ class CubeSuite:
         shape = f"{self.n_cubes} cubes of {self.side}^3 voxels"
         if self.layout.maps_per_cube:
             shape = f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
-        ranges = [f"{n:<12} {v.min():.6g} to {v.max():.6g}" for n, v in self.params.items()] or ["no parameters"]
+        same = set(self.params) - set(self.varying)
+        ranges = [f"{n:<12} {v.min():.6g} to {v.max():.6g}" + ", the same in every cube" * (n in same)
+                  for n, v in self.params.items()]  # fmt: skip
         found = [
             self.source,
             f"format {self.format}: {shape}, {_size(self.layout.n_bytes)} in {len(self.layout.files)} files",
             f"box of {self.box_size:g} Mpc/h, {self.box_size / self.side:.4g} Mpc/h a voxel",
-            *ranges,
+            *(ranges or ["no parameters"]),
         ]
         division = "each cube is divided by its own mean"
         if not self.normalize:
@@ -199,7 +206,7 @@ def open_cubes(
         raise refusal(path, found, expected, 'pass check="full"')
     report = check_suite(layout, field_type, check) if check != "none" else None
     if report is not None:
-        cautions += report_cautions(report, one_at_a_time="/1P/" in layout.ids[0])
+        cautions += report_cautions(report, box / layout.files[0].shape[-1], one_at_a_time="/1P/" in layout.ids[0])
         field_type = report.field_type
     field_type = field_type or guess_field_type(layout.raw(0), f"cube 0 of {layout.source}", layout.field_type)
     suite = CubeSuite(layout, box, field_type, normalize, report, (*layout.cautions, *cautions))
@@ -303,15 +310,15 @@ def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, list[str]]:
     side = layout.files[0].shape[-1]
     box = layout.box_size if given is None else given
     if box is None:
-        text = f"no box size found for {path}: {side} Mpc/h assumed (1 Mpc/h a voxel); pass box_size= [Mpc/h]"
-        return float(side), [text]
+        text = f"no box size found for {path}: {side} Mpc/h assumed (1 Mpc/h a voxel)"
+        return float(side), [f"{text}; pass box_size= (--data.box-size) [Mpc/h]"]
     try:
         box = float(box)
     except (TypeError, ValueError):
         box = math.nan
     if not 0 < box < math.inf:
         found = f"a box size of {layout.box_size if given is None else given!r}"
-        raise refusal(path, found, "a positive number", "pass box_size= in Mpc/h")
+        raise refusal(path, found, "a positive number", "pass box_size= in Mpc/h (--data.box-size)")
     if not 2 <= box <= 5000:
         unit = "kpc/h" if box > 5000 else "Gpc/h"
         return box, [f"suspicious unit: a box of {box:g} Mpc/h; box_size is in Mpc/h, this looks like {unit}"]

@@ -8,7 +8,11 @@ the process with SIGBUS.
 import errno
 import math
 import os
+import re
 import stat
+import struct
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -16,10 +20,15 @@ from tokenize import TokenError
 import h5py
 import numpy as np
 
+try:
+    import hdf5plugin  # noqa: F401  the compression filters that it brings, where it is installed
+except ImportError:
+    pass
+
 NUMERIC = "fiu"  # kinds of numpy dtype that can hold a density
 # what h5py raises for damaged files
 HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError)
-NPY_MAGIC, HDF5_MAGIC = b"\x93NUMPY", b"\x89HDF\r\n\x1a\n"
+NPY_MAGIC, NPZ_MAGIC, HDF5_MAGIC = b"\x93NUMPY", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
 
 
 class CubesError(ValueError):
@@ -32,14 +41,23 @@ class CubesMissing(CubesError, FileNotFoundError):
     __str__ = Exception.__str__
 
 
-def refusal(where: object, found: str, expected: str, advice: str) -> CubesError:
+class NoCubes(CubesError):
+    """The same, for a whole file of something else: a table, a catalogue. Beside cubes it is passed over."""
+
+
+def refusal(where: object, found: str, expected: str, advice: str, error: type[CubesError] = CubesError) -> CubesError:
     """The one form of every refusal: "<where>: found ...; expected ...; <what to do>"."""
-    return CubesError(f"{where}: found {found}; expected {expected}; {advice}")
+    return error(f"{where}: found {found}; expected {expected}; {advice}")
+
+
+def natural(text: object) -> list:
+    """Key that sorts cube_9 before cube_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(text))]
 
 
 @dataclass(frozen=True)
 class NpyFile:
-    """A stack of equal blocks in a `.npy` file.
+    """A stack of equal blocks in a `.npy` file, or in an uncompressed `.npz` archive.
 
     shape   (n, ...) of the stack; a file that holds one 3D array is a stack of one
     offset  first byte of the data;  size [bytes] and mtime_ns of the file when it was opened
@@ -72,14 +90,18 @@ class NpyFile:
 
 @dataclass(frozen=True)
 class Hdf5File:
-    """A stack of equal blocks in a data set of an HDF5 file; see NpyFile."""
+    """A stack of equal blocks in an HDF5 file; see NpyFile.
+
+    datasets  one with a stack or a single cube, or one for each cube
+    box_size  [as written] in attributes or data sets beside the cubes;  box_text: what was found and not understood
+    """
 
     path: Path
-    dataset: str
+    datasets: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str
-    single: bool  # the data set is one 3D array, not a stack
-    box_size: float | None  # [as written], an attribute of the data set, the Header group or the file
+    box_size: float | None
+    box_text: str
     size: int
     mtime_ns: int
 
@@ -90,11 +112,15 @@ class Hdf5File:
             raise _changed(self.path, now, self.size)
         try:
             with h5py.File(self.path, "r") as file:
-                dataset = file[self.dataset]
-                return dataset[()][None] if self.single else dataset[start : start + count]
+                if len(self.datasets) > 1 or self.shape[0] == 1:
+                    values = np.stack([file[name][()] for name in self.datasets[start : start + count]])
+                else:
+                    dataset = file[self.datasets[0]]
+                    axis = next(i for i, n in enumerate(dataset.shape) if n > 1)
+                    values = dataset[(0,) * axis + (slice(start, start + count),)]
+                return values.reshape(count, *self.shape[1:])
         except HDF5_ERRORS as error:
-            found = f"unreadable data in {self.dataset} ({_first_line(error)})"
-            raise refusal(self.path, found, "a whole HDF5 file", "copy or download it again") from error
+            raise _hdf5_refusal(self.path, error, f"unreadable data in {self.datasets[0]}") from error
 
 
 ArrayFile = NpyFile | Hdf5File
@@ -104,47 +130,95 @@ def open_npy(path: Path, block_dims: int = 3) -> NpyFile:
     """Read and check the header of a `.npy` file; data are not read, pickled objects never.
 
     block_dims   dimensions of one block: 3 for cubes, 2 for maps; an array of so many becomes a stack of one
-    Raises CubesError for anything but a whole file of real numbers.
+    Raises CubesError for anything but a whole file of real numbers, NoCubes when it has too few dimensions.
     """
     status = regular_file(path)
-    shape, fortran, dtype, offset = _npy_header(path)
+    with open(path, "rb") as file:
+        header = _npy_header(file, path)
+    return _checked_npy(path, header, 0, status.st_size, status, block_dims)
+
+
+def open_npz(path: Path, wanted: str | None = None) -> NpyFile:
+    """Find the array of cubes in a `.npz` archive, as `open_hdf5` does, and read it in place.
+
+    Raises CubesError for a damaged or compressed archive, NoCubes for one without arrays of cubes.
+    """
+    status = regular_file(path)
+    try:
+        with zipfile.ZipFile(path) as archive, open(path, "rb") as raw:
+            members, headers = {}, {}
+            for info in archive.infolist():
+                if info.filename.endswith(".npy"):
+                    name = info.filename.removesuffix(".npy")
+                    with archive.open(info) as file:
+                        members[name], headers[name] = info, _npy_header(file, path)
+            (name,) = _choose_datasets(path, {name: header[0] for name, header in headers.items()}, wanted)
+            if members[name].compress_type != zipfile.ZIP_STORED:
+                code = f"np.save('cubes.npy', np.load({path.name!r})[{name!r}])"
+                raise refusal(path, "a compressed archive", "arrays that can be read one by one", f"once run {code}")
+            raw.seek(members[name].header_offset + 26)  # a local header: 30 bytes, the name, an extra field
+            start = members[name].header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, struct.error) as error:
+        found = f"no readable .npz archive ({_first_line(error)})"
+        raise refusal(path, found, "a whole .npz file", "copy or download it again, or save it with np.save") from error
+    return _checked_npy(path, headers[name], start, start + members[name].file_size, status, 3)
+
+
+def _checked_npy(path: Path, header: tuple, start: int, end: int, status: os.stat_result, block_dims: int) -> NpyFile:
+    """An array whose header lies at `start` of a file and whose data end at `end`."""
+    shape, fortran, dtype, offset = header
     again = "save the array again with np.save, as float32"
+    if len(shape) < block_dims == 3:
+        raise refusal(path, f"an array of shape {shape}", "cubes: (N, N, N) or (n, N, N, N)", "give 3D cubes", NoCubes)
     if dtype.hasobject:
         raise refusal(path, "Python objects (a pickle)", "numbers; pickles are never opened", again)
     _check_numbers(path, dtype, shape, again)
-    expected = offset + math.prod(shape) * dtype.itemsize
-    if status.st_size < expected:
+    expected = start + offset + math.prod(shape) * dtype.itemsize
+    if min(end, status.st_size) < expected:
         found = f"{status.st_size} bytes, a truncated file"
         wanted = f"{expected} bytes for shape {shape} of {dtype}"
         raise refusal(path, found, wanted, "copy or download it again")
-    if fortran and len(shape) > block_dims:
+    shape = stack_shape(shape, block_dims)
+    if fortran and shape[0] > 1:
         found = "a stack in Fortran order, each cube spread over the whole file"
         raise refusal(path, found, "C order", "save np.ascontiguousarray(cubes) with np.save once")
-    shape = (1, *shape) if len(shape) == block_dims else shape
-    return NpyFile(path, shape, dtype.str, offset, fortran, status.st_size, status.st_mtime_ns)
+    return NpyFile(path, shape, dtype.str, start + offset, fortran, status.st_size, status.st_mtime_ns)
+
+
+def stack_shape(shape: tuple[int, ...], block_dims: int = 3) -> tuple[int, ...]:
+    """A shape as (n, ...) with blocks of so many dimensions; axes of length 1 go where that leaves one reading."""
+    for tried in (shape, tuple(n for n in shape if n != 1)):
+        stack = (1, *tried) if len(tried) == block_dims else tried
+        if len(stack) == block_dims + 1 and len(set(stack[1:])) == 1:
+            return stack
+    return (1, *shape) if len(shape) == block_dims else tuple(shape)
 
 
 def open_hdf5(path: Path, dataset: str | None = None) -> Hdf5File:
-    """Find the data set of cubes in an HDF5 file: the one named, or the only one that is 3D or 4D.
+    """Find the cubes in an HDF5 file: the data set named, the only one with cubes, or one of each simulation.
 
-    Raises CubesError when the file is damaged, or has no such data set, or several.
+    Raises CubesError when the file is damaged, locked or compressed by an unknown filter, or when several data sets
+    could be meant; NoCubes when there is none.
     """
     status = regular_file(path)
     try:
         with h5py.File(path, "r") as file:
             shapes: dict[str, tuple] = {}
             file.visititems(lambda name, item: shapes.update({name: getattr(item, "shape", None)}))
-            name = _choose_dataset(path, shapes, dataset)
-            shape, dtype, box = file[name].shape, file[name].dtype, _box_attribute(file, name)
+            names = _choose_datasets(
+                path, {name: shape for name, shape in shapes.items() if shape is not None}, dataset
+            )
+            first = file[names[0]]
+            shape, dtype = stack_shape(first.shape), first.dtype
+            _check_numbers(path, dtype, shape, "write the data set as float32")
+            _check_filters(path, first)
+            box, text = _hdf5_box(file, names[0])
     except CubesError:
         raise
     except HDF5_ERRORS as error:
-        found = f"no readable HDF5 file ({_first_line(error)})"
-        raise refusal(path, found, "a whole HDF5 file", "copy or download it again") from error
-    _check_numbers(path, dtype, shape, "write the data set as float32")
-    single = len(shape) == 3
-    shape = (1, *shape) if single else tuple(shape)
-    return Hdf5File(path, name, shape, dtype.str, single, box, status.st_size, status.st_mtime_ns)
+        raise _hdf5_refusal(path, error, "no readable HDF5 file") from error
+    shape = (len(names), *shape[1:]) if len(names) > 1 else shape
+    return Hdf5File(path, names, shape, dtype.str, box, text, status.st_size, status.st_mtime_ns)
 
 
 def regular_file(path: Path) -> os.stat_result:
@@ -179,18 +253,17 @@ def existing(path: Path) -> os.stat_result:
         raise refusal(repr(path), f"no valid path ({error})", "a file or a folder", "check the path") from error
 
 
-def _npy_header(path: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+def _npy_header(file, path: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     """Shape, Fortran order, dtype and offset of the data, parsed by NumPy (literals only, at most 10 kB)."""
     parsers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     errors = (ValueError, KeyError, TypeError, SyntaxError, TokenError, EOFError, OverflowError, RecursionError)
-    with open(path, "rb") as file:
-        try:
-            shape, fortran, dtype = parsers[np.lib.format.read_magic(file)](file)
-            return tuple(int(n) for n in shape), bool(fortran), dtype, file.tell()
-        except errors as error:
-            found = f"no readable .npy header ({_first_line(error)})"
-            advice = "copy or download it again, or save the array with np.save"
-            raise refusal(path, found, "a NumPy .npy file", advice) from error
+    try:
+        shape, fortran, dtype = parsers[np.lib.format.read_magic(file)](file)
+        return tuple(int(n) for n in shape), bool(fortran), dtype, file.tell()
+    except errors as error:
+        found = f"no readable .npy header ({_first_line(error)})"
+        advice = "copy or download it again, or save the array with np.save"
+        raise refusal(path, found, "a NumPy .npy file", advice) from error
 
 
 def _check_numbers(path: Path, dtype: np.dtype, shape: tuple[int, ...], advice: str) -> None:
@@ -200,27 +273,88 @@ def _check_numbers(path: Path, dtype: np.dtype, shape: tuple[int, ...], advice: 
         raise refusal(path, f"an empty array of shape {tuple(shape)}", "at least one cube", advice)
 
 
-def _choose_dataset(path: Path, shapes: dict[str, tuple | None], wanted: str | None) -> str:
-    arrays = {name: shape for name, shape in shapes.items() if shape is not None}
+def _choose_datasets(path: Path, arrays: dict[str, tuple], wanted: str | None) -> tuple[str, ...]:
+    """The array of cubes; or, where each simulation has one of its own, all of them in natural order."""
     listing = ", ".join(f"{name} {shape}" for name, shape in list(arrays.items())[:8]) or "no data set"
+    cubic = [name for name, shape in arrays.items() if is_stack(stack_shape(shape))]
+    found = cubic or [name for name, shape in arrays.items() if len(shape) in (3, 4)]
     if wanted is not None:
-        if wanted.strip("/") not in arrays:
-            raise refusal(path, f"{listing}", f"data set {wanted!r}", "pass dataset= one of these")
-        return wanted.strip("/")
-    cubes = [name for name, shape in arrays.items() if len(shape) in (3, 4)]
-    known = [name for name in cubes if name in ("df", "data")]  # Quijote BSQ, 3DCosmo
-    if len(cubes) != 1 and len(known) != 1:
-        raise refusal(path, listing, "one data set of cubes", "pass dataset= with the name of the cubes")
-    return cubes[0] if len(cubes) == 1 else known[0]
+        found = [name for name in arrays if wanted.strip("/") in (name, name.rpartition("/")[2])]
+        if not found:
+            expected, advice = f"data set {wanted!r}", "pass dataset= one of these (--data.dataset)"
+            raise refusal(path, listing, expected, advice)
+    elif len(found) != 1:
+        known = [name for name in found if name in ("df", "data")]  # Quijote BSQ, 3DCosmo
+        found = known if len(known) == 1 else found
+    patterns = {(re.sub(r"\d+", "#", name.rpartition("/")[2]), stack_shape(arrays[name])) for name in found}
+    if len(found) != 1 and (len(patterns) != 1 or next(iter(patterns))[1][0] != 1):
+        advice = "pass dataset= (--data.dataset) with the name of the cubes"
+        raise refusal(path, listing, "one data set of cubes", advice, CubesError if found else NoCubes)
+    return tuple(sorted(found, key=natural))
 
 
-def _box_attribute(file: h5py.File, dataset: str) -> float | None:
-    for item in (file[dataset], file.get("Header"), file):
-        for key in ("box_size", "BoxSize", "boxsize", "Lbox") if item is not None else ():
-            value = np.ravel(item.attrs.get(key, ()))
-            if value.size == 1 and value.dtype.kind in NUMERIC:
-                return float(value[0])
-    return None
+def is_stack(shape: Sequence[int]) -> bool:
+    """Whether a shape is that of cubes: (n, N, N, N)."""
+    return len(shape) == 4 and len(set(shape[1:])) == 1
+
+
+def _check_filters(path: Path, dataset: h5py.Dataset) -> None:
+    properties = dataset.id.get_create_plist()
+    for i in range(properties.get_nfilters()):
+        code, _, _, name = properties.get_filter(i)
+        if not h5py.h5z.filter_avail(code):
+            found = f"data compressed by the filter {name.decode(errors='replace') or code} ({code})"
+            advice = "install it (pip install hdf5plugin), or rewrite the file with h5repack -f GZIP=4"
+            raise refusal(path, found, "a filter that this machine has", advice)
+
+
+def _hdf5_refusal(path: Path, error: Exception, found: str) -> CubesError:
+    """What to say of an error of HDF5: a lock is no damage."""
+    reason = _first_line(error)
+    if "to lock" in reason or "open for write" in reason:
+        advice = "wait until its writer closes it; where the file system has no locks set HDF5_USE_FILE_LOCKING=FALSE"
+        return refusal(path, f"a file that another process is writing ({reason})", "a closed file", advice)
+    return refusal(path, f"{found} ({reason})", "a whole HDF5 file", "copy or download it again")
+
+
+def hdf5_places(file: h5py.File, dataset: str) -> list[h5py.Group | h5py.Dataset]:
+    """Where an HDF5 file may say something about a data set: at it, in its groups outwards, in groups beside it."""
+    parents = [file[dataset], file[dataset].parent]
+    while parents[-1].name != "/":
+        parents.append(parents[-1].parent)
+    held = {parent.name for parent in parents}
+    return parents + [item for item in file.values() if isinstance(item, h5py.Group) and item.name not in held]
+
+
+def hdf5_values(place: h5py.Group | h5py.Dataset, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    """The attributes, and small data sets of a group, whose names are wanted."""
+    inside = place.items() if isinstance(place, h5py.Group) else ()
+    small = [(name, item) for name, item in inside if isinstance(item, h5py.Dataset) and len(item.shape or ()) <= 2]
+    values = {name: item[()] for name, item in small if wanted(name) and item.size and item.size <= 10**6}
+    return values | {name: place.attrs[name] for name in place.attrs if wanted(name)}
+
+
+def _hdf5_box(file: h5py.File, dataset: str) -> tuple[float | None, str]:
+    """Side of the box as written, from the nearest place that has one; and what was found there otherwise."""
+    pattern = re.compile(r"l?box(size|length|len|side)?(mpch)?|sidelength")
+    for place in hdf5_places(file, dataset):
+        found = hdf5_values(place, lambda name: bool(pattern.fullmatch(re.sub(r"[\W_]", "", name.lower()))))
+        for name, value in found.items():
+            box = read_length(value)
+            return box, "" if box is not None else f"{name}={value!r}"
+    return None, ""
+
+
+def read_length(value) -> float | None:
+    """A length [Mpc/h] from a number, equal numbers, or text with a unit; None when it is none of them."""
+    value = np.ravel(value)
+    if value.dtype.kind in NUMERIC and value.size:
+        return float(value[0]) if np.ptp(value) <= 1e-6 * abs(value[0]) else None
+    text = value[0] if value.size == 1 else ""
+    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
+    number, unit = r"\s*(\d+\.?\d*(?:e[+-]?\d+)?)\s*", r"c?([kmg])pc\s*(?:/\s*h|\*?\s*h\^?-1)"
+    found = re.fullmatch(f"{number}(?:{unit}|h\\^?-1 *c?([kmg])pc)?\\s*", text, re.IGNORECASE)
+    return found and float(found[1]) * {"k": 1e-3, "m": 1.0, "g": 1e3}[(found[2] or found[3] or "m").lower()]
 
 
 def _changed(path: Path, now: int, before: int) -> CubesError:

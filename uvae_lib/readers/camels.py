@@ -7,21 +7,24 @@ parameters  `params_{set}_{suite}.txt`, row i belongs to universe i
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from . import parameters
 from .arrays import open_npy, refusal
-from .layout import ReaderOptions, SuiteFiles, check_stack, choose, files_below, files_in, parameter_table
+from .layout import ReaderOptions, Remarks, SuiteFiles, check_stack, choose, files_below, files_in
 
 REDSHIFT = r"z=(?P<z>\d+(\.\d+)?)"
 GRIDS = re.compile(rf"Grids_(?P<field>[^_]+)_(?P<suite>.+)_(?P<set>[^_]+)_(?P<side>\d+)_{REDSHIFT}\.npy")
 MAPS = re.compile(rf"Maps_(?P<field>[^_]+)_(?P<suite>.+)_(?P<set>[^_]+)_{REDSHIFT}\.npy")
 SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE", "Magneticum", "Ramses", "Enzo")
 DENSITIES = ("Mcdm", "Mtot", "Mgas", "Mstar", "HI", "ne")
-BOX = 25.0  # [Mpc/h]
+# sets with one box [Mpc/h] in all suites; CV and 1P come in boxes of 25 and 50
+BOX = {"LH": 25.0, "EX": 25.0, "BE": 25.0, "SB28": 25.0, "SB35": 50.0}
 MAPS_PER_CUBE = 15
+LENGTH = re.compile(r"(?<![A-Za-z0-9])(?:L(\d+)(?=n\d|[_./-]|$)|(\d+)[ _-]?[Mm]pc)")  # L50n512, 50Mpc in names
 
 
 def grids(path: Path, request: ReaderOptions) -> SuiteFiles:
@@ -35,40 +38,46 @@ def maps(path: Path, request: ReaderOptions) -> SuiteFiles:
 
 
 def _cmd(path: Path, request: ReaderOptions, pattern: re.Pattern) -> SuiteFiles:
-    notes: list[str] = []
+    remarks = Remarks()
     if path.is_dir():
-        path = _choose_file(path, request, pattern, notes)
+        path = _choose_file(path, request, pattern, remarks.notes)
     per_cube = MAPS_PER_CUBE if pattern is MAPS else 0
     file = open_npy(path, block_dims=2 if per_cube else 3)
+    if per_cube and len(file.shape) == 4 and file.shape[1] == per_cube:
+        file = replace(file, shape=(file.shape[0] * per_cube, *file.shape[2:]))
     count = check_stack(path, file.shape, per_cube)
     match = pattern.fullmatch(path.name)  # another name is possible with format=
     name = match.groupdict() if match else {"suite": path.stem, "set": "?", "field": "?", "z": "?"}
     universe = name["suite"].removeprefix("Nbody_")  # an N-body suite repeats its hydrodynamic twin's universes
     what = "2D maps, 15 a universe" if per_cube else "3D grids"
-    box, box_from = _box(path, name)
+    ids = tuple(f"{universe}/{name['set']}/{i}" for i in range(count))
+    table = (
+        parameters.camels_file(path.parent, name["suite"], name["set"]) if request.params is None else request.params
+    )
+    params = _params(table, name, ids, remarks)
+    box, box_from = _box(path, name, table, remarks)
+    _look_odd(path, name, file.shape[-1], remarks)
     source = f"CAMELS {what}: suite {name['suite']}, set {name['set']}, field {name['field']}, z = {name['z']}"
     return SuiteFiles(
         format="cmd-maps" if per_cube else "cmd-grids",
         source=f"{source} ({path})",
         files=(file,),
-        ids=tuple(f"{universe}/{name['set']}/{i}" for i in range(count)),
-        params=_params(path, request.params, name["suite"], name["set"], count, notes),
+        ids=ids,
+        params=params,
         box_size=box,
         box_from=box_from,
         maps_per_cube=per_cube,
-        cautions=_cautions(path, name, file.shape[-1]),
-        notes=tuple(notes),
+        cautions=tuple(remarks.cautions),
+        notes=tuple(remarks.notes),
     )
 
 
-def _cautions(path: Path, name: dict[str, str], side: int) -> tuple[str, ...]:
-    cautions = []
+def _look_odd(path: Path, name: dict[str, str], side: int, remarks: Remarks) -> None:
     if int(name.get("side") or side) != side:
-        cautions.append(f"{path.name} says {name['side']} voxels a side, the array has {side}; {side} is used")
+        remarks.cautions.append(f"{path.name} says {name['side']} voxels a side, the array has {side}; {side} is used")
     if name["field"] not in (*DENSITIES, "?"):
         text = f"field {name['field']} is no density: divided by its mean it is not an overdensity of matter"
-        cautions.append(f"suspicious unit: {text}; use Mcdm or Mtot")
-    return tuple(cautions)
+        remarks.cautions.append(f"suspicious unit: {text}; use Mcdm or Mtot")
 
 
 def _choose_file(folder: Path, request: ReaderOptions, pattern: re.Pattern, notes: list[str]) -> Path:
@@ -94,25 +103,34 @@ def _choose_file(folder: Path, request: ReaderOptions, pattern: re.Pattern, note
     return next(file for file, p in parts.items() if float(p["z"]) == latest)
 
 
-def _params(path: Path, given, suite: str, set_name: str, count: int, notes: list[str]) -> pd.DataFrame:
-    source = parameters.camels_file(path.parent, suite, set_name) if given is None else given
-    table = parameter_table(source, parameters.CAMELS, count, notes, f"params_{set_name}_{suite}.txt")
-    if suite.startswith("Nbody_") and table.shape[1] > 2:
-        notes.append("N-body suite: the astrophysical parameters mean nothing here and are left out")
-        table = table.iloc[:, :2]
+def _params(source, name: dict[str, str], ids: tuple[str, ...], remarks: Remarks) -> pd.DataFrame:
+    usual = f"params_{name['set']}_{name['suite']}.txt"
+    table = parameters.parameter_table(source, parameters.CAMELS, ids, remarks, usual)
+    cosmology = [column for column in table if column in ("Omega_m", "sigma_8")]
+    if name["suite"].startswith("Nbody_") and table.shape[1] > len(cosmology) > 0:
+        remarks.notes.append("N-body suite: the astrophysical parameters mean nothing here and are left out")
+        table = table[cosmology]
     return table
 
 
-def _box(path: Path, name: dict[str, str]) -> tuple[float | None, str]:
-    """[Mpc/h] and what told it: the record of our simulations, the path, the documentation; or None."""
+def _box(path: Path, name: dict[str, str], table, remarks: Remarks) -> tuple[float | None, str]:
+    """[Mpc/h] and what told it: the record of our simulations, names of files and folders, the set; or None."""
     sidecar = path.parent / f"simulation_{name['set']}_{name.get('side')}.json"
     if sidecar.is_file():
         return _sidecar_box(sidecar), f"from {sidecar.name}"
-    if name["suite"].removeprefix("Nbody_") not in SUITES:
+    beside = [Path(table).name] if isinstance(table, str | Path) else []
+    for place in (path.name, *beside, str(path.absolute().parent)):
+        if told := LENGTH.findall(place):
+            return float(max(told[-1])), f"by the name of {place}"
+    if re.sub(r"^Nbody_|_L\d+n\d+$", "", name["suite"]) not in SUITES:
         return None, ""
-    if re.search(r"L50|50Mpc", str(path.parent)):
-        return 50.0, "by the folder's name"
-    return BOX, "assumed, as documented for CAMELS (newer boxes have 50)"
+    if name["set"] in BOX:
+        return BOX[name["set"]], f"assumed, as documented for the set {name['set']} of CAMELS"
+    remarks.cautions.append(
+        f"a box of 25 Mpc/h is assumed for the set {name['set']} of CAMELS, which comes in boxes of 25 and 50; every k "
+        "depends on it; pass box_size= (--data.box-size)"
+    )
+    return 25.0, "assumed: CAMELS has this set in boxes of 25 and 50"
 
 
 def _sidecar_box(sidecar: Path) -> float:

@@ -17,12 +17,14 @@ from tqdm import tqdm
 
 from ..files import write_atomically
 from .arrays import Hdf5File
-from .field_type import guess_field_type, to_overdensity
+from .field_type import guess_field_type, looks_like, to_overdensity
 from .layout import SuiteFiles
 
 FLOOR = 1e-7  # a voxel with less overdensity is empty
 EMPTY_LIMIT = 1e-3  # more empty voxels than this are warned of
 NOT_PERIODIC = 1.25  # jump across the wrap, in mean jumps: 0.7 to 1.23 measured on periodic cubes, 1.7 to 3 on cut ones
+# contrast of matter today in voxels of 4 Mpc/h is about 1, larger in smaller ones; of log10(M) it is 0.05
+LEAST_CONTRAST = 0.15
 SAMPLE = 16  # cubes of a sampled check
 FULL_CHECK = 8 * 2**30  # bytes; larger suites are sampled unless check="full"
 VERSION = 2
@@ -41,6 +43,7 @@ class CheckReport:
     wrap             for each periodic axis: jump across the wrap / mean jump between neighbouring planes
     wrap_to_largest  the same / largest jump between neighbouring planes
     duplicates       pairs of cubes that hold the same numbers
+    contrast         standard deviation of y in the first cube;  looks_like: what it is instead of field_type, or ""
     """
 
     field_type: str
@@ -57,6 +60,8 @@ class CheckReport:
     wrap: list[float]
     wrap_to_largest: list[float]
     duplicates: list[list[int]]
+    contrast: float
+    looks_like: str
     seconds: float
 
     def lines(self) -> list[str]:
@@ -98,9 +103,23 @@ def check_suite(layout: SuiteFiles, field_type: str | None, mode: str) -> CheckR
     return report
 
 
-def report_cautions(report: CheckReport, one_at_a_time: bool = False) -> list[str]:
-    """Sentences that a user should be warned with; a 1P set passes its fiducial universe once a parameter."""
+def report_cautions(report: CheckReport, voxel: float, one_at_a_time: bool = False) -> list[str]:
+    """Sentences that a user should be warned with.
+
+    voxel           its side [Mpc/h]
+    one_at_a_time   a 1P set, which passes its fiducial universe once a parameter
+    """
     cautions = []
+    if report.looks_like:
+        cautions.append(
+            f"the numbers look like {report.looks_like}, not like {report.field_type}, and all that follows would be "
+            "wrong: undo that, and save the cubes again"
+        )
+    elif report.contrast < LEAST_CONTRAST * min(1, 4 / voxel):
+        cautions.append(
+            f"suspicious unit: the standard deviation is {report.contrast:.2g} of the mean, less than matter has in "
+            f"voxels of {voxel:.3g} Mpc/h; undo logarithms or scaling, if there are, and save them again"
+        )
     if report.empty_fraction > EMPTY_LIMIT:
         cautions.append(
             f"{report.empty_fraction:.2%} of the voxels are empty (y < {FLOOR:g}) and cause "
@@ -121,7 +140,7 @@ def report_cautions(report: CheckReport, one_at_a_time: bool = False) -> list[st
         name = "1 + delta" if report.field_type == "delta" else "the overdensity"
         cautions.append(
             f"suspicious unit: {name} has means from {report.mean_low:.4g} to {report.mean_high:.4g}, not 1; "
-            "check field_type=; each cube is divided by its own mean unless normalize=False"
+            "check field_type= (--data.field-type); each cube is divided by its own mean unless normalize=False"
         )
     if report.mean_high > 100 * report.mean_low:
         ratio = report.mean_high / report.mean_low
@@ -137,16 +156,20 @@ def _measure(layout: SuiteFiles, field_type: str | None, chosen: list[int]) -> C
     start = time.perf_counter()
     axes = (1, 2) if layout.maps_per_cube else (0, 1, 2)
     means, extremes, jumps, seen, duplicates = [], [], [], {}, []
-    n_voxels = n_empty = n_clipped = 0
+    n_voxels = n_empty = n_clipped = contrast = 0
+    strange = ""
     sums = np.zeros((2, 3))  # number, sum and sum of squares of x: of all voxels, of those that are not empty
     for i in tqdm(chosen, desc="checking cubes", unit="cube", delay=5, leave=False, disable=None):
         where = f"cube {i} of {layout.source}"
         raw = layout.raw(i)
+        first = i == chosen[0]
         field_type = field_type or guess_field_type(raw, where, layout.field_type)
+        strange = looks_like(raw, field_type) if first else strange
         extremes.append((float(raw.min()), float(raw.max())))
         some = hashlib.blake2b(np.ascontiguousarray(raw[:: max(1, len(raw) // 8)]), digest_size=16).digest()
         y, mean, clipped = to_overdensity(raw, field_type, where)
         fingerprint = some, mean  # planes that are nearly empty may be equal; the mean is of every voxel
+        contrast = float(y.std(dtype=np.float64)) if first else contrast
         empty = y < FLOOR
         n_voxels, n_empty, n_clipped = n_voxels + y.size, n_empty + int(empty.sum()), n_clipped + clipped
         sums += _log_sums(y, empty)
@@ -172,6 +195,8 @@ def _measure(layout: SuiteFiles, field_type: str | None, chosen: list[int]) -> C
         wrap=(wrap[:, 0] / np.maximum(inside.mean(axis=1), tiny)).tolist(),
         wrap_to_largest=(wrap[:, 0] / np.maximum(inside.max(axis=1), tiny)).tolist(),
         duplicates=duplicates,
+        contrast=contrast,
+        looks_like=strange,
         seconds=round(time.perf_counter() - start, 2),
     )
 
@@ -213,7 +238,7 @@ def _cache_file(layout: SuiteFiles) -> Path:
 def _key(layout: SuiteFiles, field_type: str | None, mode: str, place: Path) -> str:
     """Digest of what a report depends on: every file's place, size and time, the field type asked for, the mode."""
     files = [
-        (os.path.relpath(f.path, place.parent), f.size, f.mtime_ns, f.dataset if isinstance(f, Hdf5File) else "")
+        (os.path.relpath(f.path, place.parent), f.size, f.mtime_ns, f.datasets if isinstance(f, Hdf5File) else "")
         for f in layout.files
     ]
     content = json.dumps([VERSION, field_type, layout.field_type, mode, layout.maps_per_cube, files])

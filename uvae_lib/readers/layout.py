@@ -1,18 +1,28 @@
-"""What readers share: the SuiteFiles they return, listings of folders, and checks of shapes and tables."""
+"""What readers share: the SuiteFiles they return, listings of folders, and checks of shapes."""
 
 import math
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import parameters
-from .arrays import ArrayFile, open_hdf5, open_npy, refusal
+from .arrays import (
+    HDF5_MAGIC,
+    NPY_MAGIC,
+    NPZ_MAGIC,
+    ArrayFile,
+    is_stack,
+    open_hdf5,
+    open_npy,
+    open_npz,
+    refusal,
+    regular_file,
+)
 
-HDF5_SUFFIXES = (".hdf5", ".h5", ".hdf")
+FORMATS = {"npy": (".npy", ".npz"), "hdf5": (".hdf5", ".h5", ".hdf", ".he5")}  # spelt in small or capital letters
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,14 @@ class ReaderOptions:
     params: object = None
 
 
+@dataclass
+class Remarks:
+    """What a reader has to say: notes on what it found and assumed, cautions to warn of."""
+
+    notes: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
+
+
 def choose(
     folder: Path, key: str, values: list[str], wanted: str | None, usual: Iterable[str], notes: list[str]
 ) -> str | None:
@@ -72,41 +90,47 @@ def choose(
 
     Raises CubesError when the one asked for is not there, or several are and none is usual.
     """
-    argument = {"set": "set_name", "field": "field"}.get(key)
+    option = {"set": "set_name=", "field": "field="}.get(key)
+    flag = option and f" (--data.{option[:-1].replace('_', '-')})"
     listing = ", ".join(values[:12])
     if wanted is not None and wanted not in values:
-        raise refusal(folder, f"{key} {listing or 'none'}", f"{key} {wanted!r}", f"pass {argument}= one of these")
+        raise refusal(folder, f"{key} {listing or 'none'}", f"{key} {wanted!r}", f"pass {option} one of these{flag}")
     chosen = wanted or next((value for value in usual if value in values), None)
     if chosen is None and len(values) > 1:
-        advice = f"pass {argument}=, or name the file itself" if argument else "name the file itself"
+        advice = f"pass {option}{flag}, or name the file itself" if option else "name the file itself"
         raise refusal(folder, f"{key} {listing}", f"one {key}", advice)
     chosen = chosen or (values[0] if values else None)
     if len(values) > 1 and wanted is None:
-        notes.append(f"{key} {chosen} of {listing}" + (f"; pass {argument}= for another" if argument else ""))
+        notes.append(f"{key} {chosen} of {listing}" + (f"; pass {option} for another{flag}" if option else ""))
     return chosen
 
 
-def parameter_table(source, names: tuple[str, ...], rows, notes: list[str], usual: str) -> pd.DataFrame:
-    """Parameters from a file, an array or a DataFrame; without columns for "none" or when nothing was found.
+def format_of(path: Path) -> str | None:
+    """npy or hdf5, by the first bytes of a file, then by its name; None for another file."""
+    with open(path, "rb") as file:
+        start = file.read(len(HDF5_MAGIC))
+    if start == HDF5_MAGIC:
+        return "hdf5"
+    if start.startswith(NPY_MAGIC) or (start.startswith(NPZ_MAGIC) and path.suffix.lower() == ".npz"):
+        return "npy"
+    return next((name for name, suffixes in FORMATS.items() if path.suffix.lower() in suffixes), None)
 
-    rows    how many cubes, or the row of each cube;  usual  the file name to say when none was found
-    """
-    count = rows if isinstance(rows, int) else len(rows)
-    if isinstance(source, str) and source == "none":
-        return pd.DataFrame(index=range(count))
-    if source is None:
-        notes.append(f"no parameters found ({usual}); probes of z need them")
-        return pd.DataFrame(index=range(count))
-    table = parameters.read_parameters(source, names)
-    where = source if isinstance(source, str | Path) else "params"
-    notes.append(f"parameters from {where}" if where != "params" else "parameters as given")
-    return parameters.match_rows(table, rows, where)
+
+def is_array(path: Path) -> bool:
+    """Whether a file is called as files of arrays are."""
+    return path.suffix.lower() in (*FORMATS["npy"], *FORMATS["hdf5"])
 
 
 def open_cubes_of(path: Path, dataset: str | None, format: str | None = None) -> ArrayFile:
-    """A file of one cube or of a stack, `.npy` or HDF5. Raises CubesError when it holds no cubes."""
-    hdf5 = format == "hdf5" or (format is None and path.name.endswith(HDF5_SUFFIXES))
-    file = open_hdf5(path, dataset) if hdf5 else open_npy(path)
+    """A file of one cube or of a stack, `.npy`, `.npz` or HDF5.
+
+    Raises CubesError when it cannot be used, NoCubes when it is whole and holds something else.
+    """
+    regular_file(path)
+    if (format or format_of(path)) == "hdf5":
+        file = open_hdf5(path, dataset)
+    else:
+        file = open_npz(path, dataset) if path.suffix.lower() == ".npz" else open_npy(path)
     check_stack(path, file.shape, 0)
     return file
 
@@ -116,12 +140,14 @@ def check_stack(path: Path, shape: tuple[int, ...], maps: int) -> int:
     if maps:
         if len(shape) != 3 or shape[1] != shape[2] or shape[0] % maps:
             expected = f"(n, N, N) with n a multiple of {maps}"
-            raise refusal(path, f"shape {shape}", expected, "pass format= if these are not CAMELS maps")
+            advice = "pass format= (--data.format) if these are not CAMELS maps"
+            raise refusal(path, f"shape {shape}", expected, advice)
         return shape[0] // maps
-    if len(shape) != 4 or len(set(shape[1:])) != 1:
+    if not is_stack(shape):
         shown = shape[1:] if len(shape) == 4 and shape[0] == 1 else shape
-        advice = "cut or reshape the array to cubes" if len(shape) >= 3 else "give 3D cubes"
-        raise refusal(path, f"an array of shape {shown}", "cubes: (N, N, N) or (n, N, N, N)", advice)
+        raise refusal(
+            path, f"an array of shape {shown}", "cubes: (N, N, N) or (n, N, N, N)", "cut or reshape it to cubes"
+        )
     return shape[0]
 
 

@@ -1,11 +1,27 @@
 """Tables of cosmological parameters: where they lie, how their columns are called, whose row is whose."""
 
+import io
+import re
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 
-from .arrays import open_npy, refusal, regular_file
+from .arrays import (
+    HDF5_ERRORS,
+    NUMERIC,
+    CubesError,
+    Hdf5File,
+    hdf5_places,
+    hdf5_values,
+    open_npy,
+    refusal,
+    regular_file,
+)
+from .layout import Remarks, files_in
 
 CAMELS = ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")
 QUIJOTE = ("Omega_m", "Omega_b", "h", "n_s", "sigma_8", "M_nu", "w")
@@ -19,7 +35,28 @@ QUIJOTE_STEPS = {
     "ns": ("n_s", 0.02),
     "s8": ("sigma_8", 0.015),
 }
+KNOWN = {*CAMELS, *QUIJOTE}
 LARGEST_TABLE = 256 * 2**20  # bytes
+TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube", re.IGNORECASE)  # in names of files
+TABLE_SUFFIXES = (".txt", ".csv", ".tsv", ".dat", ".npy")
+# columns that name a simulation, and that seed it: no parameters
+LABEL = re.compile(
+    r"|index|id|name|unnamed: 0|(sim(ulation)?|cube|run|file|reali[sz]ation)([ _]?(id|name|number))?", re.I
+)
+SEED = re.compile(r"(random|ic)?_?seed", re.I)
+
+
+def canonical(name: object) -> str:
+    """The project's name of a parameter: Omega_m and sigma_8 under their usual spellings; others stay as they are.
+
+    S_8 = sigma_8 (Omega_m / 0.3)^0.5 is another parameter, and so are omega_m h^2 and the like.
+    """
+    name = str(name).strip().strip("\"'")
+    plain = unicodedata.normalize("NFKC", name).replace("Ω", "Omega").replace("σ", "sigma")
+    plain = re.sub(r"\\(rm|mathrm|text)|[\W_]", "", plain).lower()
+    if name == "s8" or plain in ("sigma8", "sig8"):
+        return "sigma_8"
+    return "Omega_m" if re.fullmatch(r"om|(om|omega)(m|0|m0|matter)", plain) else name
 
 
 def camels_file(folder: Path, suite: str, set_name: str) -> Path | None:
@@ -32,7 +69,12 @@ def camels_file(folder: Path, suite: str, set_name: str) -> Path | None:
         f"Nbody_{base}_{set_name}",
     ]
     stems += [f"{set_name}_{base}", f"{base}_{set_name}", suite, f"Nbody_{base}", base]
-    return _first_file(place / f"params_{stem}.txt" for place in (folder, folder.parent) for stem in stems)
+    names = [f"params_{stem}{suffix}" for stem in stems for suffix in (".txt", ".csv")]
+    found = _first_file(place / name for place in (folder, folder.parent) for name in names)
+    own = re.compile(rf"CosmoAstroSeed_{re.escape(base.partition('_')[0])}.*_{re.escape(set_name)}\.(txt|csv)")
+    return found or _first_file(
+        p for place in (folder, folder.parent) for p in files_in(place) if own.fullmatch(p.name)
+    )
 
 
 def quijote_file(folder: Path) -> Path | None:
@@ -45,10 +87,10 @@ def quijote_file(folder: Path) -> Path | None:
     return _first_file([folder / names[0], folder / own, *(place / name for place in above for name in names)])
 
 
-def plain_file(folder: Path) -> Path | None:
-    """The only file of a folder that is called params*.txt, .csv or .npy, if there is exactly one."""
-    found = [p for p in sorted(folder.glob("param*")) if p.suffix in (".txt", ".csv", ".npy") and p.is_file()]
-    return found[0] if len(found) == 1 else None
+def tables_in(folder: Path, cubes: Sequence[Path] = ()) -> list[Path]:
+    """Files of a folder that are called as tables of parameters are, those called params first."""
+    found = [p for p in files_in(folder) if p.suffix.lower() in TABLE_SUFFIXES and TABLE.search(p.stem)]
+    return sorted((p for p in found if p not in cubes), key=lambda p: not p.name.lower().startswith("param"))
 
 
 def quijote_cosmology(name: str) -> dict[str, float] | None:
@@ -62,27 +104,123 @@ def quijote_cosmology(name: str) -> dict[str, float] | None:
     return QUIJOTE_FIDUCIAL | {column: QUIJOTE_FIDUCIAL[column] + (size if sign == "p" else -size)}
 
 
-def read_parameters(source, names: tuple[str, ...] = ()) -> pd.DataFrame:
-    """A table of numbers with named columns, from a file (.txt, .csv, .npy), an array (n, k) or a DataFrame.
+def parameter_table(
+    source, names: tuple[str, ...], ids: Sequence[str], remarks: Remarks, usual: str, *, separate: bool = False
+) -> pd.DataFrame:
+    """Parameters of the cubes from a file, array, dict or DataFrame; no columns for "none" or when none was found.
 
-    names   of the columns when the table does not name them; further columns become parameter_<number>
+    ids       of the cubes, one a row: rows that bear their names are matched, others follow the order of the cubes
+    usual     the file name to say when none was found
+    separate  every cube is a file of its own, so that a number in its name says which it is
+    """
+    nothing = pd.DataFrame(index=range(len(ids)))
+    if isinstance(source, str) and source == "none":
+        return nothing
+    if source is None:
+        remarks.notes.append(f"no parameters found ({usual}); probes of z need them")
+        return nothing
+    table = read_parameters(source, names, remarks)
+    where = source if isinstance(source, str | Path) else "params"
+    remarks.notes.append(f"parameters from {where}" if where != "params" else "parameters as given")
+    return match_rows(table, ids, where, separate)
+
+
+def found_beside(
+    folders: Sequence[Path], cubes: Sequence[Path], ids: Sequence[str], remarks: Remarks, usual: str
+) -> pd.DataFrame:
+    """The table beside the cubes: a file called params..., or another that is called as labels are and fits.
+
+    folders   where to look: that of all cubes, or that of each cube
+    """
+    separate, found = len(cubes) == len(ids), tables_in(folders[0], cubes)
+    if not found and len(folders) > 1 and all(len(tables_in(folder, cubes)) == 1 for folder in folders[1:]):
+        rows = [read_parameters(tables_in(folder, cubes)[0], (), remarks) for folder in folders[1:]]
+        remarks.notes.append(f"parameters from a file in each of {len(rows)} folders")
+        return match_rows(pd.concat(rows, ignore_index=True), ids, folders[0])
+    sure = [p for p in found if p.name.lower().startswith("param")]
+    if len(sure) == 1:
+        return parameter_table(sure[0], (), ids, remarks, usual, separate=separate)
+    if len(found) == 1:
+        try:
+            return parameter_table(found[0], (), ids, remarks, usual, separate=separate)
+        except CubesError as error:
+            remarks.cautions.append(f"{found[0].name} beside the cubes is not used: {error}")
+    elif found:
+        listing = ", ".join(p.name for p in found[:5])
+        remarks.cautions.append(f"no parameters read: {listing} could be them; pass params= (--data.params) with one")
+    return parameter_table(None, (), ids, remarks, usual)
+
+
+def hdf5_parameters(file: Hdf5File) -> pd.DataFrame | None:
+    """Parameters inside an HDF5 file, one row a cube, from attributes and small data sets; None when it has none."""
+    n = file.shape[0]
+    try:
+        with h5py.File(file.path, "r") as opened:
+            reach = 2 if len(file.datasets) > 1 else None  # of several, what lies at each data set and in its group
+            rows = [_hdf5_row(hdf5_places(opened, name)[:reach], n) for name in file.datasets]
+            if not rows[0]:
+                return _hdf5_table(opened, file)
+    except HDF5_ERRORS:
+        return None  # what stands beside the cubes is not worth a refusal
+    if len(rows) > 1:
+        return pd.DataFrame([{key: v[i % v.size] for key, v in row.items()} for i, row in enumerate(rows)]).dropna(
+            axis=1
+        )
+    return pd.DataFrame({key: np.broadcast_to(v, n) for key, v in rows[0].items()}).astype(float)
+
+
+def _hdf5_row(places: list, n: int) -> dict[str, np.ndarray]:
+    """Known parameters, one number or n, from the nearest of several places."""
+    row = {}
+    for place in reversed(places):
+        found = hdf5_values(place, lambda name: canonical(name) in KNOWN)
+        row |= {canonical(name): np.ravel(value) for name, value in found.items()}
+    return {name: v for name, v in row.items() if v.dtype.kind in NUMERIC and v.size in (1, n)}
+
+
+def _hdf5_table(opened: h5py.File, file: Hdf5File) -> pd.DataFrame | None:
+    """A data set (cubes, parameters) that is called as tables are, with names in an attribute or as a record."""
+    for place in hdf5_places(opened, file.datasets[0])[1:]:
+        for name, values in hdf5_values(place, lambda name: bool(TABLE.search(name))).items():
+            if (
+                np.shape(values)[:1] != (file.shape[0],)
+                or name not in place
+                or values.dtype.kind not in (*NUMERIC, "V")
+            ):
+                continue
+            heads = [np.ravel(v) for v in place[name].attrs.values() if np.size(v) == np.shape(values)[-1]]
+            table = pd.DataFrame(values)
+            if heads and table.shape[1] > 1:
+                table.columns = [h.decode() if isinstance(h, bytes) else str(h) for h in heads[0]]
+            return table
+    return None
+
+
+def read_parameters(source, names: tuple[str, ...] = (), remarks: Remarks | None = None) -> pd.DataFrame:
+    """A table of numbers with named columns, from a file (.txt, .csv, .npy), array (n, k), dict or DataFrame.
+
+    names   of the columns when the table does not name them, with a caution; further ones become parameter_<number>
+    Returns one row a cube; the index holds the names of simulations where the table has such a column.
     Raises CubesError when it is not a table, not numeric, or not finite.
     """
     where = source if isinstance(source, str | Path) else "params"
-    if isinstance(source, str | Path):
-        source = _read_file(Path(source).expanduser())
-    if not isinstance(source, pd.DataFrame):
-        values = np.asarray(source)
-        if values.ndim != 2:
-            raise refusal(where, f"an array of shape {values.shape}", "(cubes, parameters)", "give one row a cube")
-        extra = [f"parameter_{i + 1}" for i in range(len(names), values.shape[1])]
-        source = pd.DataFrame(values, columns=[*names, *extra][: values.shape[1]])
-    try:
-        table = source.astype(np.float64).reset_index(drop=True)
-    except (ValueError, TypeError) as error:
-        advice = "leave out names and text columns, or pass params= with the numbers"
-        raise refusal(where, f"values that are not numbers ({error})", "numbers", advice) from error
-    table.columns = [str(name).strip() for name in table.columns]
+    remarks = remarks or Remarks()
+    table = _read_file(Path(source).expanduser()) if isinstance(source, str | Path) else _as_frame(source)
+    table = _without_labels(table, where, remarks)
+    if not len(table.columns):
+        advice = "leave out names and text columns, or pass params= (--data.params) with the numbers"
+        raise refusal(where, "values that are not numbers, and nothing else", "numbers", advice)
+    if all(_is_number(name) for name in table.columns):
+        extra = [f"parameter_{i + 1}" for i in range(len(names), table.shape[1])]
+        table.columns = [*names, *extra][: table.shape[1]]
+        remarks.cautions.append(
+            f"the columns of {where} have no names and are taken as {', '.join(table.columns)}, in this order; name "
+            "them in a first line (# Omega_m sigma_8 ...) when that is wrong"
+        )
+    table = _numbers(table, where)
+    plain = [str(name).strip().strip("\"'") for name in table.columns]
+    renamed = [canonical(name) for name in plain]  # an alias gives way to the name itself
+    table.columns = [old if new in plain else new for old, new in zip(plain, renamed, strict=True)]
     if table.columns.has_duplicates:
         twice = sorted(set(table.columns[table.columns.duplicated()]))
         raise refusal(where, f"column {', '.join(twice)} twice", "every name once", "rename the columns")
@@ -93,69 +231,181 @@ def read_parameters(source, names: tuple[str, ...] = ()) -> pd.DataFrame:
     return table
 
 
-def match_rows(table: pd.DataFrame, rows: list[int] | int, where: object) -> pd.DataFrame:
-    """The rows of the cubes: all of them, one a cube (rows is the number of cubes), or the listed ones.
+def match_rows(table: pd.DataFrame, ids: Sequence[str], where: object, separate: bool = False) -> pd.DataFrame:
+    """The rows of the cubes: those that bear their names, or else row i for cube i.
 
-    Raises CubesError when the table's length does not fit.
+    Raises CubesError when the table's length does not fit, or when its numbers contradict its order.
     """
-    advice = 'pass params= with the matching table, or params="none" to go without'
-    if isinstance(rows, int):
-        if len(table) != rows:
-            raise refusal(where, f"{len(table)} rows of parameters", f"{rows}, one for each cube", advice)
-        return table
-    if rows and max(rows) >= len(table):
-        expected = f"more than {max(rows)}, the highest realization"
-        raise refusal(where, f"{len(table)} rows of parameters", expected, advice)
-    return table.iloc[rows].reset_index(drop=True)
+    labels = [re.sub(r"\.(npy|npz|hdf5|h5)$", "", str(label).rstrip("/")) for label in table.index]
+    named = len(table) > 0 and isinstance(table.index[0], str)
+    place = {label: i for i, label in enumerate(labels)} if named else {}
+    parts = [name.split("/") for name in ids]
+    for keys in (["_".join(p[-2:]) for p in parts], [p[-1] for p in parts], [p[-2] for p in parts if len(p) > 1]):
+        rows = [place[key] for key in keys if key in place]
+        exact = separate or not all(key.isdecimal() for key in keys)
+        if len(place) == len(labels) and len(rows) == len(set(rows)) == len(ids) and exact:
+            return table.iloc[rows].reset_index(drop=True)
+    advice = 'pass params= (--data.params) with the matching table, or "none" to go without'
+    if len(table) != len(ids):
+        raise refusal(where, f"{len(table)} rows of parameters", f"{len(ids)}, one for each cube", advice)
+    numbers = [int(found[0]) for label in place if (found := re.search(r"\d+$", label))]
+    if len(set(numbers)) == len(labels) and numbers != sorted(numbers):
+        found, expected = f"rows that are numbered {', '.join(map(str, numbers[:5]))}, ...", "row i for cube i"
+        raise refusal(where, found, expected, "sort the table in the order of the cubes, or leave its numbers out")
+    return table.reset_index(drop=True)
+
+
+def numbered_rows(table: pd.DataFrame, rows: Sequence[int], where: object) -> pd.DataFrame:
+    """The rows of these realizations. Raises CubesError when the table ends before the last of them."""
+    if max(rows) >= len(table):
+        found, expected = f"{len(table)} rows of parameters", f"more than {max(rows)}, the highest realization"
+        raise refusal(where, found, expected, 'pass params= (--data.params) with the matching table, or "none"')
+    return table.iloc[list(rows)].reset_index(drop=True)
 
 
 def _first_file(paths) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _read_file(path: Path) -> pd.DataFrame | np.ndarray:
+def _as_frame(source) -> pd.DataFrame:
+    """What was handed over, as a table; one row for the parameters of a single cube."""
+    if isinstance(source, pd.DataFrame):
+        return source.reset_index(drop=isinstance(source.index, pd.RangeIndex) or source.index.dtype.kind in NUMERIC)
+    if isinstance(source, pd.Series):
+        names = source.index.dtype.kind not in NUMERIC and not isinstance(source.name, str)
+        return source.to_frame().T if names else _as_frame(source.to_frame())
+    if isinstance(source, dict):
+        try:
+            return pd.DataFrame({name: np.atleast_1d(values) for name, values in source.items()})
+        except ValueError as error:
+            raise refusal(
+                "params", str(error), "one value a cube for every name", "give columns of one length"
+            ) from error
+    values = np.asarray(source)
+    if values.ndim != 2 and not values.dtype.names:
+        raise refusal("params", f"an array of shape {values.shape}", "(cubes, parameters)", "give one row a cube")
+    return pd.DataFrame(values)
+
+
+def _read_file(path: Path) -> pd.DataFrame:
     if regular_file(path).st_size > LARGEST_TABLE:
-        raise refusal(path, "more than 256 MiB", "a table of parameters", "pass params= with the right file")
-    if path.suffix == ".npy":
+        advice = "pass params= (--data.params) with the right file"
+        raise refusal(path, "more than 256 MiB", "a table of parameters", advice)
+    if path.suffix.lower() == ".npy":
         file = open_npy(path, block_dims=2)
-        if len(file.shape) != 3:
+        if len(file.shape) != 3 or file.shape[0] != 1:
             raise refusal(path, f"an array of shape {file.shape}", "(cubes, parameters)", "give one row a cube")
-        return file.read(0, 1)[0]
+        return pd.DataFrame(file.read(0, 1)[0])
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return _read_text(path, path.read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
         raise refusal(path, "bytes that are not text", "a table as text", "save it as UTF-8 text") from error
-    return _parse(path, lines)
 
 
-def _parse(path: Path, lines: list[str]) -> pd.DataFrame | np.ndarray:
-    """Rows of numbers between blanks or commas; one line of names may come first, with or without a '#'."""
-    comments = [line.lstrip("# ") for line in lines if line.startswith("#")]
-    rows = [(i, _fields(line)) for i, line in enumerate(lines, 1) if line.strip() and not line.startswith("#")]
-    header = _fields(comments[-1]) if comments else []
-    if rows and not any(_is_number(text) for text in rows[0][1]):
-        header = rows.pop(0)[1]
+def _read_text(path: Path, lines: list[str]) -> pd.DataFrame:
+    """Rows between blanks, commas or semicolons, as text; the index holds the numbers of their lines.
+
+    Columns are named by the first row when it holds no number (or the empty corner of `to_csv`), or by the comments.
+    """
+    comments = [line.strip().lstrip("#% ") for line in lines if line.lstrip().startswith(("#", "%"))]
+    rows = {i: line for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith(("#", "%"))}
     if not rows:
         raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    width = len(rows[0][1])
-    for number, row in rows:
-        if len(row) != width:
-            raise refusal(path, f"{len(row)} values in line {number}", f"{width}, as before", "repair that line")
-        for text in row:
-            if not _is_number(text):
-                advice = "leave out names and text columns, or pass params= with the numbers"
-                raise refusal(path, f"{text[:40]!r} in line {number}", "a number", advice)
-    values = np.array([row for _, row in rows], dtype=np.float64)
-    return pd.DataFrame(values, columns=header) if len(header) == width else values
+    separator = next((s for s in ",;" if s in next(iter(rows.values()))), r"\s+")
+    text = io.StringIO("\n".join(line.split("#")[0] for line in rows.values()))
+    try:
+        table = pd.read_csv(text, sep=separator, header=None, dtype=str, keep_default_na=False, skipinitialspace=True,
+                            skip_blank_lines=False)  # fmt: skip
+    except (ValueError, pd.errors.ParserError) as error:
+        ragged = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        if not ragged:
+            raise refusal(path, f"no table ({str(error)[:80]})", "one row a cube", "check the file") from error
+        width, line, found = ragged.groups()
+        line = list(rows)[min(int(line), len(rows)) - 1]
+        raise refusal(path, f"{found} values in line {line}", f"{width}, as before", "repair that line") from error
+    table.index = list(rows)[: len(table)]
+    table = table.map(lambda value: value.strip() if isinstance(value, str) else value)
+    table = table.loc[:, ~(table == "").all()]  # after a comma at the end of every line
+    short = table.isna().any(axis=1)
+    if short.any():
+        found = f"{int(table[short].iloc[0].notna().sum())} values in line {table.index[short][0]}"
+        raise refusal(path, found, f"{table.shape[1]}, as before", "repair that line")
+    if table.empty:
+        raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
+    first = list(table.iloc[0])
+    if not any(_is_number(value) for value in first) or (first[0] == "" and len(first) > 1):
+        names, table = first, table.iloc[1:]
+    else:
+        names = _names_in(path, comments, table.shape[1])
+    if not len(table):
+        raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
+    return table.set_axis(names or range(table.shape[1]), axis=1)
+
+
+def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
+    """The names of the columns, from the comment that has as many words, or from comments that name one each.
+
+    Raises CubesError when comments name parameters, and it is not clear which column is which.
+    """
+    lines = [_fields(part) for comment in comments for part in (comment, comment.partition(":")[2])]
+    firsts = [re.sub(r"^(column|col)?\W*\d*[\s:.)=-]*", "", comment, flags=re.IGNORECASE) for comment in comments]
+    lines.append([words[0] for words in map(_fields, firsts) if words and canonical(words[0]) in KNOWN])
+    fitting = [line for line in lines if len(line) == width and not all(map(_is_number, line))]
+    named = [line for line in fitting if any(canonical(word) in KNOWN for word in line)]
+    mentioned = [
+        word for comment in comments for word in re.split(r"[\s,;:=()\[\]]+", comment) if canonical(word) in KNOWN
+    ]
+    choices = {tuple(map(canonical, line)): line for line in named or fitting}
+    if len(choices) > 1 or (mentioned and not named):
+        said = " and ".join(" ".join(line) for line in choices.values()) if len(choices) > 1 else ", ".join(mentioned)
+        found = f"comments that name {said[:120]} above {width} columns"
+        raise refusal(path, found, "one line of names, as many as columns", "write # and the names above the numbers")
+    return next(iter(choices.values()), None)
 
 
 def _fields(line: str) -> list[str]:
-    return [text.strip() for text in line.split(",")] if "," in line else line.split()
+    words = re.split(r"[,;]", line) if re.search(r"[,;]", line) else line.split()
+    return [word.strip().strip("\"'") for word in words if word.strip()]
 
 
-def _is_number(text: str) -> bool:
+def _without_labels(table: pd.DataFrame, where: object, remarks: Remarks) -> pd.DataFrame:
+    """The table without columns that are no parameters: names of simulations (they become its index), seeds, text."""
+    numeric = {i: all(_is_number(value) for value in table.iloc[:, i]) for i in range(table.shape[1])}
+    names = [str(name).strip() for name in table.columns]
+    unnamed = all(map(_is_number, names))
+    counts = unnamed and len(table) > 2 and names and list(table.iloc[:, 0]) in _countings(table.iloc[:, 0])
+    labels = [i for i, name in enumerate(names) if not unnamed and LABEL.fullmatch(name)]
+    if names and not labels and (counts or not any(_is_number(value) for value in table.iloc[:, 0])):
+        labels = [0]
+    words = [] if unnamed else [i for i in numeric if not any(_is_number(value) for value in table.iloc[:, i])]
+    dropped = {*labels, *words, *(i for i, name in enumerate(names) if SEED.fullmatch(name))}
+    if dropped:
+        listing = ", ".join(names[i] or "the unnamed index" for i in sorted(dropped))
+        remarks.notes.append(f"no parameters, left out: {'the first column' if unnamed else listing}")
+    if labels:
+        table = table.set_index(table.iloc[:, labels[0]].astype(str).to_numpy())
+    kept = [i for i in range(len(names)) if i not in dropped]
+    return table.iloc[:, kept].set_axis(range(len(kept)) if unnamed else [table.columns[i] for i in kept], axis=1)
+
+
+def _countings(column: pd.Series) -> list[list]:
+    """0, 1, 2, ... and 1, 2, 3, ..., in the type of a column."""
+    return [[type(column.iloc[0])(i + first) for i in range(len(column))] for first in (0, 1)]
+
+
+def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
+    """The table in float64; an error names the first value that is no number and its line."""
+    for row, values in zip(table.index, table.to_numpy(), strict=True):
+        for value in values:
+            if not _is_number(value):
+                advice = "leave out names and text columns, or pass params= (--data.params) with the numbers"
+                raise refusal(where, f"{str(value)[:40]!r} in line {row}", "a number", advice)
+    return pd.DataFrame(table.to_numpy().astype(float), columns=table.columns, index=table.index)
+
+
+def _is_number(value: object) -> bool:
     try:
-        float(text)
-    except ValueError:
+        float(value)
+    except (ValueError, TypeError):
         return False
     return True

@@ -12,16 +12,7 @@ import pandas as pd
 
 from . import parameters
 from .arrays import Hdf5File, refusal
-from .layout import (
-    ReaderOptions,
-    SuiteFiles,
-    check_sides,
-    choose,
-    files_in,
-    folders_in,
-    open_cubes_of,
-    parameter_table,
-)
+from .layout import ReaderOptions, Remarks, SuiteFiles, check_sides, choose, files_in, folders_in, open_cubes_of
 
 NAME = re.compile(r"df_m_((?P<side>\d+)_)?((?P<mas>[A-Z]+)_)?z=(?P<z>\d+(\.\d+)?)\.(npy|hdf5)")
 BOX = 1000.0  # [Mpc/h]
@@ -29,28 +20,23 @@ BOX = 1000.0  # [Mpc/h]
 
 def density_fields(path: Path, request: ReaderOptions) -> SuiteFiles:
     """One cube a realization, of one cosmology: any folder of the tree, or one file."""
-    notes: list[str] = []
-    files = _files_of_set(path, request, notes) if path.is_dir() else [path.absolute()]
+    remarks = Remarks()
+    files = _files_of_set(path, request, remarks.notes) if path.is_dir() else [path.absolute()]
     stacks = tuple(open_cubes_of(file, request.dataset) for file in files)
     check_sides(stacks)
     folder = files[0].parent.parent
-    numbers = [int(file.parent.name) for file in files if file.parent.name.isdigit()]
-    missing = sorted(set(range(max(numbers, default=0))) - set(numbers))
-    if len(files) > 1 and missing:
-        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        notes.append(f"{len(missing)} realizations missing ({shown}); parameters follow the folders' numbers")
-    rows = numbers if len(numbers) == len(files) else len(files)
-    params = _params(folder, request.params, rows, len(files), notes)
+    ids = tuple(f"Quijote/{folder.name}/{file.parent.name}" for file in files)
     return SuiteFiles(
         format="quijote",
         source=f"Quijote {folder.name}: {len(files)} realizations of {files[0].name} ({path})",
         files=stacks,
-        ids=tuple(f"Quijote/{folder.name}/{file.parent.name}" for file in files),
-        params=params,
+        ids=ids,
+        params=_params(folder, request.params, ids, remarks),
         box_size=BOX,
         box_from="as documented for Quijote",
         field_type="counts" if isinstance(stacks[0], Hdf5File) else None,
-        notes=tuple(notes),
+        notes=tuple(remarks.notes),
+        cautions=tuple(remarks.cautions),
     )
 
 
@@ -86,18 +72,29 @@ def _choose_files(realizations: list[Path], wanted: str | None, notes: list[str]
     if (wanted is None and len(lowest) > 1) or wanted not in (None, *names):
         expected = repr(wanted) if wanted else "one kind of file"
         found = f"files {', '.join(names[:8])}"
-        raise refusal(realizations[0].parent, found, expected, "pass field= with one of these names")
+        raise refusal(realizations[0].parent, found, expected, "pass field= (--data.field) with one of these names")
     if len(names) > 1:
-        notes.append(f"file {wanted or lowest[0]} of {', '.join(names)}; pass field= for another")
-    return [file.absolute() for file in files if file.name == (wanted or lowest[0])]
+        notes.append(f"file {wanted or lowest[0]} of {', '.join(names)}; pass field= (--data.field) for another")
+    chosen = [file.absolute() for file in files if file.name == (wanted or lowest[0])]
+    numbers = [int(file.parent.name) for file in chosen if file.parent.name.isdigit()]
+    last = max((int(folder.name) for folder in realizations if folder.name.isdigit()), default=-1)
+    missing = sorted(set(range(last + 1)) - set(numbers))
+    if len(realizations) > 1 and missing:
+        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        notes.append(f"{len(missing)} realizations missing ({shown}); parameters follow the folders' numbers")
+    return chosen
 
 
-def _params(folder: Path, given, rows: list[int] | int, count: int, notes: list[str]) -> pd.DataFrame:
+def _params(folder: Path, given, ids: tuple[str, ...], remarks: Remarks) -> pd.DataFrame:
     source = parameters.quijote_file(folder) if given is None else given
     fixed = parameters.quijote_cosmology(folder.name)
+    usual = f"{folder.name}_params.txt"
     if source is None and fixed is not None:
-        notes.append(f"parameters of the {folder.name} cosmology, the same for every cube (arXiv:1909.05273)")
-        return pd.DataFrame([fixed] * count)
-    if given is not None and not isinstance(given, str | Path):
-        rows = count  # a table given by hand has one row a cube
-    return parameter_table(source, parameters.QUIJOTE, rows, notes, f"{folder.name}_params.txt")
+        remarks.notes.append(f"parameters of the {folder.name} cosmology, the same for every cube (arXiv:1909.05273)")
+        return pd.DataFrame([fixed] * len(ids))
+    rows = [name.rpartition("/")[2] for name in ids]
+    if not isinstance(source, str | Path) or source == "none" or not all(row.isdigit() for row in rows):
+        return parameters.parameter_table(source, parameters.QUIJOTE, ids, remarks, usual)  # one row a cube
+    table = parameters.read_parameters(source, parameters.QUIJOTE, remarks)
+    remarks.notes.append(f"parameters from {source}")
+    return parameters.numbered_rows(table, [int(row) for row in rows], source)
