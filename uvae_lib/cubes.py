@@ -310,8 +310,9 @@ def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, list[str]]:
     side = layout.files[0].shape[-1]
     box = layout.box_size if given is None else given
     if box is None:
+        odd = layout.box_caution and f"{layout.box_caution}; "
         text = f"no box size found for {path}: {side} Mpc/h assumed (1 Mpc/h a voxel)"
-        return float(side), [f"{text}; pass box_size= (--data.box-size) [Mpc/h]"]
+        return float(side), [f"{text}; {odd}pass box_size= (--data.box-size) [Mpc/h]"]
     try:
         box = float(box)
     except (TypeError, ValueError):
@@ -322,7 +323,7 @@ def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, list[str]]:
     if not 2 <= box <= 5000:
         unit = "kpc/h" if box > 5000 else "Gpc/h"
         return box, [f"suspicious unit: a box of {box:g} Mpc/h; box_size is in Mpc/h, this looks like {unit}"]
-    return box, []
+    return box, [layout.box_caution] if given is None and layout.box_caution else []
 
 
 def _size(n_bytes: float) -> str:

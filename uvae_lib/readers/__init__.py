@@ -168,7 +168,6 @@ def plain(path: Path, request: ReaderOptions, format: str) -> SuiteFiles:
         found = f"boxes of {', '.join(f'{box:g}' for box in sorted(boxes)[:5])}"
         raise refusal(path, found, "one box size", "open each by itself")
     odd = [stack.box_text for stack in stacks if isinstance(stack, Hdf5File) and stack.box_text]
-    remarks.cautions += [f"the box {odd[0]} is no length in Mpc/h; pass box_size= (--data.box-size)"] if odd else []
     datasets = sorted({f"data set {s.datasets[0]}" + f" and {len(s.datasets) - 1} more" * (len(s.datasets) > 1)
                        for s in stacks if isinstance(s, Hdf5File)})  # fmt: skip
     what = ", ".join([f"{len(stacks)} files" if len(stacks) > 1 else path.name, *datasets])
@@ -180,6 +179,7 @@ def plain(path: Path, request: ReaderOptions, format: str) -> SuiteFiles:
         params=_params(root, stacks, request, ids, remarks),
         box_size=min(boxes, default=None),
         box_from="from the file's attributes",
+        box_caution=f"the box {odd[0]} is no length in Mpc/h" if odd else "",
         notes=tuple(remarks.notes),
         cautions=tuple(remarks.cautions),
     )

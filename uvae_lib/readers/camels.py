@@ -55,7 +55,7 @@ def _cmd(path: Path, request: ReaderOptions, pattern: re.Pattern) -> SuiteFiles:
         parameters.camels_file(path.parent, name["suite"], name["set"]) if request.params is None else request.params
     )
     params = _params(table, name, ids, remarks)
-    box, box_from = _box(path, name, table, remarks)
+    box, box_from, box_caution = _box(path, name, table)
     _look_odd(path, name, file.shape[-1], remarks)
     source = f"CAMELS {what}: suite {name['suite']}, set {name['set']}, field {name['field']}, z = {name['z']}"
     return SuiteFiles(
@@ -66,6 +66,7 @@ def _cmd(path: Path, request: ReaderOptions, pattern: re.Pattern) -> SuiteFiles:
         params=params,
         box_size=box,
         box_from=box_from,
+        box_caution=box_caution,
         maps_per_cube=per_cube,
         cautions=tuple(remarks.cautions),
         notes=tuple(remarks.notes),
@@ -113,24 +114,24 @@ def _params(source, name: dict[str, str], ids: tuple[str, ...], remarks: Remarks
     return table
 
 
-def _box(path: Path, name: dict[str, str], table, remarks: Remarks) -> tuple[float | None, str]:
-    """[Mpc/h] and what told it: the record of our simulations, names of files and folders, the set; or None."""
+def _box(path: Path, name: dict[str, str], table) -> tuple[float | None, str, str]:
+    """[Mpc/h] or None, what told it (our record, names of files and folders, the set), and what to warn of."""
     sidecar = path.parent / f"simulation_{name['set']}_{name.get('side')}.json"
     if sidecar.is_file():
-        return _sidecar_box(sidecar), f"from {sidecar.name}"
+        return _sidecar_box(sidecar), f"from {sidecar.name}", ""
     beside = [Path(table).name] if isinstance(table, str | Path) else []
     for place in (path.name, *beside, str(path.absolute().parent)):
         if told := LENGTH.findall(place):
-            return float(max(told[-1])), f"by the name of {place}"
+            return float(max(told[-1])), f"by the name of {place}", ""
     if re.sub(r"^Nbody_|_L\d+n\d+$", "", name["suite"]) not in SUITES:
-        return None, ""
+        return None, "", ""
     if name["set"] in BOX:
-        return BOX[name["set"]], f"assumed, as documented for the set {name['set']} of CAMELS"
-    remarks.cautions.append(
+        return BOX[name["set"]], f"assumed, as documented for the set {name['set']} of CAMELS", ""
+    caution = (
         f"a box of 25 Mpc/h is assumed for the set {name['set']} of CAMELS, which comes in boxes of 25 and 50; every k "
         "depends on it; pass box_size= (--data.box-size)"
     )
-    return 25.0, "assumed: CAMELS has this set in boxes of 25 and 50"
+    return 25.0, "assumed: CAMELS has this set in boxes of 25 and 50", caution
 
 
 def _sidecar_box(sidecar: Path) -> float:

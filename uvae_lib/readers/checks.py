@@ -178,6 +178,11 @@ def _measure(layout: SuiteFiles, field_type: str | None, chosen: list[int]) -> C
         if fingerprint in seen:
             duplicates.append([seen[fingerprint], i])
         seen.setdefault(fingerprint, i)
+    (lowest, _), (_, highest) = min(extremes), max(extremes, key=lambda pair: pair[1])
+    if (lowest, highest) in ((0, 1), (-1, 1)):
+        strange = f"numbers scaled to [{lowest:g}, 1]"
+    elif (lowest, highest) == (0, 255) and np.dtype(layout.files[0].dtype).itemsize == 1:
+        strange = "grey levels of a picture"
     wrap, inside = np.split(np.mean(jumps, axis=0), [1], axis=1)
     tiny = np.finfo(np.float64).tiny
     return CheckReport(
@@ -187,8 +192,8 @@ def _measure(layout: SuiteFiles, field_type: str | None, chosen: list[int]) -> C
         mean=float(np.mean(means)),
         mean_low=min(means),
         mean_high=max(means),
-        minimum=min(low for low, _ in extremes),
-        maximum=max(high for _, high in extremes),
+        minimum=lowest,
+        maximum=highest,
         empty_fraction=n_empty / n_voxels,
         spike_share=_spike_share(sums),
         n_clipped=n_clipped,

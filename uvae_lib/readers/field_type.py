@@ -61,20 +61,16 @@ def guess_field_type(raw: np.ndarray, where: str, hint: str | None = None) -> st
 
 
 def looks_like(raw: np.ndarray, field_type: str) -> str:
-    """What a cube is instead, where that is beyond doubt: logarithms, scaled or standardised numbers; "" otherwise.
+    """What a cube is instead, where that is beyond doubt: logarithms or standardised numbers; "" otherwise.
 
     ln(1 + rho) and log10(1 + rho) are known by the mean of what they are logarithms of, 1, or by its whole numbers.
     """
     x = _native(raw)
     low, high = float(x.min()), float(x.max())
-    if field_type == "counts":
-        return "grey levels of a picture" if raw.dtype.itemsize == 1 and (low, high) == (0, 255) else ""
-    if high == 1 and low in (0, -1):
-        return f"numbers scaled to [{low:g}, 1]"
-    if field_type == "delta" and abs(x.std(dtype="f8") - 1) < 1e-3 and abs(x.mean(dtype="f8")) < 1e-4:
+    if field_type == "delta" and abs(x.std(dtype="f8") - 1) < 1e-5 and abs(x.mean(dtype="f8")) < 1e-5:
         return "standardised numbers"
     for name, inverse in (("ln(1 + rho)", np.expm1), ("log10(1 + rho)", lambda x: np.expm1(x * np.log(10)))):
-        if 0 <= low < high < 30:
+        if 0 <= low < high < 30 and field_type != "counts":
             rho = inverse(x)
             if abs(rho.mean(dtype="f8") - 1) < 1e-3 or np.all(np.abs(rho - np.rint(rho)) <= 1e-4 * (1 + rho)):
                 return name

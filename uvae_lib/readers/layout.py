@@ -31,7 +31,7 @@ class SuiteFiles:
 
     files           arrays (n, N, N, N), or (n * maps_per_cube, N, N) for ready-made maps
     ids             a name for each universe, the same in every field of a suite
-    box_size        [Mpc/h], None when nothing tells;  box_from  says what told
+    box_size        [Mpc/h], None when nothing tells;  box_from  says what told;  box_caution  what to warn of with it
     maps_per_cube   0 for 3D cubes
     notes           what was found and assumed;  cautions  what the user should be warned of
     """
@@ -43,6 +43,7 @@ class SuiteFiles:
     params: pd.DataFrame
     box_size: float | None = None
     box_from: str = ""
+    box_caution: str = ""
     field_type: str | None = None
     maps_per_cube: int = 0
     notes: tuple[str, ...] = ()

@@ -218,6 +218,8 @@ def read_parameters(source, names: tuple[str, ...] = (), remarks: Remarks | None
             "them in a first line (# Omega_m sigma_8 ...) when that is wrong"
         )
     table = _numbers(table, where)
+    if not isinstance(table.index[0], str):
+        table = table.reset_index(drop=True)
     plain = [str(name).strip().strip("\"'") for name in table.columns]
     renamed = [canonical(name) for name in plain]  # an alias gives way to the name itself
     table.columns = [old if new in plain else new for old, new in zip(plain, renamed, strict=True)]
@@ -274,6 +276,8 @@ def _as_frame(source) -> pd.DataFrame:
     if isinstance(source, pd.Series):
         names = source.index.dtype.kind not in NUMERIC and not isinstance(source.name, str)
         return source.to_frame().T if names else _as_frame(source.to_frame())
+    if isinstance(source, list) and source and isinstance(source[0], dict):
+        return pd.DataFrame(source)
     if isinstance(source, dict):
         try:
             return pd.DataFrame({name: np.atleast_1d(values) for name, values in source.items()})
@@ -311,35 +315,35 @@ def _read_text(path: Path, lines: list[str]) -> pd.DataFrame:
     rows = {i: line for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith(("#", "%"))}
     if not rows:
         raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    separator = next((s for s in ",;" if s in next(iter(rows.values()))), r"\s+")
-    text = io.StringIO("\n".join(line.split("#")[0] for line in rows.values()))
+    first = _fields(next(iter(rows.values())))
+    header = not any(map(_is_number, first)) or (first[0] == "" and len(first) > 1)
+    numbers, lines = list(rows)[header:], [line.split("#")[0] for line in rows.values()][header:]
+    separator = next((s for s in ",;" if lines and s in lines[0]), r"\s+")
     try:
-        table = pd.read_csv(text, sep=separator, header=None, dtype=str, keep_default_na=False, skipinitialspace=True,
-                            skip_blank_lines=False)  # fmt: skip
-    except (ValueError, pd.errors.ParserError) as error:
+        table = pd.read_csv(io.StringIO("\n".join(lines)), sep=separator, header=None, dtype=str, keep_default_na=False,
+                            skipinitialspace=True, skip_blank_lines=False)  # fmt: skip
+    except pd.errors.EmptyDataError as error:
+        raise refusal(path, "no rows", "one row of parameters for each cube", "check the file") from error
+    except ValueError as error:  # a ParserError
         ragged = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
         if not ragged:
             raise refusal(path, f"no table ({str(error)[:80]})", "one row a cube", "check the file") from error
         width, line, found = ragged.groups()
-        line = list(rows)[min(int(line), len(rows)) - 1]
-        raise refusal(path, f"{found} values in line {line}", f"{width}, as before", "repair that line") from error
-    table.index = list(rows)[: len(table)]
+        found = f"{found} values in line {numbers[min(int(line), len(numbers)) - 1]}"
+        raise refusal(path, found, f"{width}, as before", "repair that line") from error
+    table.index = numbers[: len(table)]
     table = table.map(lambda value: value.strip() if isinstance(value, str) else value)
     table = table.loc[:, ~(table == "").all()]  # after a comma at the end of every line
-    short = table.isna().any(axis=1)
+    width, short = table.shape[1], table.isna().any(axis=1)
     if short.any():
         found = f"{int(table[short].iloc[0].notna().sum())} values in line {table.index[short][0]}"
-        raise refusal(path, found, f"{table.shape[1]}, as before", "repair that line")
-    if table.empty:
-        raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    first = list(table.iloc[0])
-    if not any(_is_number(value) for value in first) or (first[0] == "" and len(first) > 1):
-        names, table = first, table.iloc[1:]
-    else:
-        names = _names_in(path, comments, table.shape[1])
-    if not len(table):
-        raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    return table.set_axis(names or range(table.shape[1]), axis=1)
+        raise refusal(path, found, f"{width}, as before", "repair that line")
+    names = _names_in(path, comments, width)
+    if header:
+        names = [""] * (len(first) == width - 1) + first[: width if first[width:] == [""] else None]
+    if names and len(names) != width:
+        raise refusal(path, f"{len(names)} names above {width} columns", "a name for each", "repair the first line")
+    return table.set_axis(names or range(width), axis=1)
 
 
 def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
@@ -365,7 +369,7 @@ def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
 
 def _fields(line: str) -> list[str]:
     words = re.split(r"[,;]", line) if re.search(r"[,;]", line) else line.split()
-    return [word.strip().strip("\"'") for word in words if word.strip()]
+    return [word.strip().strip("\"'") for word in words]
 
 
 def _without_labels(table: pd.DataFrame, where: object, remarks: Remarks) -> pd.DataFrame:
