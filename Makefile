@@ -69,11 +69,10 @@ demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures 
 test: setup ## ruff, pytest, and all notebooks on the smoke preset
 	$(PY) -m ruff check --quiet .
 	$(PY) -m ruff format --check --quiet .
-	env -u UVAE_DATA -u UVAE_PRESET $(PY) -m pytest -q -n logical --maxprocesses 4 --dist loadfile tests
 	rm -rf data/smoke runs/smoke
-	env -u UVAE_DATA UVAE_PRESET=smoke TQDM_DISABLE=1 $(PY) -m pytest -q -x \
-	    --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
-	    --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks/[0-9]*.ipynb
+	env -u UVAE_DATA UVAE_PRESET=smoke TQDM_DISABLE=1 $(PY) -m pytest -q -n logical --maxprocesses 4 \
+	    --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+	    --nbval-sanitize-with=tests/nbval_sanitize.cfg notebooks/[0-9]*.ipynb tests
 
 lab: setup ## JupyterLab on the notebooks, on this machine only
 	$(PY) -m jupyterlab --ip=127.0.0.1 $(SERVER_FLAGS) $(BROWSER_FLAGS) \

@@ -17,6 +17,44 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts: one thread a wor
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST = ("notebooks", "test_resume", "test_distributed", "test_model", "test_run_notebooks", "test_simulate")
+
+
+class NotebooksInTurn:
+    """Notebooks stand on each other's runs: after a cell that fails no other is run."""
+
+    failed = ""
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and ".ipynb::" in report.nodeid:
+            self.failed = self.failed or report.nodeid
+
+    def pytest_runtest_setup(self, item):
+        if self.failed and ".ipynb::" in item.nodeid:
+            pytest.skip(f"after {self.failed}")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(NotebooksInTurn())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With several worker processes a file is one piece of work, and so are all notebooks together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class NotebooksTogether(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "notebooks" if file.endswith(".ipynb") else file
+
+    return NotebooksTogether(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest goes first, so that no worker process is left alone with it."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, 0 if item.path.suffix == ".ipynb" else len(order)))
 
 
 def pytest_runtest_setup(item):

@@ -56,7 +56,7 @@ def test_an_unknown_preset_is_refused(capsys):
 
 
 def test_the_preset_may_stand_behind_the_fields(capsys):
-    main(["table", "--model.latent-dim", "2048", "--preset=demo"])
+    main(["table", "--training.steps", "3", "--preset=demo"])
     assert "DecoderZ" in capsys.readouterr().out
 
 
