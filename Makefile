@@ -61,6 +61,7 @@ setup: ## .venv with everything (does nothing when it is up to date, or when PY=
 demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures in figures/ (about half an hour)
 	[ -n "$$UVAE_DATA" ] || $(PY) -m uvae_lib simulate --preset demo
 	$(PY) -m uvae_lib train --preset demo --resume
+	$(PY) -m uvae_lib train-flows --preset demo
 	$(PY) -m uvae_lib evaluate --preset demo
 	UVAE_PRESET=demo $(PY) notebooks/run.py --out build/demo --html figures/demo
 	@echo "make demo: the notebooks with their pictures are in figures/demo; make lab opens them to play with"

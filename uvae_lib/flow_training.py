@@ -65,6 +65,7 @@ class LitFlows(LitUniverseVAE):
         self.model = flows.to(memory_format=torch.channels_last)
         self.average = deepcopy(self.model).requires_grad_(False)
         self._turn: int | None = None
+        self._held: Encoded | None = None
         return self
 
     def setup(self, stage: str) -> None:
@@ -90,11 +91,15 @@ class LitFlows(LitUniverseVAE):
         """The slices of a step: each of a turn's is used so many times, then others are encoded."""
         flows, n = self.config.flows, self.n_encoded
         turn, place = divmod(step, max(1, n * flows.uses // flows.batch))
-        if self._turn != turn:
-            self._encoded, self._turn = self.encode(self.slices, turn), turn
         generator = torch.Generator().manual_seed(_seed(self.slices.seed + 2, turn))
         order = torch.cat([torch.randperm(n, generator=generator) for _ in range(flows.uses)])
-        return self._encoded.rows(order[place * flows.batch : (place + 1) * flows.batch].to(self.device))
+        return self.encoded(turn).rows(order[place * flows.batch : (place + 1) * flows.batch].to(self.device))
+
+    def encoded(self, turn: int) -> Encoded:
+        """The training slices of a turn, kept until another is asked for."""
+        if self._turn != turn:
+            self._encoded, self._turn = self.encode(self.slices, turn), turn
+        return self._encoded
 
     @property
     def n_encoded(self) -> int:
@@ -105,7 +110,7 @@ class LitFlows(LitUniverseVAE):
     def on_train_start(self) -> None:
         """What is fixed before the first step: the residuals' spectrum and the scale of z."""
         if self.trainer.global_step == 0:
-            first = self.encode(self.slices, 0)
+            first = self.encoded(0)
             for flows in (self.model, self.average):
                 flows.measure(first.truth, first.mean, first.z)
 
@@ -135,10 +140,10 @@ class LitFlows(LitUniverseVAE):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Losses of the averaged weights on held-out cubes, always the same slices and noise."""
-        held = self.encode(self.validation, 0)
+        self._held = self._held or self.encode(self.validation, 0)
         generator = torch.Generator().manual_seed(_seed(self.slices.seed + 3, 0))
         with self.trainer.precision_plugin.forward_context():
-            found = torch.tensor([self.losses(self.average, part, generator) for part in self._split(held)])
+            found = torch.tensor([self.losses(self.average, part, generator) for part in self._split(self._held)])
         of_slices, of_h = found.mean(dim=0).tolist()
         return {"val_loss": of_slices + of_h, "val_loss_slices": of_slices, "val_loss_h": of_h}
 
@@ -181,6 +186,7 @@ def _config(run: Run, settings: FlowConfig) -> Config:
     """The run's configuration with the optimisation of the flows in the place of its own."""
     training = replace(
         run.config.training, steps=settings.steps, lr=settings.lr, ema=settings.ema, weight_decay=1e-4, clip=1.0,
+        lr_warmup=max(1, settings.steps // 40),
         sets_per_step=min(SETS_AT_A_TIME, max(1, settings.encoded // run.config.training.set_size)),
         val_every=settings.save_every, save_every=settings.save_every, compile=False, devices=1, num_nodes=1,
     )  # fmt: skip

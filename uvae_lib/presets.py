@@ -161,7 +161,7 @@ class FlowConfig:
     """Channels of the network of h's picture; deeper levels have up to twice as many."""
     ode_steps: int = 6
     """Midpoint steps of a draw, two calls of a network each."""
-    steps: int = 4000
+    steps: int = 3000
     """Of training."""
     batch: int = 16
     """Slices a step."""
@@ -225,6 +225,7 @@ DEMO = Config(
     model=LEARNING,
     loss=LossConfig(kl_h=100.0, kl_warmup=100, noise_of_z=0.2),
     training=TrainConfig(steps=1200, sets_per_step=2, lr=1e-3, ema=0.99),
+    flows=FlowConfig(steps=700, ema=0.99),
 )
 REFERENCE = Config(
     name="reference",
@@ -245,6 +246,7 @@ CMD = Config(
         steps=50_000, sets_per_step=64, lr=1e-3, ema=0.999, lr_warmup=1000, compile=True, val_every=1000,
         save_every=1000,
     ),
+    flows=FlowConfig(width=32, h_width=64, steps=20_000, batch=128, encoded=4096, ema=0.999, save_every=1000),
 )  # fmt: skip
 PRESETS = {preset.name: preset for preset in (SMOKE, DEMO, REFERENCE, CMD)}
 NOTEBOOK = "notebooks/01_data_visualisation.ipynb"  # by which the project's folder is known
