@@ -26,12 +26,12 @@ from uvae_lib.analysis.baselines import (
     view_metrics,
 )
 from uvae_lib.analysis.metrics import encode_cubes, latent_metrics, reconstruction_metrics
-from uvae_lib.cropping import CubePool, SliceSets
 from uvae_lib.loss import kl_by_dimension
-from uvae_lib.model import UniverseVAE, draw_noise
+from uvae_lib.model import UniverseVAE
 from uvae_lib.presets import to_dict
+from uvae_lib.slices import CubePool, SliceSets
 from uvae_lib.statistics import fourier_pca
-from uvae_lib.training import fit
+from uvae_lib.training import draw_noise, fit
 
 STEPS = 6
 

@@ -9,19 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uvae_lib.cropping import (
-    CubePool,
-    Cuts,
-    SliceSets,
-    cut_slices,
-    log_density,
-    overdensity,
-    periodic_crop,
-    standardisation,
-)
+from uvae_lib.cropping import Cuts, cut_slices, log_density, overdensity, periodic_crop, spread_planes, whole_planes
 from uvae_lib.cubes import open_cubes
 from uvae_lib.presets import SMOKE
 from uvae_lib.simulate import simulate_suite
+from uvae_lib.slices import CubePool, SliceSets, standardisation
 
 SIDE = 12
 SYMMETRIES = list(np.ndindex(2, 2, 2))  # transpose, flip_row, flip_col
@@ -265,6 +257,27 @@ def test_slices_are_cut_on_the_device_of_the_cubes():
     with torch.device("meta"):
         volumes = torch.empty(3, SIDE, SIDE, SIDE)
     assert cut_slices(volumes, random_cuts(5, 3, SIDE), 8, 2).device.type == "meta"
+
+
+@pytest.mark.parametrize("n, axes, thickness", [(12, (0, 1, 2), 1), (7, (0, 1, 2), 1), (15, (0,), 1), (6, (2, 1), 3)])
+def test_spread_planes_are_evenly_spread_and_have_no_plane_in_common(n, axes, thickness):
+    axis, plane = (x.tolist() for x in spread_planes(n, 16, axes, thickness))
+    assert [axis.count(a) for a in axes] == [len(range(i, n, len(axes))) for i in range(len(axes))]
+    for a in axes:
+        planes = sorted(p for p, b in zip(plane, axis, strict=True) if a == b)
+        gaps = [after - before for before, after in pairwise([*planes, planes[0] + 16])]
+        assert min(gaps) >= thickness and max(gaps[:-1], default=0) - min(gaps[:-1], default=0) <= 1
+
+
+def test_whole_planes_are_the_planes_of_a_cube(volumes):
+    axis, plane = spread_planes(9, SIDE)
+    expected = np.stack([np.take(volumes[0].numpy(), p, axis=a) for a, p in zip(axis, plane, strict=True)])[:, None]
+    assert np.array_equal(cut_slices(volumes, whole_planes(axis, plane), SIDE), expected)
+
+
+def test_more_slices_than_planes_are_refused():
+    with pytest.raises(ValueError, match="13 slices were asked for; a cube of 4 planes along 3 axes has 12"):
+        spread_planes(13, 4)
 
 
 def test_a_slice_that_does_not_fit_its_cube_is_refused(volumes):

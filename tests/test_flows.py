@@ -10,10 +10,10 @@ from suites import lognormal_suite, tiny_config
 
 from uvae_lib import latents
 from uvae_lib.flow_training import fit_flows
-from uvae_lib.model import UniverseVAE
-from uvae_lib.presets import FlowConfig
+from uvae_lib.presets import Config, DataConfig, FlowConfig, ModelConfig
 from uvae_lib.runs import export_run, load_run
 from uvae_lib.training import fit
+from uvae_lib.variants import build
 from uvae_lib.variants.flows import Flows, SliceFlow, draw_angle, integrate, load_flows, path
 
 TINY = FlowConfig(width=8, h_width=8, ode_steps=2, steps=6, batch=4, encoded=12, uses=1, lr=1e-3, ema=0.9, save_every=3)
@@ -36,9 +36,10 @@ def say_something(flows: Flows) -> Flows:
 def model(request):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = UniverseVAE(64, norm="group", circular=True, linear=request.param).eval()
+        options = ModelConfig(norm="group", circular=True, fourier_start=request.param)
+        power = 1 / (1 + torch.arange(64.0)) ** 2
+        model = build(Config(data=DataConfig(image_size=64), model=options), power=power).eval()
         if request.param:
-            model.set_power(1 / (1 + torch.arange(64.0)) ** 2)
             mix = model.decoder_h.modes.mix
             mix.data.add_(0.03 * torch.randn(mix.shape))  # trained: no longer quite orthogonal
     return model

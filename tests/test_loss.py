@@ -9,22 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from uvae_lib.loss import (
+from uvae_lib.loss import active_units, kl_by_dimension, kl_loss, kl_parts, mse_loss
+from uvae_lib.variants.likelihoods import (
     GaussianLikelihood,
-    NoteLikelihood,
     ResidualSpectrumLoss,
     SpectralLikelihood,
-    active_units,
-    elbo,
-    kl_by_dimension,
-    kl_loss,
-    loss_terms,
     make_likelihood,
-    mse_loss,
-    total_loss,
 )
 
-LIKELIHOODS = ["note", "gaussian", "spectral"]
+LIKELIHOODS = ["gaussian", "spectral"]
 numbers = st.floats(-5, 5)
 logvars = st.floats(-30, 30)
 
@@ -47,6 +40,12 @@ def an_output(seed=0, size=16, n=4, dim=512):
     recon = randn(n, 1, size, size, seed=seed + 6).requires_grad_()
     z, h, post = ((torch.zeros(n, dim), parts[i], parts[i + 1]) for i in (0, 2, 4))
     return (recon, z, h, post), randn(n, 1, size, size, seed=seed + 7)
+
+
+def weighted_kl(output, kl_z, kl_h):
+    """kl_z * KL(z) + kl_h * KL(h), means over dimensions, as training sums them."""
+    _, (_, z_mu, z_logvar), (_, h_mu, h_logvar), (_, post_mu, post_logvar) = output
+    return kl_z * kl_loss(None, None, z_mu, z_logvar, kl_z=True) + kl_h * kl_loss(h_mu, h_logvar, post_mu, post_logvar)
 
 
 def leaves(output):
@@ -145,41 +144,17 @@ def test_a_missing_prior_is_an_error():
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (0.0, 3.0), (2.0, 0.0), (0.1, 40.0)])
 def test_the_total_is_the_note_s_loss(weights):
     output, target = an_output()
-    likelihood = NoteLikelihood()
-    found = total_loss(loss_terms(output, target, likelihood), likelihood, *weights)
+    found = mse_loss(output[0], target) + weighted_kl(output, *weights)
     torch.testing.assert_close(found, note.loss(output, target, *weights), rtol=1e-6, atol=0)
-
-
-def test_the_terms_are_in_nats_a_slice():
-    output, target = an_output()
-    terms = loss_terms(output, target, NoteLikelihood())
-    _, (_, z_mu, z_logvar), (_, h_mu, h_logvar), (_, mu, logvar) = output
-    kl_z = kl_divergence(normal(z_mu, z_logvar), Normal(0.0, 1.0)).sum(dim=1).mean()
-    kl_h = kl_divergence(normal(mu, logvar), normal(h_mu, h_logvar)).sum(dim=1).mean()
-    torch.testing.assert_close((terms["kl_z"], terms["kl_h"]), (kl_z, kl_h), rtol=1e-5, atol=0)
-
-
-def test_the_terms_of_the_dimensions_add_up():
-    output, target = an_output()
-    terms = loss_terms(output, target, NoteLikelihood())
-    assert terms["kl_z_dim"].sum().item() == pytest.approx(terms["kl_z"].item())
-    assert terms["kl_h_dim"].sum().item() == pytest.approx(terms["kl_h"].item())
-
-
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_the_squared_error_is_logged_whatever_the_likelihood(name):
-    output, target = an_output()
-    terms = loss_terms(output, target, make_likelihood(name, 16))
-    assert torch.equal(terms["l2"], mse_loss(output[0], target))
-
-
-def test_the_note_s_mean_has_no_noise():
-    assert NoteLikelihood().noise((2, 1, 8, 8), torch.Generator(), "cpu").abs().sum() == 0
 
 
 def test_an_unknown_likelihood_is_refused():
     with pytest.raises(ValueError, match='found likelihood="laplace"; expected "note", "gaussian" or "spectral"'):
         make_likelihood("laplace", 32)
+
+
+def test_the_note_s_squared_error_is_no_likelihood():
+    assert make_likelihood("note", 16) is None
 
 
 # --- Gaussian noise
@@ -246,7 +221,7 @@ def test_the_elbo_is_the_note_s_loss_with_weights_of_the_noise(training):
     likelihood, n_slices = GaussianLikelihood().train(training), 384
     likelihood.variance.fill_(0.6)
     s2 = (output[0] - target).square().mean().item() if training else 0.6
-    in_nats = total_loss(loss_terms(output, target, likelihood), likelihood, 1 / n_slices, 1.0)
+    in_nats = likelihood(output[0], target) + 512 * weighted_kl(output, 1 / n_slices, 1.0)
     as_the_note = note.loss(output, target, 1024 * s2 / n_slices, 1024 * s2)
     for found, expected in zip(gradients(2 * s2 * in_nats, output), gradients(as_the_note, output), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
@@ -366,68 +341,21 @@ def test_bfloat16_slices_are_compared_in_float32(spectral):
     assert torch.equal(spectral(recon, target), spectral(recon.float(), target.float()))
 
 
-# --- free bits, ELBO, active units
+# --- what is read off the terms
 
 
-def a_cheap_output():
-    """An output whose posterior of h differs from its prior in the first of 8 dimensions only."""
-    output, target = an_output(dim=8)
-    recon, z, _, (h_post, mu, _) = output
-    shift, logvar = torch.tensor([2.0] + [0.0] * 7), torch.zeros(4, 8)
-    return (recon, z, (h_post, (mu - shift).detach(), logvar), (h_post, mu, logvar)), target
+def test_the_three_parts_of_the_kl_of_z_add_up_to_its_mean():
+    mu, logvar = 0.3 + randn(40, 8), randn(40, 8, seed=1)
+    torch.testing.assert_close(sum(kl_parts(mu, logvar)), kl_by_dimension(mu, logvar).sum(dim=1).mean())
 
 
-def test_free_bits_count_no_dimension_below_them():
-    output, target = a_cheap_output()
-    terms = loss_terms(output, target, NoteLikelihood(), free_bits=0.5)
-    assert terms["kl_h_free"].item() == pytest.approx(2.0 + 7 * 0.5, rel=1e-5)
-
-
-def test_the_logged_kl_is_without_free_bits():
-    output, target = a_cheap_output()
-    assert loss_terms(output, target, NoteLikelihood(), free_bits=0.5)["kl_h"].item() == pytest.approx(2.0, rel=1e-5)
-
-
-def test_free_dimensions_have_no_gradient():
-    output, target = a_cheap_output()
-    loss_terms(output, target, NoteLikelihood(), free_bits=0.5)["kl_h_free"].backward()
-    mu = output[3][1]
-    assert (mu.grad[:, 0] != 0).all() and (mu.grad[:, 1:] == 0).all()
-
-
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_without_free_bits_the_whole_kl_counts(name):
-    output, target = an_output()
-    terms = loss_terms(output, target, make_likelihood(name, 16))
-    assert torch.equal(terms["kl_h_free"], terms["kl_h"])
-
-
-@pytest.mark.parametrize("name", ["gaussian", "spectral"])
-def test_the_elbo_is_minus_the_loss_with_weights_one_and_one_over_the_slices(name):
-    output, target = an_output()
-    likelihood = make_likelihood(name, 16).eval()
-    expected = -total_loss(loss_terms(output, target, likelihood), likelihood, 1 / 100, 1.0)
-    torch.testing.assert_close(elbo(output, target, likelihood, n_slices=100), expected)
-
-
-def test_the_elbo_of_a_posterior_that_is_the_prior_is_the_log_density_of_the_slice():
-    (recon, *_), target = an_output()
-    prior = (torch.zeros(4, 512),) * 3
-    likelihood = GaussianLikelihood().eval()
-    torch.testing.assert_close(elbo((recon, prior, prior, prior), target, likelihood), log_density(recon, target, 1.0))
-
-
-def test_the_elbo_counts_the_kl_of_z_once_a_cube():
-    output, target = an_output()
-    likelihood = GaussianLikelihood().eval()
-    kl_z = loss_terms(output, target, likelihood)["kl_z"]
-    gain = elbo(output, target, likelihood, n_slices=4) - elbo(output, target, likelihood)
-    torch.testing.assert_close(gain, 0.75 * kl_z)
-
-
-def test_the_note_s_squared_error_has_no_elbo():
-    with pytest.raises(ValueError, match='no noise scale and no ELBO; use likelihood="gaussian"'):
-        elbo(*an_output(), NoteLikelihood())
+def test_the_parts_of_the_kl_of_z_are_width_offset_and_spread():
+    wide, narrow, far = torch.zeros(4, 2), torch.full((4, 2), -2.0), torch.full((4, 2), 3.0)
+    spread = torch.tensor([[1.0, 0], [-1, 0], [1, 0], [-1, 0]])
+    costs = [0.0, 9.0, 0.5, math.exp(-2) + 1]
+    found = [kl_parts(wide, wide), kl_parts(far, wide), kl_parts(spread, wide), kl_parts(wide, narrow)]
+    expected = [(0, 0, 0), (0, costs[1], 0), (0, 0, costs[2]), (costs[3], 0, 0)]
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected))
 
 
 def test_active_units_are_those_whose_mean_varies_over_the_data():
@@ -443,7 +371,7 @@ def test_the_threshold_of_active_units_is_a_variance():
 # --- the spectrum of the residuals, asked of z
 
 
-def test_the_noise_of_z_teaches_z_and_leaves_the_reconstruction_alone():
+def test_the_residual_spectrum_loss_teaches_z_and_leaves_the_reconstruction_alone():
     term = ResidualSpectrumLoss(16, 32)
     torch.nn.init.normal_(term.reader.weight, generator=torch.Generator().manual_seed(0))
     recon, z = (torch.zeros(shape, requires_grad=True) for shape in ((4, 1, 32, 32), (4, 16)))
@@ -451,7 +379,7 @@ def test_the_noise_of_z_teaches_z_and_leaves_the_reconstruction_alone():
     assert recon.grad is None and z.grad.abs().sum() > 0
 
 
-def test_the_noise_of_z_is_least_at_the_true_spectrum():
+def test_the_residual_spectrum_loss_is_least_at_the_true_spectrum():
     term = ResidualSpectrumLoss(1, 32, momentum=1.0)
     target = torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     at_truth = term(torch.zeros_like(target), target, torch.ones(64, 1))
@@ -460,7 +388,7 @@ def test_the_noise_of_z_is_least_at_the_true_spectrum():
         assert term.eval()(torch.zeros_like(target), target, torch.ones(64, 1)) > at_truth
 
 
-def test_the_noise_of_z_differs_from_the_spectral_likelihood_by_what_z_does_not_change():
+def test_the_residual_spectrum_loss_differs_from_the_spectral_likelihood_by_what_z_does_not_change():
     recon, target = torch.zeros(8, 1, 32, 32), torch.randn(8, 1, 32, 32)
     spectral, term = SpectralLikelihood(32), ResidualSpectrumLoss(4, 32, momentum=1.0)
     n_modes, power = spectral.n_modes, spectral.residual_power(recon, target).mean(dim=0)

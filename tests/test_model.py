@@ -1,4 +1,4 @@
-"""The four networks: the note's sizes, the note's forward pass, and the symmetries that they promise."""
+"""The four networks and their variants: the note's sizes, the note's forward pass, the symmetries that they promise."""
 
 import note
 import pytest
@@ -8,29 +8,26 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.resnet import BasicBlock, resnet18
 
-from uvae_lib.cropping import CubePool, SliceSets, standardisation
-from uvae_lib.loss import elbo, loss_terms, make_likelihood, total_loss
+from uvae_lib.loss import kl_loss, mse_loss
 from uvae_lib.model import (
     DecoderH,
     DecoderZ,
     DeepSet,
     Encoder,
-    ScaleShift,
     UniverseVAE,
     UpBlock,
     UpConv,
-    _Wrap,
-    draw_context,
-    draw_noise,
     format_table,
     leave_one_out,
-    make_circular,
-    make_norm,
     map_shape,
     parameter_table,
 )
-from uvae_lib.presets import SimulationConfig
+from uvae_lib.presets import Config, DataConfig, ModelConfig, SimulationConfig
 from uvae_lib.simulate import simulate_suite
+from uvae_lib.slices import CubePool, SliceSets, standardisation
+from uvae_lib.training import draw_context, draw_noise
+from uvae_lib.variants import build
+from uvae_lib.variants.layers import ScaleShift, _Wrap, circular_padding, group_norm
 
 MAPS = {
     32: (512, 1, 1),
@@ -40,6 +37,18 @@ MAPS = {
     512: (2, 16, 16),
 }  # of h, by image size
 NAMES = ["recon_h", "z", "z_mu", "z_logvar", "h", "h_mu", "h_logvar", "h_post", "h_post_mu", "h_post_logvar"]
+
+
+def variant(size, **options):
+    """A model of `variants.build` by the options of its configuration."""
+    return build(Config(data=DataConfig(image_size=size), model=ModelConfig(**options)))
+
+
+def note_loss(output, img_h, kl_z=1.0, kl_h=1.0):
+    """The sum that training takes."""
+    recon_h, (_, z_mu, z_logvar), (_, h_mu, h_logvar), (_, h_post_mu, h_post_logvar) = output
+    kl_z_term = kl_loss(None, None, z_mu, z_logvar, kl_z=True)
+    return mse_loss(recon_h, img_h) + kl_z * kl_z_term + kl_h * kl_loss(h_mu, h_logvar, h_post_mu, h_post_logvar)
 
 
 def seeded(make, *args, seed=0, **options):
@@ -105,7 +114,7 @@ def model(img_zs):
 
 @pytest.fixture(scope="module")
 def group_model():
-    return seeded(UniverseVAE, 64, norm="group")
+    return seeded(variant, 64, norm="group")
 
 
 # --- sizes
@@ -168,7 +177,7 @@ def test_a_model_of_another_size_is_refused():
 @pytest.mark.parametrize("circular", [False, True])
 @pytest.mark.parametrize("size", [32, 64])
 def test_the_forward_pass_has_the_shapes_of_the_note(size, circular):
-    model = seeded(UniverseVAE, size, circular=circular)
+    model = seeded(variant, size, circular=circular)
     with torch.no_grad():
         found = flat(model(randn(2, 3, 1, size, size), randn(2, 1, size, size)))
     assert [tuple(x.shape) for x in found.values()] == [(2, 1, size, size)] + [(2, 512)] * 9
@@ -178,7 +187,7 @@ def test_the_forward_pass_has_the_shapes_of_the_note(size, circular):
 @pytest.mark.parametrize("size", MAPS)
 def test_every_size_runs_on_the_meta_device(size, circular):
     with torch.device("meta"):
-        model = UniverseVAE(size, circular=circular)
+        model = variant(size, circular=circular)
         found = flat(model(torch.empty(2, 3, 1, size, size), torch.empty(2, 1, size, size)))
     assert [tuple(x.shape) for x in found.values()] == [(2, 1, size, size)] + [(2, 512)] * 9
 
@@ -237,17 +246,16 @@ def test_the_loss_is_the_note_s(model, img_zs, img_h, weights):
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(3)
         output = model(img_zs, img_h)
-    likelihood = make_likelihood("note", 64)
-    found = total_loss(loss_terms(output, img_h, likelihood), likelihood, *weights)
-    torch.testing.assert_close(found, note.loss(output, img_h, *weights), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        note_loss(output, img_h, *weights), note.loss(output, img_h, *weights), rtol=1e-6, atol=0
+    )
 
 
 def test_the_gradients_are_the_note_s(img_zs, img_h):
     ours, theirs = (seeded(UniverseVAE, 64) for _ in range(2))
-    likelihood = make_likelihood("note", 64)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
-        total_loss(loss_terms(ours(img_zs, img_h), img_h, likelihood), likelihood, 0.7, 5.0).backward()
+        note_loss(ours(img_zs, img_h), img_h, 0.7, 5.0).backward()
         torch.manual_seed(3)
         note.loss(note.NoteVAE(theirs)(img_zs, img_h), img_h, 0.7, 5.0).backward()
     gaps = {
@@ -287,6 +295,14 @@ def test_the_three_noises_are_different_and_standard_normal():
     assert not torch.equal(z, h) and not torch.equal(h, post)
     assert max(abs(x.mean().item()) for x in (z, h, post)) < 0.02
     assert max(abs(x.std().item() - 1) for x in (z, h, post)) < 0.02
+
+
+def test_the_defaults_of_a_configuration_are_the_note_s_model_and_nothing_else(img_zs, img_h):
+    built, plain = (seeded(make).state_dict() for make in (lambda: build(Config()), UniverseVAE))
+    assert list(built) == list(plain) and all(torch.equal(built[name], plain[name]) for name in plain)
+    model = seeded(variant, 64).eval()
+    assert type(model) is UniverseVAE
+    assert_equal(with_seed(model, img_zs, img_h), with_seed(note.NoteVAE(model).eval(), img_zs, img_h))
 
 
 # --- sets
@@ -398,7 +414,7 @@ def test_contexts_are_a_function_of_the_generator():
 
 def test_zs_does_not_know_where_things_are(model):
     f = randn(2, 512, 4, 4)
-    torch.testing.assert_close(model.encoder.summarise(f.flip(2, 3)), model.encoder.summarise(f))
+    torch.testing.assert_close(model.encoder.set_features(f.flip(2, 3)), model.encoder.set_features(f))
 
 
 def test_zs_does_not_see_z(model, img_h):
@@ -416,18 +432,23 @@ def test_a_place_of_the_map_makes_the_numbers_of_h_post_at_that_place_only():
     encoder, f, z = seeded(Encoder, 128), randn(1, 512, 4, 4), randn(1, 512)
     changed = f.clone()
     changed[:, :, 1, 2] += 1
-    gap = (encoder.locate(changed, z) - encoder.locate(f, z)).unflatten(1, (2, 32, 4, 4)).abs().amax(dim=(0, 1, 2))
+    gap = (
+        (encoder.h_posterior(changed, z) - encoder.h_posterior(f, z))
+        .unflatten(1, (2, 32, 4, 4))
+        .abs()
+        .amax(dim=(0, 1, 2))
+    )
     assert (gap > 0).nonzero().tolist() == [[1, 2]]
 
 
 def test_z_shifts_every_place_alike():
     encoder, f = seeded(Encoder, 128), randn(1, 512, 4, 4)
-    gap = (encoder.locate(f, randn(1, 512)) - encoder.locate(f, torch.zeros(1, 512))).unflatten(1, (64, 4, 4))
+    gap = (encoder.h_posterior(f, randn(1, 512)) - encoder.h_posterior(f, torch.zeros(1, 512))).unflatten(1, (64, 4, 4))
     torch.testing.assert_close(gap, gap[:, :, :1, :1].expand_as(gap), rtol=1e-3, atol=1e-5)
 
 
 def test_the_logvar_starts_are_added_to_the_posteriors(img_zs, img_h):
-    plain, narrow = (seeded(UniverseVAE, 64, logvar_h=h, logvar_z=z).eval() for h, z in ((0, 0), (-4, -3)))
+    plain, narrow = (seeded(variant, 64, logvar_h=h, logvar_z=z).eval() for h, z in ((0, 0), (-4, -3)))
     noise = (torch.zeros(3, 512),) * 3
     with torch.no_grad():
         a, b = (flat(model(img_zs, img_h, noise)) for model in (plain, narrow))
@@ -438,7 +459,7 @@ def test_the_logvar_starts_are_added_to_the_posteriors(img_zs, img_h):
 
 @pytest.mark.parametrize("norm", ["batch", "group"])
 def test_with_zero_init_a_residual_block_starts_as_its_shortcut(norm):
-    decoder = seeded(UniverseVAE, 64, norm=norm, zero_init=True).eval().decoder_h
+    decoder = seeded(variant, 64, norm=norm, zero_init=True).eval().decoder_h
     basic = next(layer for layer in decoder.layers if isinstance(layer, BasicBlock))
     up = next(layer for layer in decoder.layers if isinstance(layer, UpBlock))
     x = randn(2, 512, 4, 4)
@@ -447,15 +468,14 @@ def test_with_zero_init_a_residual_block_starts_as_its_shortcut(norm):
         assert torch.equal(up(x), F.relu(F.interpolate(up.shortcut(x), scale_factor=2)))
 
 
-@pytest.mark.parametrize("likelihood", ["note", "gaussian", "spectral"])
 @pytest.mark.parametrize("whole_sets", [False, True])
-def test_the_loss_teaches_every_parameter_of_the_four_networks(img_zs, img_h, likelihood, whole_sets):
-    model, likelihood = seeded(UniverseVAE, 64), make_likelihood(likelihood, 64)
+def test_the_loss_teaches_every_parameter_of_the_four_networks(img_zs, img_h, whole_sets):
+    model = seeded(UniverseVAE, 64)
     output = model.forward_sets(img_zs, leave_one_out(3, 4)) if whole_sets else model(img_zs, img_h)
     target = img_zs.flatten(0, 1) if whole_sets else img_h
-    total_loss(loss_terms(output, target, likelihood), likelihood, 1.0, 1.0).backward()
+    note_loss(output, target).backward()
     untaught = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert untaught == []
+    assert untaught == [] and all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_scale_and_shift_are_those_of_each_channel():
@@ -471,7 +491,7 @@ def test_scale_and_shift_are_those_of_each_channel():
 
 def test_group_normalisation_keeps_the_number_of_parameters():
     with torch.device("meta"):
-        assert parameter_table(UniverseVAE(128, norm="group")) == parameter_table(UniverseVAE(128))
+        assert parameter_table(variant(128, norm="group")) == parameter_table(UniverseVAE(128))
 
 
 def test_group_normalisation_stays_in_the_residual_branches_of_the_encoder(group_model):
@@ -481,16 +501,10 @@ def test_group_normalisation_stays_in_the_residual_branches_of_the_encoder(group
 
 def test_the_contrast_of_a_slice_passes_group_normalisation(group_model):
     """Twice the contrast is seen in what zs is made of; with a norm in the stem nothing of it would be."""
-    blind, image = seeded(Encoder, 64, norm="group"), randn(2, 1, 64, 64)
+    blind, image = group_norm(seeded(Encoder, 64), keep_amplitude=False), randn(2, 1, 64, 64)
     with torch.no_grad():
         sizes = [(f(2 * image).norm() / f(image).norm()).item() for f in (group_model.encoder.trunk, blind.trunk)]
     assert sizes[0] > 1.1 and sizes[1] == pytest.approx(1, abs=1e-3)
-
-
-def test_every_gradient_is_finite(img_zs, img_h):
-    model, likelihood = seeded(UniverseVAE, 64), make_likelihood("note", 64)
-    total_loss(loss_terms(model(img_zs, img_h), img_h, likelihood), likelihood, 1.0, 1.0).backward()
-    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 # --- devices and number types
@@ -509,7 +523,7 @@ def on_fake_cuda(run, circular=False):
     """
     with FakeTensorMode():
         with torch.device("cuda"):
-            model = UniverseVAE(64, circular=circular)
+            model = variant(64, circular=circular)
             images = torch.empty(2, 3, 1, 64, 64), torch.empty(2, 1, 64, 64)
         return run(model, *images)
 
@@ -529,22 +543,6 @@ def test_whole_sets_stay_on_their_device(circular):
 def test_noise_drawn_on_the_cpu_is_used_on_the_device_of_the_model():
     output = on_fake_cuda(lambda m, a, b: m(a, b, draw_noise(2, 512, torch.Generator(), "cuda")))
     assert flat(output)["h_post"].device.type == "cuda"
-
-
-@pytest.mark.parametrize(
-    "name", ["note", "gaussian", "spectral"]
-)  # fmt: skip
-@pytest.mark.parametrize("training", [False, True])
-def test_loss_and_noise_stay_on_their_device(name, training):
-    def run(model, img_zs, img_h):
-        with torch.device("cuda"):
-            likelihood = make_likelihood(name, 64).train(training)
-        output = model(img_zs, img_h)
-        loss = total_loss(loss_terms(output, img_h, likelihood, 0.1), likelihood, 1.0, 1.0)
-        bound = [elbo(output, img_h, likelihood, 100)] if name != "note" else []
-        return [loss, likelihood.noise((2, 1, 64, 64), torch.Generator(), "cuda"), *bound]
-
-    assert {x.device.type for x in on_fake_cuda(run)} == {"cuda"}
 
 
 def test_a_tensor_on_the_wrong_device_would_be_seen():
@@ -578,7 +576,7 @@ def test_channels_last_changes_nothing_but_rounding(model, img_zs, img_h):
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_channels_last_is_kept_through_the_networks(circular):
-    model = seeded(UniverseVAE, 64, circular=circular).to(memory_format=torch.channels_last).eval()
+    model = seeded(variant, 64, circular=circular).to(memory_format=torch.channels_last).eval()
     images = randn(3, 1, 64, 64).to(memory_format=torch.channels_last)
     seen = []
     for name, layer in model.named_modules():
@@ -632,7 +630,7 @@ def test_the_gradient_of_wrapping_leaves_its_input_alone():
 @pytest.fixture(scope="module")
 def periodic():
     """A circular model of 128-pixel slices in float64, in evaluation mode."""
-    return seeded(UniverseVAE, 128, circular=True).double().eval()
+    return seeded(variant, 128, circular=True).double().eval()
 
 
 @pytest.mark.parametrize("shift", [(32, 0), (0, 64), (96, 32)])
@@ -668,7 +666,7 @@ def test_zero_padding_is_not_periodic():
 
 
 def test_circular_changes_no_parameter():
-    plain, circular = (seeded(UniverseVAE, 32, circular=flag).state_dict() for flag in (False, True))
+    plain, circular = (seeded(variant, 32, circular=flag).state_dict() for flag in (False, True))
     assert plain.keys() == circular.keys() and all(torch.equal(plain[name], circular[name]) for name in plain)
 
 
@@ -685,7 +683,7 @@ def test_upconv_is_nearest_upsampling_and_a_convolution(bias, size):
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_periodic_upconv_is_nearest_upsampling_and_a_circular_convolution(size):
-    layer = make_circular(seeded(UpConv, 3, 5)).double()
+    layer = circular_padding(seeded(UpConv, 3, 5)).double()
     x = randn(2, 3, size, size, dtype=torch.float64)
     wide = F.pad(F.interpolate(x, scale_factor=2), (1, 1, 1, 1), mode="circular")
     torch.testing.assert_close(layer(x), F.conv2d(wide, layer.weight))
@@ -722,7 +720,8 @@ def checkerboard(decoder, size=128):
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_decoded_noise_has_no_checkerboard(circular):
-    assert checkerboard(seeded(DecoderH, 128, circular=circular).train()) < 4
+    decoder = seeded(DecoderH, 128).train()
+    assert checkerboard(circular_padding(decoder) if circular else decoder) < 4
 
 
 def test_a_strided_transposed_convolution_would_show_a_checkerboard():
@@ -758,25 +757,20 @@ def test_the_note_s_model_learns_eight_sets_with_its_own_loss(eight_sets):
     Judged in the mode of training: BatchNorm's running statistics lag behind weights that change this fast.
     """
     img_zs, img_h = eight_sets
-    model, likelihood = seeded(UniverseVAE, 64), make_likelihood("note", 64)
+    model = seeded(UniverseVAE, 64)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     generator, errors = torch.Generator().manual_seed(0), []
     for step in range(75):
         optimizer.param_groups[0]["lr"] = 1e-3 * min(1.0, (step + 1) / 10)
-        terms = loss_terms(model(img_zs, img_h, draw_noise(8, 512, generator)), img_h, likelihood)
+        output = model(img_zs, img_h, draw_noise(8, 512, generator))
         optimizer.zero_grad()
-        total_loss(terms, likelihood, kl_z=1.0, kl_h=1.0).backward()
+        note_loss(output, img_h).backward()
         optimizer.step()
-        errors.append(terms["l2"].item() / 64**2)
+        errors.append(mse_loss(output[0], img_h).item() / 64**2)
     assert sum(errors[-5:]) / 5 < 0.2 * img_h.var().item()
 
 
 # --- errors
-
-
-def test_an_unknown_norm_is_refused():
-    with pytest.raises(ValueError, match='found norm="layer"; expected "batch" or "group"'):
-        make_norm("layer", 64)
 
 
 def test_an_unknown_pooling_is_refused():
@@ -805,7 +799,8 @@ def test_a_batch_of_targets_that_is_not_the_batch_of_sets_is_refused(model, img_
 
 
 def test_group_normalisation_has_sixteen_channels_a_group():
-    assert [make_norm("group", c).num_groups for c in (16, 64, 512)] == [1, 4, 32]
+    layers = group_norm(nn.Sequential(*map(nn.BatchNorm2d, (16, 64, 512))), keep_amplitude=False)
+    assert [layer.num_groups for layer in layers] == [1, 4, 32]
 
 
 def test_the_encoder_is_torchvision_s_resnet_18_with_one_channel():

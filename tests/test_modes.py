@@ -8,11 +8,12 @@ import torch
 from scipy import stats
 from suites import lognormal_suite
 
-from uvae_lib.cropping import spectrum
 from uvae_lib.cubes import open_cubes
-from uvae_lib.loss import SpectralLikelihood
 from uvae_lib.model import UniverseVAE, map_shape
-from uvae_lib.variants.fourier import FourierModes, SliceSummary
+from uvae_lib.slices import pixel_power
+from uvae_lib.variants.fourier import FourierModes, SliceSummary, fourier_start
+from uvae_lib.variants.layers import group_norm, zero_init_residuals
+from uvae_lib.variants.likelihoods import SpectralLikelihood
 
 SIZES = [32, 64, 128, 256, 512]
 RED = 1 / (1 + torch.arange(64.0)) ** 2
@@ -109,30 +110,37 @@ def test_the_first_channels_of_a_cell_are_its_largest_scales():
 
 
 def test_more_numbers_than_modes_are_refused():
-    with pytest.raises(ValueError, match=r"found latent_dim=1024 at image_size=32; .* smaller latent_dim, or linear"):
+    with pytest.raises(ValueError, match="found latent_dim=1024 at image_size=32; .* smaller latent_dim, or fou"):
         FourierModes(32, (1024, 1, 1))
 
 
 def test_a_linear_model_starts_as_the_projection_on_the_modes():
-    model = UniverseVAE(64, norm="group", zero_init=True, linear=True).eval()
-    model.set_power(RED)
+    model = fourier_start(zero_init_residuals(UniverseVAE(64)), RED)
+    group_norm(model.encoder), group_norm(model.decoder_h, keep_amplitude=False)
     x = gaussian_fields(2, 64)
     with torch.no_grad():
-        f = model.encoder.maps(x)
-        mu = model.encoder.locate(f, torch.randn(2, 512)).chunk(2, dim=1)[0]
+        f = model.encoder.features(x)
+        mu = model.encoder.h_posterior(f, torch.randn(2, 512)).chunk(2, dim=1)[0]
         recon = model.decoder_h(mu)
     torch.testing.assert_close(mu.unflatten(1, (128, 2, 2)), model.encoder.modes(x), atol=1e-5, rtol=0)
     torch.testing.assert_close(recon, model.encoder.modes.inverse(model.encoder.modes(x)), atol=1e-4, rtol=0)
 
 
-def test_without_it_the_numbers_are_those_of_the_same_model_without_the_option():
-    plain = UniverseVAE(32)
-    assert plain.encoder.modes is None and not any("modes" in name or "patches" in name for name in plain.state_dict())
+def test_the_start_takes_over_the_weights_of_the_model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = UniverseVAE(32).state_dict()
+        torch.manual_seed(0)
+        started = fourier_start(UniverseVAE(32)).state_dict()
+    changed = {name for name in plain if not torch.equal(plain[name], started[name])}
+    assert changed == {
+        f"{layer}.{p}" for layer in ("encoder.h_head", "decoder_h.layers.16") for p in ("weight", "bias")
+    }
 
 
 def test_the_spectrum_of_a_suite_sums_to_the_variance_of_its_pixels(tmp_path):
     suite = open_cubes(lognormal_suite(tmp_path))
-    power = torch.tensor(spectrum(suite, [0, 1, 2], mean=0.0, std=1.0, size=32))
+    power = torch.tensor(pixel_power(suite, [0, 1, 2], mean=0.0, std=1.0, size=32))
     k = torch.fft.fftfreq(32, 1 / 32, dtype=torch.float64)
     n_modes = torch.bincount(torch.hypot(k[:, None], k).round().long().flatten())
     x = torch.stack([torch.from_numpy(suite.overdensity(i)) for i in range(3)]).double().add(1e-8).log()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from uvae_lib.loss import SpectralLikelihood
+from uvae_lib.variants.likelihoods import SpectralLikelihood
 from uvae_lib.variants.residuals import fit_corrections, fit_noise, fit_pixel_map
 
 SIZE, N_CUBES, N_SLICES = 32, 48, 8

@@ -12,8 +12,9 @@ from importlib import import_module
 _HOMES = {
     "model": ("UniverseVAE",),
     "loss": ("mse_loss", "kl_loss"),
-    "cropping": ("SliceSets", "log_density", "overdensity", "periodic_crop"),
+    "cropping": ("log_density", "overdensity", "periodic_crop"),
     "cubes": ("open_cubes", "split_cubes"),
+    "slices": ("SliceSets",),
     "simulate": ("simulate_suite",),
     "presets": ("Config", "load_preset"),
     "training": ("fit",),

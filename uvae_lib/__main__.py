@@ -225,10 +225,10 @@ def table(config: Fields) -> None:
     import torch
 
     from .model import format_table
-    from .runs import build_model
+    from .variants import build
 
     with torch.device("meta"):
-        print(format_table(build_model(config, config.simulation.side)))
+        print(format_table(build(config, config.simulation.side)))
 
 
 if __name__ == "__main__":

@@ -20,13 +20,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .checkpoints import RunKeeper, lock_run, newest_checkpoint
-from .cropping import SliceSets
 from .cubes import CubeSuite
 from .files import write_atomically
-from .model import draw_noise, leave_one_out
+from .model import leave_one_out
 from .presets import Config, FlowConfig, to_dict
-from .runs import FLOWS, Run, covers_box, load_run, provenance, weights_key
-from .training import LitUniverseVAE, _seed, _sentences, _trainer
+from .runs import FLOWS, Run, load_run, provenance, weights_key
+from .slices import SliceSets
+from .training import LitUniverseVAE, _seed, _sentences, _trainer, draw_noise
+from .variants import covers_box
 from .variants.flows import Flows, draw_angle, flows_as_bytes, read_about
 
 SETS_AT_A_TIME = 8  # that are encoded
@@ -190,7 +191,7 @@ def _config(run: Run, settings: FlowConfig) -> Config:
         sets_per_step=min(SETS_AT_A_TIME, max(1, settings.encoded // run.config.training.set_size)),
         val_every=settings.save_every, save_every=settings.save_every, compile=False, devices=1, num_nodes=1,
     )  # fmt: skip
-    return replace(run.config, training=training, flows=settings, loss=replace(run.config.loss, noise_of_z=0.0))
+    return replace(run.config, training=training, flows=settings, loss=replace(run.config.loss, residual_spectrum=0.0))
 
 
 def _train(run: Run, settings: FlowConfig, place: Path, progress: bool) -> tuple[LitFlows, RunKeeper]:

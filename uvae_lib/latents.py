@@ -6,13 +6,14 @@ Random numbers come from a torch.Generator that is given.
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from .cropping import Cuts, cut_slices, log_density
+from .cropping import cut_slices, log_density, spread_planes, whole_planes
 from .cubes import CubeSuite
 from .presets import PARAMETERS
 from .runs import Run
@@ -56,21 +57,11 @@ def cut_cube(
 ) -> Tensor:
     """`spread_slices` of a cube given as an array: y (P, N, N) overdensity -> (n_slices, 1, H, H) pixels."""
     rng, data = np.random.default_rng(seed), run.config.data
-    axis = np.arange(n_slices) % len(axes)
-    rank = np.arange(n_slices) // len(axes)
-    n_planes = len(y)
-    most = -(-n_slices // len(axes))
-    if most * data.thickness > n_planes:
-        raise ValueError(
-            f"{n_slices} slices were asked for; a cube of {n_planes} planes along {len(axes)} axes has "
-            f"{len(axes) * (n_planes // data.thickness)} that differ at thickness {data.thickness}"
-        )
-    first = rng.integers(0, n_planes, len(axes)) + round(shift * n_planes / most)
-    plane = (first[axis] + rank * n_planes // most) % n_planes
-    corner = rng.integers(0, y.shape[-1], (2, n_slices)) + round(shift * y.shape[-1])
-    zero = torch.zeros(n_slices, dtype=torch.long)
-    row, column = torch.from_numpy(corner % y.shape[-1])
-    cuts = Cuts(zero, torch.from_numpy(np.asarray(axes)[axis]), torch.from_numpy(plane), row, column, zero, zero, zero)
+    n_planes, side, spacing = len(y), y.shape[-1], len(y) / -(-n_slices // len(axes))
+    first = rng.integers(0, n_planes, len(axes)) + round(shift * spacing)
+    cuts = whole_planes(*spread_planes(n_slices, n_planes, axes, data.thickness, first))
+    row, col = torch.from_numpy((rng.integers(0, side, (2, n_slices)) + round(shift * side)) % side)
+    cuts = replace(cuts, row=row, col=col)
     x = cut_slices(log_density(torch.from_numpy(y), data.eps)[None], cuts, data.image_size, data.thickness)
     return (x - run.mean) / run.std
 
@@ -78,13 +69,13 @@ def cut_cube(
 @torch.inference_mode()
 def slice_features(run: Run, slices: Tensor, batch: int = 32) -> Tensor:
     """`Encoder.features` of slices (n, 1, H, H), one row a slice, a batch at a time: what z and h are read from."""
-    return torch.cat([run.model.encoder.maps(part) for part in slices.split(batch)])
+    return torch.cat([run.model.encoder.features(part) for part in slices.split(batch)])
 
 
 @torch.inference_mode()
 def set_features(run: Run, slices: Tensor, features: Tensor | None = None) -> Tensor:
     """What each slice gives to the set of its cube: slices (n, 1, H, H) -> (n, 1024), for `encode_set`."""
-    return run.model.encoder.summarise(slice_features(run, slices) if features is None else features)
+    return run.model.encoder.set_features(slice_features(run, slices) if features is None else features)
 
 
 def trained_context(run: Run, n_slices: int) -> int:
@@ -148,7 +139,7 @@ def neighbours(n: int, size: int, skip: int = 0) -> Tensor:
 def encode_slices(run: Run, slices: Tensor, z: Tensor, features: Tensor | None = None) -> Posterior:
     """q(h | slice, z): slices (n, 1, H, H), z (512,) or (n, 512) -> (n, 512)."""
     f = slice_features(run, slices) if features is None else features
-    return Posterior(*run.model.encoder.locate(f, z.expand(len(f), -1)).chunk(2, dim=1))
+    return Posterior(*run.model.encoder.h_posterior(f, z.expand(len(f), -1)).chunk(2, dim=1))
 
 
 @torch.inference_mode()

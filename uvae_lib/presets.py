@@ -1,5 +1,6 @@
-"""All configuration: frozen dataclasses, and four presets that are values of them.
+"""All configuration: frozen dataclasses, whose defaults are the note, and presets that are values of them.
 
+note       exactly the note: its model, its loss, one target a set given three slices; as long as reference
 smoke      tests and CI: 32-pixel slices of six small cubes, seconds
 demo       first contact: 64 cubes of 128^3, minutes on two CPU cores
 reference  the numbers and pictures that are shown: 400 cubes, hours
@@ -11,9 +12,11 @@ import re
 import shlex
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_origin
 
 PARAMETERS = ("Omega_m", "sigma_8")  # of a cosmology, as columns of a suite's params
+RENAMED = {"linear": "fourier_start", "noise_of_z": "residual_spectrum"}  # fields of stored runs
+DROPPED = {"free_bits": 0.0}  # fields of stored runs that are gone, with the one value that they may have
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The networks."""
+    """The networks: the defaults are the note's, the rest are `variants`."""
 
     latent_dim: int = 512
     pooling: Literal["sum", "mean"] = "sum"
@@ -93,7 +96,7 @@ class ModelConfig:
     """Convolutions wrap around. None: where a slice is the whole periodic box, the only place where it is right."""
     zero_init: bool = False
     """Residual blocks start as their shortcuts."""
-    linear: bool = False
+    fourier_start: bool = False
     """Encoder and decoder start as the linear autoencoder of a slice's 512 largest modes, and learn what to add."""
     logvar_h: float = 0.0
     """Start of the log-variance of h's posterior."""
@@ -103,19 +106,18 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The loss."""
+    """The loss: the defaults are the note's."""
 
     likelihood: Literal["note", "gaussian", "spectral"] = "note"
+    """Pixel term: the note's squared error, or -log p of a noise (`variants.likelihoods`)."""
     kl_z: float = 1.0
-    """Weight of KL(z): on its mean over dimensions ("note"), else on nats."""
+    """Weight of KL(z): on its mean over dimensions ("note"), else on its nats."""
     kl_h: float = 1.0
     """Weight of KL(h), likewise."""
     kl_warmup: int = 0
     """Steps over which both weights rise from zero."""
-    noise_of_z: float = 0.0
-    """Weight of a nat of `loss.ResidualSpectrumLoss`: z is asked for the spectrum of what reconstructions lack."""
-    free_bits: float = 0.0
-    """[nats a dimension] of h that cost nothing."""
+    residual_spectrum: float = 0.0
+    """Weight of a nat of `ResidualSpectrumLoss`: z is asked for the spectrum of what reconstructions lack."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ class TrainConfig:
     log_every: int = 10
     val_every: int = 100
     save_every: int = 100
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """auto: the GPU of this machine where it has one."""
     devices: int = 1
     num_nodes: int = 1
 
@@ -189,6 +193,11 @@ class Config:
 
     def __post_init__(self):
         """Refuse what cannot run, with the field's name. Raises ValueError."""
+        for part in (self.data, self.model, self.loss, self.training):
+            for f in fields(part):
+                value, choices = getattr(part, f.name), get_args(f.type)
+                if get_origin(f.type) is Literal and value not in choices:
+                    raise ValueError(f'found {f.name}="{value}"; expected one of {", ".join(choices)}')
         train = self.training
         if train.set_size < 2:
             raise ValueError(f"found training.set_size={train.set_size}; a target needs context: use at least 2")
@@ -201,19 +210,24 @@ class Config:
             raise ValueError('training.least_context needs training.targets="all"')
 
 
+NOTE = Config(
+    name="note",
+    data=DataConfig(val_fraction=0.0625, test_fraction=0.125),
+    training=TrainConfig(steps=4500, set_size=4, sets_per_step=2, targets="last", val_every=500, save_every=500),
+)
 # What departs from the note's plain settings, and what it gained (tests/benchmarks/study.py): encoder and decoder that
 # start as the linear autoencoder of the 512 largest modes, so that training starts where PCA ends; convolutions that
 # wrap where a slice is the whole periodic box; group normalisation, whose training and evaluation agree; residual
 # blocks that start as their shortcuts; narrow posteriors at the start, so that the decoder sees its input at once; z
 # asked for the spectrum of the residuals, which holds what it can know of the small scales. kl_h and kl_z are in the
 # ratio of an ELBO with |X| = 100 independent slices in a cube, at a quarter of its weight.
-LEARNING = ModelConfig(norm="group", circular=None, zero_init=True, linear=True, logvar_h=-5.0, logvar_z=-1.0)
+LEARNING = ModelConfig(norm="group", circular=None, zero_init=True, fourier_start=True, logvar_h=-5.0, logvar_z=-1.0)
 SMOKE = Config(
     name="smoke",
     simulation=SimulationConfig(side=32, box_size=32.0, n_lh=6, n_cv=2, n_1p=4, n_steps=3),
     data=DataConfig(path="data/smoke", image_size=32, val_fraction=0.17, test_fraction=0.34),
     model=LEARNING,
-    loss=LossConfig(kl_h=100.0, kl_warmup=5, noise_of_z=0.2),
+    loss=LossConfig(kl_h=100.0, kl_warmup=5, residual_spectrum=0.2),
     training=TrainConfig(
         steps=12, set_size=3, sets_per_step=2, lr=1e-3, lr_warmup=3, log_every=2, val_every=6, save_every=6, ema=0.9
     ),
@@ -223,7 +237,7 @@ DEMO = Config(
     name="demo",
     data=DataConfig(val_fraction=0.0625, test_fraction=0.125),
     model=LEARNING,
-    loss=LossConfig(kl_h=100.0, kl_warmup=100, noise_of_z=0.2),
+    loss=LossConfig(kl_h=100.0, kl_warmup=100, residual_spectrum=0.2),
     training=TrainConfig(steps=1200, sets_per_step=2, lr=1e-3, ema=0.99),
     flows=FlowConfig(steps=700, ema=0.99),
 )
@@ -232,7 +246,7 @@ REFERENCE = Config(
     simulation=SimulationConfig(n_lh=400, n_cv=24, n_1p=10),
     data=DataConfig(path="data/reference", storage="float16", val_fraction=0.05, test_fraction=0.1),
     model=LEARNING,
-    loss=LossConfig(kl_h=100.0, kl_warmup=100, noise_of_z=0.2),
+    loss=LossConfig(kl_h=100.0, kl_warmup=100, residual_spectrum=0.2),
     training=TrainConfig(steps=4500, sets_per_step=2, lr=1e-3, ema=0.995, val_every=500, save_every=500),
 )
 # 1000 cubes of 128^3 in float16 are 4.2 GB on the GPU; a step of 256 slices is 1.9 TFLOP, so 50,000 steps are
@@ -241,14 +255,14 @@ CMD = Config(
     name="cmd",
     data=DataConfig(path="data/cmd", storage="float16", val_fraction=0.05, test_fraction=0.1),
     model=LEARNING,
-    loss=LossConfig(kl_h=100.0, kl_warmup=1000, noise_of_z=0.2),
+    loss=LossConfig(kl_h=100.0, kl_warmup=1000, residual_spectrum=0.2),
     training=TrainConfig(
         steps=50_000, sets_per_step=64, lr=1e-3, ema=0.999, lr_warmup=1000, compile=True, val_every=1000,
         save_every=1000,
     ),
     flows=FlowConfig(width=32, h_width=64, steps=20_000, batch=128, encoded=4096, ema=0.999, save_every=1000),
 )  # fmt: skip
-PRESETS = {preset.name: preset for preset in (SMOKE, DEMO, REFERENCE, CMD)}
+PRESETS = {preset.name: preset for preset in (NOTE, SMOKE, DEMO, REFERENCE, CMD)}
 NOTEBOOK = "notebooks/01_data_visualisation.ipynb"  # by which the project's folder is known
 
 
@@ -296,7 +310,11 @@ def to_dict(config: Config) -> dict:
 
 
 def from_dict(values: dict, cls: type = Config):
-    """The inverse of `to_dict`. Raises ValueError for a name that is no field."""
+    """The inverse of `to_dict`; fields of stored runs may have their former names.
+
+    Raises ValueError for a name that is no field.
+    """
+    values = {RENAMED.get(name, name): value for name, value in values.items() if (name, value) not in DROPPED.items()}
     known = {f.name: f for f in fields(cls)}
     unknown = sorted(set(values) - set(known))
     if unknown:

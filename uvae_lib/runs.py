@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from .cropping import log_density, overdensity
 from .cubes import CubeSuite, open_data
 from .files import write_atomically
-from .loss import make_likelihood
 from .model import UniverseVAE
 from .presets import Config, from_dict, to_dict
+from .variants import build, covers_box
 from .variants.flows import Flows, flows_as_bytes, load_flows, read_about
+from .variants.likelihoods import make_likelihood
 
 SPLITS = ("train", "val", "test")
 NEEDED = {"config", "side", "box_size", "mean", "std", "split", "pool_size", "finished"}  # in run.json
@@ -43,7 +44,8 @@ FLOWS = "flows.safetensors"
 class Run:
     """A trained Universe VAE with everything that is needed to use it.
 
-    model        in evaluation mode, on the CPU;  likelihood: the pixel noise, in evaluation mode
+    model        in evaluation mode, on the CPU
+    likelihood   the pixel noise, in evaluation mode; None for the note's squared error
     config       the configuration;  split: {"train", "val", "test"} -> cube indices
     mean, std    standardisation: pixels p = (x - mean) / std, x = log(y + eps)
     box_size     of the cubes [Mpc/h];  side [voxels]
@@ -53,7 +55,7 @@ class Run:
 
     folder: Path
     model: UniverseVAE
-    likelihood: nn.Module
+    likelihood: nn.Module | None
     config: Config
     split: dict[str, list[int]]
     mean: float
@@ -100,13 +102,13 @@ def load_run(folder: str | Path, which: str = "best", data_path: str | Path | No
     if data_path is not None:
         config = replace(config, data=replace(config.data, path=str(data_path)))
     with torch.device("meta"):  # no weights are drawn: all come from the file
-        model = build_model(config, info["side"])
+        model = build(config, info["side"])
     likelihood = make_likelihood(config.loss.likelihood, config.data.image_size, covers_box(config, info["side"]))
     _load_weights(folder / f"{which}.safetensors", nn.ModuleDict({"model": model, "likelihood": likelihood}))
     return Run(
         folder=folder,
         model=model.eval().to(memory_format=torch.channels_last).requires_grad_(False),
-        likelihood=likelihood.eval(),
+        likelihood=likelihood and likelihood.eval(),
         config=config,
         split=info["split"],
         mean=info["mean"],
@@ -165,7 +167,7 @@ def _read_history(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is damaged ({error}); restore it, or remove it") from error
 
 
-def weights_as_bytes(model: nn.Module, likelihood: nn.Module, dtype: torch.dtype | None = None) -> bytes:
+def weights_as_bytes(model: nn.Module, likelihood: nn.Module | None, dtype: torch.dtype | None = None) -> bytes:
     """Model and likelihood in the safetensors format; floating point numbers in dtype where one is given."""
     state = nn.ModuleDict({"model": model, "likelihood": likelihood}).state_dict()
     return save(
@@ -214,21 +216,6 @@ def differences(found: Config, asked: Config) -> list[str]:
 
     old, new = flat(to_dict(found)), flat(to_dict(asked))
     return [f"{k}={new[k]!r} (was {old[k]!r})" for k in new if old[k] != new[k] and not k.startswith(FREE)]
-
-
-def build_model(config: Config, side: int | None = None) -> UniverseVAE:
-    """The model of a configuration, with new weights drawn from torch's global state.
-
-    side    of the cubes [voxels]; with model.circular=None it decides whether convolutions wrap around
-    """
-    circular = config.model.circular
-    circular = covers_box(config, side) if circular is None else circular
-    return UniverseVAE(config.data.image_size, **(vars(config.model) | {"circular": circular}))
-
-
-def covers_box(config: Config, side: int | None) -> bool:
-    """Whether a slice is the whole periodic box."""
-    return config.data.image_size == side
 
 
 def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:

@@ -86,7 +86,7 @@ def transfer_function(
 
 def mode_counts(size: int) -> Tensor:
     """Modes N in the bins (n,) of size x size images, both +-k; Gaussian P scatters by P sqrt(2 / N)."""
-    return torch.tensor(_rings(size)[3], dtype=torch.int64)
+    return torch.tensor(rings(size, nearest=False).count[_bins(size)], dtype=torch.int64)
 
 
 def _fourier_modes(field: Tensor, window: str | Tensor | None) -> Tensor:
@@ -113,36 +113,61 @@ def _window(window: str | Tensor, field: Tensor) -> Tensor:
     return window.to(field)
 
 
-@lru_cache(maxsize=8)
-def _rings(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Bin (n: none) and Hermitian weight of each half-plane mode; mean |k| / k_f and modes of each bin.
+class Rings(NamedTuple):
+    """Rings of |k| in the half-plane of a transform, H x (H // 2 + 1) modes, flattened; arrays of the host.
 
+    ring    (H (H // 2 + 1),) ring of each mode
+    weight  (H (H // 2 + 1),) 2 for a mode that stands for k and -k, else 1
+    count   (n,) modes of each ring, k and -k both counted
+    k       (n,) mean |k| of each ring [k_f]
+    """
+
+    ring: np.ndarray
+    weight: np.ndarray
+    count: np.ndarray
+    k: np.ndarray
+
+
+@lru_cache(maxsize=16)
+def rings(size: int, nearest: bool = True) -> Rings:
+    """Rings of unit width that hold every mode of a size x size image once: 0 has the mean alone.
+
+    nearest   True: |k| rounded to the nearest ring;  False: the bins [i, i + 1) k_f of `power_spectrum`
     Arrays of the host: nothing cached occupies a device or was born in somebody's inference mode.
     """
     rows, columns = np.fft.fftfreq(size, 1 / size), np.arange(size // 2 + 1)
     radius = np.hypot(rows[:, None], columns).ravel()
     has_both_signs = (columns == 0) | (2 * columns == size)  # columns that hold k and -k
     weight = np.broadcast_to(np.where(has_both_signs, 1.0, 2.0), (size, len(columns))).ravel()
-    n = size // 2 - 1
-    ring = np.where((radius >= 1) & (radius < n + 1), np.floor(radius).astype(np.int64) - 1, n)
-    counts = np.bincount(ring, weight, n + 1)[:n]
-    return ring, weight, np.bincount(ring, weight * radius, n + 1)[:n] / counts, counts
+    ring = (radius.round() if nearest else np.floor(radius)).astype(np.int64)
+    count = np.bincount(ring, weight)
+    return Rings(ring, weight, count, np.bincount(ring, weight * radius) / count)
+
+
+def ring_mean(values: Tensor, ring: Tensor, weight: Tensor, count: Tensor) -> Tensor:
+    """Mean over the modes of each ring: (..., H, H // 2 + 1) -> (..., n); the rest are `Rings` as tensors."""
+    weighted = values.flatten(-2) * weight
+    return weighted.new_zeros(*weighted.shape[:-1], len(count)).index_add(-1, ring, weighted) / count
+
+
+def _bins(size: int) -> slice:
+    """The rings that are bins of a spectrum: [1, 2) k_f up to Nyquist."""
+    return slice(1, size // 2)
 
 
 def _wavenumbers(modes: Tensor, box_size: float) -> Tensor:
     """Mean |k| of the bins [h/Mpc], of the modes' precision and device."""
-    k = 2 * np.pi / box_size * _rings(modes.shape[-2])[2]
+    size = modes.shape[-2]
+    k = 2 * np.pi / box_size * rings(size, nearest=False).k[_bins(size)]
     return torch.tensor(k, dtype=modes.real.dtype, device=modes.device)
 
 
 def _ring_mean(values: Tensor) -> Tensor:
     """Mean over the modes of each bin, k and -k both counted: (..., H, H // 2 + 1) -> (..., n)."""
-    ring, weight, _, counts = _rings(values.shape[-2])
-    weight, counts = (torch.tensor(x, dtype=values.dtype, device=values.device) for x in (weight, counts))
-    weighted = values.flatten(-2) * weight
-    total = weighted.new_zeros(*weighted.shape[:-1], len(counts) + 1)
-    total = total.index_add(-1, torch.tensor(ring, device=values.device), weighted)
-    return total[..., :-1] / counts
+    size = values.shape[-2]
+    ring, *numbers, _ = rings(size, nearest=False)
+    weight, count = (torch.tensor(x, dtype=values.dtype, device=values.device) for x in numbers)
+    return ring_mean(values, torch.tensor(ring, device=values.device), weight, count)[..., _bins(size)]
 
 
 def _at_least_float32(values: Tensor) -> Tensor:
@@ -168,12 +193,12 @@ def bispectrum(field: Tensor, box_size: float, triangles: list[tuple[int, int, i
                 f"bins {bins} make no triangle on {size} pixels: each must be below the sum of the others, plus 2, and "
                 f"all three add up to {size - 3} at most"
             )
-    ring = torch.tensor(_rings(size)[0], device=field.device).view(size, -1)
-    masks = {i: (ring == i - 1).to(modes) for i in sorted({i for bins in triangles for i in bins})}
+    ring = torch.tensor(rings(size, nearest=False).ring, device=field.device).view(size, -1)
+    masks = {i: (ring == i).to(modes) for i in sorted({i for bins in triangles for i in bins})}
 
     def total(part: Tensor) -> list[Tensor]:
-        rings = {i: torch.fft.irfft2(part * mask, s=(size, size), norm="forward") for i, mask in masks.items()}
-        return [(rings[a] * rings[b] * rings[c]).sum((-2, -1)) for a, b, c in triangles]
+        filtered = {i: torch.fft.irfft2(part * mask, s=(size, size), norm="forward") for i, mask in masks.items()}
+        return [(filtered[a] * filtered[b] * filtered[c]).sum((-2, -1)) for a, b, c in triangles]
 
     pairs = zip(total(modes), total(torch.ones_like(modes[(0,) * (modes.ndim - 2)])), strict=True)
     return box_size**4 * torch.stack([triple / count for triple, count in pairs], dim=-1)

@@ -27,28 +27,28 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
-from torch import Tensor, distributed
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, lock_run, newest_checkpoint
-from .cropping import CubePool, SliceSets, cube_bytes, pool_size, spectrum, standardisation
 from .cubes import CubeSuite, fit_image_size, open_data, split_cubes
 from .files import write_atomically
-from .loss import ResidualSpectrumLoss, active_units, loss_terms, make_likelihood, total_loss
-from .model import draw_context, draw_noise, leave_one_out
+from .loss import active_units, kl_loss, kl_parts, mse_loss
+from .model import leave_one_out
 from .presets import Config, from_dict, locate, to_dict
 from .runs import (
     Run,
     as_json,
-    build_model,
     check_same_cubes,
-    covers_box,
     differences,
     load_run,
     provenance,
     read_info,
     weights_as_bytes,
 )
+from .slices import CubePool, SliceSets, cube_bytes, pixel_power, pool_size, standardisation
+from .variants import build, covers_box
+from .variants.likelihoods import ResidualSpectrumLoss, make_likelihood
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
 PATIENCE = 600  # [s] that processes of one job wait for each other
@@ -58,7 +58,7 @@ class LitUniverseVAE(pl.LightningModule):
     """The Universe VAE, its loss and its optimiser. All arguments are plain values.
 
     config   `presets.to_dict` of a Config;  side, box_size of the cubes, mean, std of x, split: cube indices,
-    power of the pixels (`spectrum`), for a model that starts linear
+    power of the pixels (`pixel_power`), for a model with fourier_start
     Weights are drawn from the seed of config; torch's global random state is left as it was.
     """
 
@@ -72,16 +72,13 @@ class LitUniverseVAE(pl.LightningModule):
         train = self.config.training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = build_model(self.config, side).to(memory_format=torch.channels_last)
-        if self.config.model.linear:
-            self.model.set_power(torch.tensor(power))
-        self.likelihood = make_likelihood(
-            self.config.loss.likelihood, self.config.data.image_size, covers_box(self.config, side)
-        )
-        self.noise_of_z = None
-        if self.config.loss.noise_of_z:
-            periodic = covers_box(self.config, side)
-            self.noise_of_z = ResidualSpectrumLoss(self.config.model.latent_dim, self.config.data.image_size, periodic)
+            self.model = build(self.config, side, power and torch.tensor(power))
+        self.model = self.model.to(memory_format=torch.channels_last)
+        image_size, periodic = self.config.data.image_size, covers_box(self.config, side)
+        self.likelihood = make_likelihood(self.config.loss.likelihood, image_size, periodic)
+        self.residual_spectrum = None
+        if self.config.loss.residual_spectrum:
+            self.residual_spectrum = ResidualSpectrumLoss(self.config.model.latent_dim, image_size, periodic)
         self.average = deepcopy(self.model).requires_grad_(False) if train.ema else None
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
         self._logged: dict[str, Tensor] = {}
@@ -133,20 +130,42 @@ class LitUniverseVAE(pl.LightningModule):
 
     def training_step(self, step: int) -> Tensor:
         """The loss of a step. Nothing here waits for the device; numbers are read on logged steps only."""
-        terms = self._terms(self.model, self.slices, step, self.config.loss.free_bits)
-        loss = total_loss(terms, self.likelihood, *self._weights(step))
-        if self.noise_of_z:
-            loss = loss + self.config.loss.noise_of_z * terms["noise_of_z"]
+        terms = self._terms(self.model, self.slices, step, *self._weights(step))
+        loss = terms["loss"]
+        if self.residual_spectrum:
+            loss = loss + self.config.loss.residual_spectrum * terms["residual_spectrum"]
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, step)
         if any(self.due(step + 1).values()):
-            self._logged = {"loss": loss.detach()} | {
-                name: value.detach() for name, value in terms.items() if value.ndim == 0 and name != "kl_h_free"
-            }
+            self._logged = {name: value.detach() for name, value in terms.items() if value.ndim == 0}
+            self._logged["loss"] = loss.detach()
         return loss
 
-    def _terms(self, model, slices: SliceSets, step: int, free_bits: float = 0.0) -> dict[str, Tensor]:
-        """Terms of the loss for the sets of a step; contexts and noise belong to the step and the global batch."""
+    def _terms(self, model, slices: SliceSets, step: int, kl_z: float, kl_h: float) -> dict[str, Tensor]:
+        """The loss of a step's sets and its parts, KLs in nats a slice; weights of KLs on their mean over dimensions.
+
+        `loss` is the note's, or minus the ELBO at the weights in nats where the pixel noise has a density.
+        """
+        output, img_h = self._forward(model, slices, step)
+        recon_h, (z, z_mu, z_logvar), (_, h_mu, h_logvar), (_, h_post_mu, h_post_logvar) = output
+        l2 = mse_loss(recon_h, img_h)
+        kl_z_term = kl_loss(None, None, z_mu, z_logvar, kl_z=True)
+        kl_h_term = kl_loss(h_mu, h_logvar, h_post_mu, h_post_logvar, kl_z=False)
+        loss, pixels, dims = l2 + kl_z * kl_z_term + kl_h * kl_h_term, l2, z_mu.shape[1]
+        if self.likelihood:
+            pixels = self.likelihood(recon_h, img_h)
+            loss = pixels + dims * (kl_z * kl_z_term + kl_h * kl_h_term)
+        terms = {"loss": loss, "pixels": pixels, "l2": l2, "kl_z": dims * kl_z_term, "kl_h": dims * kl_h_term}
+        if self.residual_spectrum:
+            terms["residual_spectrum"] = self.residual_spectrum(recon_h, img_h, z)
+        power = img_h.square().sum() / len(img_h)
+        return terms | {"target_power": power, "z_mu": z_mu, "z_logvar": z_logvar, "h_post_mu": h_post_mu}
+
+    def _forward(self, model, slices: SliceSets, step: int) -> tuple[tuple, Tensor]:
+        """What the model returns for the sets of a step, and its targets, of all processes.
+
+        Contexts and noise belong to the step and the global batch.
+        """
         train, mine = self.config.training, slice(slices.rank, None, slices.world_size)
         sets = slices.sets(step)
         generator = torch.Generator().manual_seed(_seed(slices.seed, step))
@@ -167,13 +186,21 @@ class LitUniverseVAE(pl.LightningModule):
             target, least = sets.flatten(0, 1), train.least_context
             context = draw_context(n_sets, n, least, generator) if least else leave_one_out(n_sets, n)
             output = model.forward_sets(sets, part(context), noise(n_sets * n))
-        if slices.world_size > 1:
-            output, target = _of_all_processes(output, target)
-        terms = loss_terms(output, target, self.likelihood, free_bits)
-        if self.noise_of_z:
-            terms["noise_of_z"] = self.noise_of_z(output[0], target, output[1][0])
-        power = target.square().sum() / len(target)
-        return terms | {"target_power": power, "means": output[1][1], "maps": output[3][1]}
+        return (output, target) if slices.world_size == 1 else self._of_all_processes(output, target)
+
+    def _of_all_processes(self, output: tuple, target: Tensor) -> tuple[tuple, Tensor]:
+        """What `UniverseVAE.forward` returned, and the targets, of the whole batch: one message a step.
+
+        The optimal pixel noise is no mean over a batch, so the mean of the processes' losses would not be the loss of
+        the batch. The order of the targets is that of the processes.
+        """
+        recon, *latents = output
+        tensors = [recon, target, *(value for latent in latents for value in latent)]
+        rows = torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
+        rows = self.all_gather(rows, sync_grads=True).flatten(0, 1)
+        parts = rows.split([tensor[0].numel() for tensor in tensors], dim=1)
+        recon, target = (part.unflatten(1, target.shape[1:]) for part in parts[:2])
+        return (recon, *(tuple(parts[i : i + 3]) for i in (2, 5, 8))), target.detach()
 
     def _weights(self, step: int) -> tuple[float, float]:
         """kl_z and kl_h at a step."""
@@ -190,7 +217,7 @@ class LitUniverseVAE(pl.LightningModule):
         return train.lr_end + (1 - train.lr_end) * 0.5 * (1 + math.cos(math.pi * done))
 
     def _trained(self) -> list[torch.nn.Parameter]:
-        return [p for module in (self.model, self.noise_of_z) if module for p in module.parameters()]
+        return [p for module in (self.model, self.residual_spectrum) if module for p in module.parameters()]
 
     def configure_optimizers(self) -> dict:
         train = self.config.training
@@ -224,25 +251,28 @@ class LitUniverseVAE(pl.LightningModule):
         Every process computes all of it, so that none waits for another.
         """
         model = self.evaluated
-        modules = [m for m in (model, self.likelihood, self.noise_of_z) if m]
+        modules = [m for m in (model, self.likelihood, self.residual_spectrum) if m]
         training = [m.training for m in modules]
         for module in modules:
             module.eval()
         with self.trainer.precision_plugin.forward_context():
-            found = [self._terms(model, self.validation, step) for step in range(VALIDATION_STEPS)]
+            weights = self.config.loss.kl_z, self.config.loss.kl_h
+            found = [self._terms(model, self.validation, step, *weights) for step in range(VALIDATION_STEPS)]
         for module, mode in zip(modules, training, strict=True):
             module.train(mode)
         scalars = [name for name, value in found[0].items() if value.ndim == 0]
         mean = {name: float(torch.stack([terms[name] for terms in found]).mean()) for name in scalars}
-        weights = self.config.loss.kl_z, self.config.loss.kl_h
+        z_mu, z_logvar, h_post_mu = (torch.cat([t[name] for t in found]) for name in ("z_mu", "z_logvar", "h_post_mu"))
+        parts = zip(("width", "offset", "spread"), kl_parts(z_mu, z_logvar), strict=True)
         return {
-            "val_loss": float(total_loss(mean | {"kl_h_dim": found[0]["kl_h_dim"]}, self.likelihood, *weights)),
+            "val_loss": mean["loss"],
             "val_fvu": mean["l2"] / mean["target_power"],
             "val_l2": mean["l2"],
             "val_kl_z": mean["kl_z"],
             "val_kl_h": mean["kl_h"],
-            "active_z": float(active_units(torch.cat([terms["means"] for terms in found]))),
-            "active_h": float(active_units(torch.cat([terms["maps"] for terms in found]))),
+            **{f"val_kl_z_{name}": float(nats) for name, nats in parts},
+            "active_z": float(active_units(z_mu)),
+            "active_h": float(active_units(h_post_mu)),
         }
 
 
@@ -254,6 +284,26 @@ class _Steps(IterableDataset):
 
     def __iter__(self) -> Iterator[int]:
         yield from range(self.module.trainer.global_step, self.module.config.training.steps)
+
+
+def draw_context(n_sets: int, set_size: int, least: int, generator: Generator) -> Tensor:
+    """Random contexts: each slice is given k of the others, k uniform from `least` to set_size - 1.
+
+    Returns (n_sets, set_size, set_size) of zeros and ones, zeros on the diagonal, on the generator's device.
+    """
+    shape = (n_sets, set_size, set_size)
+    order = torch.rand(shape, generator=generator, device=generator.device)
+    order.diagonal(dim1=1, dim2=2).fill_(2.0)  # a slice never belongs to its own context
+    k = torch.randint(least, set_size, shape[:2], generator=generator, device=generator.device)
+    return (order.argsort(dim=-1).argsort(dim=-1) < k[..., None]).float()
+
+
+def draw_noise(
+    n: int, latent_dim: int, generator: Generator, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Standard normal numbers for z, h and h_post of n targets: three tensors (n, latent_dim)."""
+    shape = (n, latent_dim)
+    return tuple(torch.randn(shape, generator=generator, device=generator.device).to(device) for _ in range(3))
 
 
 def _seed(seed: int, step: int) -> int:
@@ -288,36 +338,6 @@ def keep_freed_memory() -> None:
         libc, trim_threshold, mmap_threshold = ctypes.CDLL(None), -1, -3  # malloc.h
         libc.mallopt(trim_threshold, 2**30)
         libc.mallopt(mmap_threshold, 2**25)  # the largest that it takes
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of all processes. Each computes the same loss of all rows, and DDP takes the mean of the gradients."""
-
-    @staticmethod
-    def forward(ctx, rows: Tensor) -> Tensor:
-        n_processes = distributed.get_world_size()
-        gathered = [torch.empty_like(rows) for _ in range(n_processes)]
-        distributed.all_gather(gathered, rows)
-        return torch.cat(gathered)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        n_processes = distributed.get_world_size()
-        return n_processes * grad.chunk(n_processes)[distributed.get_rank()]
-
-
-def _of_all_processes(output: tuple, target: Tensor) -> tuple[tuple, Tensor]:
-    """What `UniverseVAE.forward` returned, and the targets, of the whole batch: one message a step.
-
-    The optimal pixel noise and free bits are not means over a batch, so the mean of the processes' losses would not
-    be the loss of the batch. The order of the targets is that of the processes.
-    """
-    recon, *latents = output
-    tensors = [recon, target, *(value for latent in latents for value in latent)]
-    rows = torch.cat([tensor.flatten(1) for tensor in tensors], dim=1)
-    parts = _Gather.apply(rows).split([tensor[0].numel() for tensor in tensors], dim=1)
-    recon, target = (part.unflatten(1, target.shape[1:]) for part in parts[:2])
-    return (recon, *(tuple(parts[i : i + 3]) for i in (2, 5, 8))), target
 
 
 class _Bar(TQDMProgressBar):
@@ -445,11 +465,11 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     """Decide what a run keeps for good: split, standardisation, number of cubes held; and write run.json."""
     data = config.data
     with torch.device("meta"):
-        build_model(config, suite.side)  # refuses what cannot be built before anything is read
+        build(config, suite.side)  # refuses what cannot be built before anything is read
     names = [suite.cube_id(i) for i in range(suite.n_cubes)]
     split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, data.split_seed, ids=names)
     mean, std = standardisation(suite, split["train"], data.eps)
-    power = spectrum(suite, split["train"], mean, std, data.image_size, data.thickness, data.eps)
+    power = pixel_power(suite, split["train"], mean, std, data.image_size, data.thickness, data.eps)
     info = {
         "config": to_dict(config),
         "side": suite.side,
@@ -459,7 +479,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "split": split,
         "cubes": names,
         "pool_size": _pool_size(config, suite, len(split["train"])),
-        "power": power if config.model.linear else None,
+        "power": power if config.model.fourier_start else None,
         "finished": False,
         **provenance(),
     }

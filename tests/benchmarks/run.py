@@ -51,8 +51,8 @@ def against_the_note(scale: Scale, folder: Path) -> dict:
     """(a) The note's code as written against ours, and what each part of ours brings."""
     suite, size = steps.make_suite(folder, 6, scale.side), (scale.image_size, scale.sets)
     batch, group, wrapping, linear = (
-        {"model": steps.NOTE | part, "loss": {"noise_of_z": 0.0}}
-        for part in ({}, {"norm": "group"}, {"circular": True}, {"linear": True})
+        {"model": steps.NOTE | part, "loss": {"residual_spectrum": 0.0}}
+        for part in ({}, {"norm": "group"}, {"circular": True}, {"fourier_start": True})
     )
     variants = {
         "the demo preset": {},

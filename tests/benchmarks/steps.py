@@ -11,14 +11,15 @@ from torch import Tensor, nn
 
 from tests import note
 from tests.suites import lognormal_suite
-from uvae_lib.cropping import spectrum
 from uvae_lib.cubes import CubeSuite, open_cubes
 from uvae_lib.model import UniverseVAE, UpConv
 from uvae_lib.presets import DEMO, Config, to_dict
+from uvae_lib.slices import pixel_power
 from uvae_lib.training import LitUniverseVAE, _trainer, update_average
+from uvae_lib.variants.layers import posterior_width
 
 LEARNING_RATE = 1e-4
-NOTE = {"norm": "batch", "circular": False, "zero_init": False, "linear": False}  # the note's networks
+NOTE = {"norm": "batch", "circular": False, "zero_init": False, "fourier_start": False}  # the note's networks
 
 
 def make_suite(folder: Path, n_cubes: int, side: int) -> CubeSuite:
@@ -44,7 +45,7 @@ def configured(image_size: int, sets: int | None = None, data: dict | None = Non
 def our_module(config: Config, suite: CubeSuite, pool_size: int | None = None) -> LitUniverseVAE:
     """The module that `fit` trains, with its cubes on the device, ready for `training_step`."""
     split = {"train": list(range(suite.n_cubes)), "val": [0], "test": []}
-    power = spectrum(suite, [0], mean=0.0, std=1.0, size=config.data.image_size) if config.model.linear else None
+    power = pixel_power(suite, [0], mean=0.0, std=1.0, size=config.data.image_size)
     pool_size = pool_size or suite.n_cubes
     module = LitUniverseVAE(to_dict(config), suite.side, 0.0, 1.0, split, pool_size, power).attach(suite)
     module.trainer = _trainer(config, Path("build/benchmarks"), False, [])
@@ -73,7 +74,7 @@ def our_step(module: LitUniverseVAE) -> Callable[[int], None]:
 
 def note_step(config: Config, sets: Tensor) -> Callable[[int], None]:
     """The note's step as written: float32, the encoder called twice, a plain optimiser; slices are given."""
-    model = note.NoteVAE(UniverseVAE(config.data.image_size, logvar_h=-4.0, logvar_z=-3.0)).train()
+    model = note.NoteVAE(posterior_width(UniverseVAE(config.data.image_size), -3.0, -4.0)).train()
     plain_upsampling(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
 

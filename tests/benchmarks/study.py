@@ -43,7 +43,7 @@ CIRCULAR = changed(PLAIN, model={"circular": True})
 GROUP = changed(CIRCULAR, model={"norm": "group"})
 ZERO = changed(GROUP, model={"zero_init": True})
 LINEAR = changed(
-    ZERO, model={"linear": True, "logvar_h": -5.0, "logvar_z": -1.0}, loss={"kl_h": 100.0}, training={"lr": 1e-3}
+    ZERO, model={"fourier_start": True, "logvar_h": -5.0, "logvar_z": -1.0}, loss={"kl_h": 100.0}, training={"lr": 1e-3}
 )
 ARMS = {
     "plain": PLAIN,
@@ -51,7 +51,7 @@ ARMS = {
     "circular, group": GROUP,
     "circular, group, zero": ZERO,
     "linear": LINEAR,
-    "linear, noise_of_z": changed(LINEAR, loss={"noise_of_z": 0.2}),
+    "linear, residual spectrum": changed(LINEAR, loss={"residual_spectrum": 0.2}),
     "... lr 1e-3": changed(ZERO, training={"lr": 1e-3}),
     "... 24 slices a step": changed(ZERO, training={"sets_per_step": 6}),
     "... 4 slices a step": changed(ZERO, training={"sets_per_step": 1}),

@@ -23,15 +23,16 @@ from torchvision.models import resnet18
 
 from .. import latents
 from ..checkpoints import RunKeeper, lock_run, newest_checkpoint
-from ..cropping import SliceSets
 from ..cubes import CubeSuite
 from ..files import write_atomically
 from ..loss import kl_by_dimension
-from ..model import keep_amplitude, make_circular, make_norm
 from ..presets import PARAMETERS, Config, to_dict
-from ..runs import Run, covers_box, load_run, provenance
+from ..runs import Run, load_run, provenance
+from ..slices import SliceSets
 from ..statistics import cross_correlation
 from ..training import LitUniverseVAE, _sentences, _trainer
+from ..variants import wraps
+from ..variants.layers import circular_padding, group_norm
 from .metrics import CubeEncoding, encode_cubes, k_at_correlation
 
 NO_VARIANCE = -250.0  # a log-variance whose standard deviation is zero in float32, with a KL that is finite
@@ -42,18 +43,12 @@ def supervised_network(config: Config, side: int) -> nn.Module:
 
     (B, 1, H, H) pixels -> (B, 2) standardised Omega_m, sigma_8.  side: of the cubes [voxels]
     """
-    model = config.model
-    net = resnet18(
-        num_classes=len(PARAMETERS),
-        norm_layer=lambda channels: make_norm(model.norm, channels),
-        zero_init_residual=model.zero_init,
-    )
+    net = resnet18(num_classes=len(PARAMETERS), zero_init_residual=config.model.zero_init)
     net.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(net.conv1.weight, mode="fan_in", nonlinearity="relu")
-    if model.norm == "group":
-        keep_amplitude(net)
-    circular = covers_box(config, side) if model.circular is None else model.circular
-    return make_circular(net) if circular else net
+    if config.model.norm == "group":
+        group_norm(net)
+    return circular_padding(net) if wraps(config, side) else net
 
 
 class LitSupervised(LitUniverseVAE):

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .. import latents
-from ..cropping import Cuts, cut_slices, log_density
+from ..cropping import cut_slices, log_density, whole_planes
 from ..cubes import CubeSuite
 from ..files import write_atomically
 from ..loss import kl_by_dimension
@@ -442,10 +442,8 @@ def _planes(run: Run, suite: CubeSuite, cube: int) -> Tensor:
     axis, plane = (
         x.flatten() for x in torch.meshgrid(torch.tensor(suite.axes), torch.arange(suite.n_planes), indexing="ij")
     )
-    zero = torch.zeros_like(plane)
-    cuts = Cuts(zero, axis, plane, zero, zero, zero, zero, zero)
     x = log_density(torch.from_numpy(suite.overdensity(cube)), run.config.data.eps)[None]
-    pixels = (cut_slices(x, cuts, suite.side, run.config.data.thickness) - run.mean) / run.std
+    pixels = (cut_slices(x, whole_planes(axis, plane), suite.side, run.config.data.thickness) - run.mean) / run.std
     return pixels[:, 0].unflatten(0, (len(suite.axes), suite.n_planes))
 
 

@@ -19,7 +19,7 @@ from ..cubes import CubeSuite
 from ..files import atomic_path, write_atomically
 from ..loss import active_units, kl_by_dimension
 from ..presets import PARAMETERS
-from ..runs import Run, covers_box, load_run, provenance, weights_key
+from ..runs import Run, load_run, provenance, weights_key
 from ..statistics import (
     cross_correlation,
     fourier_pca,
@@ -27,6 +27,7 @@ from ..statistics import (
     project,
     transfer_function,
 )
+from ..variants import covers_box
 from ..variants.residuals import ResidualNoise, fit_corrections, fit_noise
 
 QUANTILES = (0.01, 0.99)  # of the pixels, between which densities are compared

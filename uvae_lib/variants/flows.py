@@ -28,10 +28,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..loss import SpectralLikelihood
-from ..model import UniverseVAE, make_circular
+from ..model import UniverseVAE
 from ..presets import FlowConfig, from_dict
-from .fourier import FourierModes
+from .fourier import FourierDecoder, FourierModes
+from .layers import circular_padding
+from .likelihoods import SpectralLikelihood
 
 QUARTER = math.pi / 2
 PICTURE = 32  # pixels along the picture of h: the modes' |k| stay below its Nyquist frequency
@@ -115,7 +116,7 @@ class UNet(nn.Module):
         for layer in (self.universe[-1], self.last):
             nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
         if circular:
-            make_circular(self)
+            circular_padding(self)
 
     def forward(self, x: Tensor, angle: Tensor, z: Tensor) -> Tensor:
         """x (n, n_in, H, H), angle (n,), z (n, latent_dim) standardised -> (n, n_out, H, H)."""
@@ -202,7 +203,8 @@ class HFlow(nn.Module):
 
     def __init__(self, model: UniverseVAE, width: int, periodic: bool):
         super().__init__()
-        modes, shape = model.decoder_h.modes, model.decoder_h.map_shape
+        decoder = model.decoder_h
+        modes, shape = decoder.modes if isinstance(decoder, FourierDecoder) else None, decoder.map_shape
         self.shape = (1, PICTURE, PICTURE) if modes else shape
         white, physical = pictures(modes) if modes else 2 * [torch.eye(model.latent_dim)]
         self.register_buffer("white", white, persistent=False)

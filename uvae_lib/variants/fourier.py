@@ -1,4 +1,4 @@
-"""The linear part of the model: the largest modes of a slice as 512 numbers that each have a place, and back.
+"""A model that starts as a linear autoencoder: the largest modes of a slice as 512 numbers that each have a place.
 
 A map of C x m x m numbers moves with the slice, cell by cell, if it holds C Fourier modes of each class of wave
 numbers that differ by multiples of m. The C with the least |k| of every class fill a disc in the plane of wave numbers
@@ -6,7 +6,7 @@ numbers that differ by multiples of m. The C with the least |k| of every class f
 of a statistically homogeneous field. Divided by the mean power of their |k| the modes are white, and an orthogonal
 matrix turns them to functions with a place, the orthonormal functions that are nearest to bumps at 512 points
 (Loewdin's orthogonalisation; Wannier functions in a crystal). So the numbers are uncorrelated with variance one, which
-is what the prior of h asks for.
+is what the prior of h asks for. `fourier_start` gives this start to a model.
 """
 
 import math
@@ -15,6 +15,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from ..model import WIDTHS, DecoderH, Encoder, UniverseVAE, UpBlock, in_float32
+from ..statistics import ring_mean, rings
 
 WIDTH = 0.5  # of the bumps, over the mean distance of points
 
@@ -47,11 +50,11 @@ class FourierModes(nn.Module):
         """
         power = power[: len(self.power)]
         if not bool((power > 0).all()):
-            raise ValueError("found a ring of modes without power; the linear part divides by it: use linear=False")
+            raise ValueError("found a ring of modes without power, by which the start divides: use fourier_start=False")
         self.power.copy_(power)
-        cell = self.places.unflatten(0, self.shape)[:, 0, 0].double()
-        covariance = (cell * self.power[self.ring]) @ cell.T
-        self.mix.copy_(torch.linalg.eigh(covariance.cpu()).eigenvectors.flip(1).T)
+        cell = self.places.unflatten(0, self.shape)[:, 0, 0].cpu().double()  # not every device has float64 and eigh
+        covariance = (cell * self.power[self.ring].cpu()) @ cell.T
+        self.mix.copy_(torch.linalg.eigh(covariance).eigenvectors.flip(1).T)
 
     def forward(self, img: Tensor) -> Tensor:
         """img (B, 1, H, H) -> (B, C, m, m)."""
@@ -107,8 +110,8 @@ def _least(image_size: int, channels: int, m: int) -> tuple[np.ndarray, np.ndarr
         room[alike[i]] -= len(new)
     if len(kept) < channels * m**2:
         raise ValueError(
-            f"found latent_dim={channels * m**2} at image_size={image_size}; the linear part needs as many modes "
-            "below the Nyquist frequency: use a smaller latent_dim, or linear=False"
+            f"found latent_dim={channels * m**2} at image_size={image_size}; the linear start needs as many "
+            "modes below the Nyquist frequency: use a smaller latent_dim, or fourier_start=False"
         )
     found = np.array(kept)
     return found[:, :2].T.copy(), found[:, 2].astype(bool)
@@ -123,25 +126,21 @@ class SliceSummary(nn.Module):
 
     def __init__(self, image_size: int):
         super().__init__()
-        self.image_size, self.n = image_size, image_size // 2 + 4
+        self.n = image_size // 2 + 4
+        ring, *numbers = (torch.from_numpy(x.copy()) for x in rings(image_size)[:3])
+        for name, buffer in zip(("ring", "weight", "count"), (ring, *(x.float() for x in numbers)), strict=True):
+            self.register_buffer(name, buffer, persistent=False)
         self.register_buffer("power", torch.ones(image_size // 2))
 
     @torch.no_grad()
     def set_power(self, power: Tensor) -> None:
-        """power (at least image_size / 2 + 1,), as for `Modes.set_power`."""
+        """power (at least image_size / 2 + 1,), as for `FourierModes.set_power`."""
         self.power.copy_(power[1 : len(self.power) + 1])
 
     def forward(self, img: Tensor) -> Tensor:
         """img (B, 1, H, H) -> (B, H / 2 + 4)."""
-        row = torch.fft.fftfreq(self.image_size, 1 / self.image_size, device=img.device)
-        col = torch.arange(self.image_size // 2 + 1, device=img.device)
-        ring = torch.hypot(row[:, None], col.float()).round().long().flatten()
-        once = (col == 0) | (2 * col == self.image_size)
-        count = torch.where(once, 1.0, 2.0).expand(self.image_size, -1).flatten()  # of Hermitian pairs
-        modes = torch.fft.rfft2(img[:, 0], norm="ortho").abs().square().flatten(1) * count
-        n_rings = int(0.71 * self.image_size) + 2
-        power = modes.new_zeros(len(img), n_rings).index_add(1, ring, modes)
-        power = power / count.new_zeros(n_rings).index_add(0, ring, count).clamp_min(1.0)
+        modes = torch.fft.rfft2(img[:, 0], norm="ortho").abs().square()
+        power = ring_mean(modes, self.ring, self.weight, self.count)
         ratio = (power[:, 1 : len(self.power) + 1] / self.power).clamp_min(1e-6).log()
         pixels = img.flatten(1)
         mean = pixels.mean(dim=1, keepdim=True)
@@ -149,3 +148,86 @@ class SliceSummary(nn.Module):
         normal = (pixels - mean) / std
         skewness, kurtosis = (normal.pow(p).mean(dim=1, keepdim=True) for p in (3, 4))
         return torch.cat([ratio, mean, std.log(), skewness, kurtosis - 3], dim=1)
+
+
+class FourierEncoder(Encoder):
+    """An encoder to whose outputs what a slice's modes say is added.
+
+    h_post  its mean starts as the largest modes of the slice (`FourierModes`), and the convolution adds to it
+    zs      also reads the slice's spectrum and moments (`SliceSummary`), by one more Linear layer
+    plain   the encoder that is taken over, layers and weights, but for the head of h, which starts at zero
+    """
+
+    def __init__(self, plain: Encoder, image_size: int, shape: tuple[int, int, int]):
+        nn.Module.__init__(self)
+        self.trunk, self.zs_head, self.z_shift, self.h_head = plain.trunk, plain.zs_head, plain.z_shift, plain.h_head
+        self.modes, self.statistics = FourierModes(image_size, shape), SliceSummary(image_size)
+        self.statistics_head = nn.Linear(self.statistics.n, self.zs_head.out_features, bias=False)
+        nn.init.zeros_(self.h_head.weight), nn.init.zeros_(self.h_head.bias)
+        self.channels = WIDTHS[-1], shape[0], self.statistics.n  # of `features`
+
+    def features(self, img: Tensor) -> Tensor:
+        """The trunk's last map, that of the largest modes and the summary, the same at every position.
+
+        img (B, 1, H, H) -> (B, 512 + C + n, m, m)
+        """
+        return torch.cat([self.trunk(img).float(), self._start(img)], dim=1)
+
+    @in_float32
+    def _start(self, img: Tensor) -> Tensor:
+        modes = self.modes(img)
+        return torch.cat([modes, self.statistics(img)[:, :, None, None].expand(-1, -1, *modes.shape[2:])], dim=1)
+
+    @in_float32
+    def set_features(self, f: Tensor) -> Tensor:
+        """zs of `features`, (B, 1024)."""
+        trunk, _, summary = f.mean(dim=(2, 3)).split(self.channels, dim=1)
+        return self.zs_head(trunk) + self.statistics_head(summary)
+
+    @in_float32
+    def h_posterior(self, f: Tensor, z: Tensor) -> Tensor:
+        """h_post of `features` and z (B, 512): mean and log-variance, (B, 1024)."""
+        trunk, modes, _ = f.split(self.channels, dim=1)
+        mu, logvar = self.h_head(trunk + self.z_shift(z)[:, :, None, None]).chunk(2, dim=1)
+        return torch.cat([(mu + modes).flatten(1), logvar.flatten(1)], dim=1)
+
+
+class FourierDecoder(DecoderH):
+    """A decoder that adds to the slice whose largest modes h gives; its layers see that slice, patch by patch.
+
+    plain   the decoder that is taken over, layers and weights, but for the last layer, which starts at zero
+    """
+
+    def __init__(self, plain: DecoderH, image_size: int):
+        nn.Module.__init__(self)
+        self.map_shape, self.layers = plain.map_shape, plain.layers
+        self.modes = FourierModes(image_size, self.map_shape)
+        sides = zip(WIDTHS[-2::-1], (16, 8, 4), strict=True)
+        self.patches = nn.ModuleList(nn.Conv2d(1, n, side, stride=side, bias=False) for n, side in sides)
+        nn.init.zeros_(self.layers[-1].weight), nn.init.zeros_(self.layers[-1].bias)
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = h.unflatten(1, self.map_shape)
+        start, patches = self._start(h), iter(self.patches)
+        for layer in self.layers:
+            h = layer(h)
+            if isinstance(layer, UpBlock):
+                h = h + next(patches)(start)
+        return start + h.float()
+
+    @in_float32
+    def _start(self, h: Tensor) -> Tensor:
+        return self.modes.inverse(h)
+
+
+def fourier_start(model: UniverseVAE, power: Tensor | None = None) -> UniverseVAE:
+    """Let a model start as the linear autoencoder of a slice's largest modes, and learn what to add; in place.
+
+    power   (n,) mean |FFT|^2 of the slices in rings (`slices.pixel_power`); white when absent
+    """
+    model.encoder = FourierEncoder(model.encoder, model.image_size, model.decoder_h.map_shape)
+    model.decoder_h = FourierDecoder(model.decoder_h, model.image_size)
+    if power is not None:
+        for start in (model.encoder.modes, model.encoder.statistics, model.decoder_h.modes):
+            start.set_power(power)
+    return model

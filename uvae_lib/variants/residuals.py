@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ..loss import SpectralLikelihood
+from .likelihoods import SpectralLikelihood
 
 N_VALUES, N_LEVELS, WIDEST = 33, 81, 4.0  # decoded values; levels of a standard normal number, and the largest
 LEVELS = [0.5 * (1 + math.erf(x / math.sqrt(2))) for x in np.linspace(-WIDEST, WIDEST, N_LEVELS)]

@@ -15,8 +15,9 @@ from torch import Tensor
 from .. import live, plots
 from ..cubes import CubeSuite
 from ..presets import PARAMETERS
-from ..runs import Run, covers_box
+from ..runs import Run
 from ..statistics import pixel_pdf, power_spectrum
+from ..variants import covers_box
 
 NAMES = {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
 KEPT = 8  # cubes whose encoding is kept

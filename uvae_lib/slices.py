@@ -1,0 +1,239 @@
+"""Standardised slices of a suite's cubes: sets of them for training, and the constants of a run.
+
+A suite goes in (`cubes.CubeSuite`), pixels p = (x - mean) / std come out. Every draw is a function of (seed, step)
+alone, so that a run can be resumed and repeated.
+"""
+
+import math
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from .cropping import EPS, Cuts, cut_slices, log_density, spread_planes, whole_planes
+from .cubes import CubeSuite
+from .statistics import ring_mean, rings
+
+
+def standardisation(suite: CubeSuite, indices: list[int], eps: float = EPS, max_cubes: int = 64) -> tuple[float, float]:
+    """Mean and standard deviation of x over training cubes: the two constants of a run.
+
+    indices    training cubes; when there are more than max_cubes, that many of them, evenly spread
+    """
+    chosen = _spread(indices, max_cubes)
+    moments = np.zeros(2)
+    for index in chosen:
+        x = log_density(suite.overdensity(index), eps)
+        moments += x.mean(dtype=np.float64), np.square(x).mean(dtype=np.float64)
+    mean, square = moments / len(chosen)
+    return float(mean), float(math.sqrt(square - mean**2))
+
+
+def _spread(indices: list[int], most: int) -> list[int]:
+    """At most so many of them, evenly spread."""
+    return [indices[i] for i in np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
+
+
+def pixel_power(
+    suite: CubeSuite, indices: list[int], mean: float, std: float, size: int, thickness: int = 1, eps: float = EPS,
+    max_cubes: int = 64,
+) -> list[float]:  # fmt: skip
+    """Mean power of the standardised slices of training cubes, |FFT|^2 (unitary), in rings of round(|k| / k_f).
+
+    indices    training cubes; when there are more than max_cubes, that many of them, evenly spread
+    mean, std  of x
+    size       of the slices [pixels]
+    thickness  of the slices [voxels]
+    Returns a positive number a ring: one without power counts as 1e-9 of the strongest.
+    """
+    n = min(12, len(suite.axes) * (suite.n_planes // thickness))
+    cuts = whole_planes(*spread_planes(n, suite.n_planes, suite.axes, thickness))
+    ring, *numbers = (torch.tensor(x) for x in rings(size)[:3])
+    chosen, total = _spread(indices, max_cubes), 0.0
+    for index in chosen:
+        x = log_density(torch.from_numpy(suite.overdensity(index)), eps)[None]
+        pixels = (cut_slices(x, cuts, size, thickness) - mean) / std
+        power = torch.fft.rfft2(pixels.double(), norm="ortho").abs().square().mean(dim=(0, 1))
+        total = total + ring_mean(power, ring, *numbers)
+    return (total / len(chosen)).clamp_min(1e-9 * float(total.max())).tolist()
+
+
+def cube_bytes(suite: CubeSuite, dtype: torch.dtype = torch.float32) -> int:
+    """Memory of one cube on the device."""
+    return suite.n_planes * suite.side**2 * dtype.itemsize
+
+
+def pool_size(
+    suite: CubeSuite, n_cubes: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
+    memory: int | None = None, n_pools: int = 1,
+) -> int:  # fmt: skip
+    """How many of n_cubes a `CubePool` can hold; nothing is read or taken.
+
+    memory     bytes for the pool; None takes 40 % of what is free on the device
+    n_pools    processes that share the memory of the device
+    Raises ValueError when not one cube fits.
+    """
+    budget = _free_memory(torch.device(device)) * 2 // 5 // n_pools if memory is None else memory
+    each = cube_bytes(suite, dtype)
+    if each > budget:
+        raise ValueError(
+            f"one cube takes {each / 2**20:.0f} MiB, the memory for cubes is {budget / 2**20:.0f} MiB; "
+            "store float16, or raise the memory limit"
+        )
+    return min(n_cubes, budget // each)
+
+
+class CubePool:
+    """Log densities of the cubes in use, as one tensor on the training device.
+
+    When all cubes fit into `memory` they are loaded once. Otherwise `size` of them are held, and every `refresh`
+    steps one is exchanged for the next of a shuffled order, read ahead by a thread: the file is read a whole cube
+    at a time (a single plane of the last axis would touch every page of a cube), memory stays bounded, and which
+    cubes are held is a function of (seed, step).
+
+    suite, indices   which cubes;  dtype of storage (float16 halves the memory: |error in x| < 0.005)
+    memory           bytes for the pool; None takes 40 % of what is free on the device
+    size             number of cubes held; None as many as fit: give it to repeat a run on another machine
+    """
+
+    def __init__(
+        self,
+        suite: CubeSuite,
+        indices: list[int],
+        *,
+        eps: float = EPS,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        memory: int | None = None,
+        size: int | None = None,
+        refresh: int = 8,
+        seed: int = 0,
+    ):
+        self.suite, self.indices, self.eps = suite, list(indices), eps
+        self.refresh = refresh
+        shape = (suite.n_planes, suite.side, suite.side)
+        n = len(self.indices)
+        self.size = min(n, size or pool_size(suite, n, dtype=dtype, device=device, memory=memory))
+        self.volumes = torch.empty((self.size, *shape), dtype=dtype, device=device)
+        self._held = [None] * self.size
+        self._order = np.random.default_rng(seed).permutation(len(self.indices))
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="cubes")
+        self._ahead: dict[int, Future] = {}
+
+    def at(self, step: int) -> tuple[Tensor, list[int]]:
+        """The cubes of a step: volumes (size, P, N, N) and the suite's index of each."""
+        first = 0 if self.size == len(self.indices) else step // self.refresh
+        for position in range(first, first + self.size):
+            slot, cube = position % self.size, self._cube(position)
+            if self._held[slot] != cube:
+                ahead = self._ahead.pop(position, None)
+                x = ahead.result() if ahead else self._read(cube)
+                self.volumes[slot].copy_(x)
+                self._held[slot] = cube
+        if self.size < len(self.indices) and first + self.size not in self._ahead:
+            self._ahead = {first + self.size: self._reader.submit(self._read, self._cube(first + self.size))}
+        return self.volumes, list(self._held)
+
+    def _cube(self, position: int) -> int:
+        """The order in which cubes come: a shuffled one, over and over, so that those held always differ."""
+        place = position % len(self.indices)
+        if self.size == len(self.indices):
+            return self.indices[place]
+        return self.indices[self._order[place]]
+
+    def _read(self, cube: int) -> Tensor:
+        x = log_density(torch.from_numpy(self.suite.overdensity(cube)), self.eps)
+        return x.to(self.volumes.dtype)
+
+
+class SliceSets:
+    """Sets of standardised slices, each set from one cube, cut on the device that holds the cubes.
+
+    pool           the cubes;  mean, std of x, the two constants of the run
+    image_size     side of a slice [pixels], at most the cube's side
+    set_size       slices a set, all from different planes (slabs when thickness > 1)
+    sets_per_step  sets a step, from different cubes as long as there are enough
+    thickness      [voxels];  augment: random quarter turns and mirror flips
+    seed           every draw is a function of (seed, step)
+    rank, world_size    this process cuts its part of the sets of a step (distributed training)
+    Raises ValueError when a slice does not fit the cube or a set asks for more planes than a cube has.
+    """
+
+    def __init__(
+        self,
+        pool: CubePool,
+        mean: float,
+        std: float,
+        *,
+        image_size: int,
+        set_size: int,
+        sets_per_step: int,
+        thickness: int = 1,
+        augment: bool = True,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        suite = pool.suite
+        if image_size > suite.side:
+            raise ValueError(
+                f"a {image_size}-pixel slice does not fit a {suite.side}-voxel cube; use image_size <= {suite.side}"
+            )
+        if not 1 <= thickness <= suite.n_planes:
+            raise ValueError(f"found thickness={thickness}; use 1 to {suite.n_planes}, the planes of a cube")
+        self.n_slabs = suite.n_planes // thickness
+        if set_size > len(suite.axes) * self.n_slabs:
+            raise ValueError(
+                f"a set of {set_size} slices was asked for; a cube of {suite.n_planes} planes has "
+                f"{len(suite.axes) * self.n_slabs} that differ at thickness {thickness}"
+            )
+        if sets_per_step % world_size:
+            raise ValueError(f"{sets_per_step} sets a step cannot be shared by {world_size} processes; use a multiple")
+        self.pool, self.mean, self.std = pool, mean, std
+        self.image_size, self.set_size, self.sets_per_step = image_size, set_size, sets_per_step
+        self.thickness, self.augment, self.seed = thickness, augment, seed
+        self.rank, self.world_size = rank, world_size
+
+    def cuts(self, step: int) -> Cuts:
+        """Where the slices of a step are cut: integer tensors (sets_per_step, set_size) on the CPU."""
+        suite, shape = self.pool.suite, (self.sets_per_step, self.set_size)
+        rng = np.random.default_rng([self.seed, step])
+        turns = -(-self.sets_per_step // self.pool.size)
+        cube = np.concatenate([rng.permutation(self.pool.size) for _ in range(turns)])[: self.sets_per_step]
+        # without replacement: a random order of all planes of all axes, of which the first set_size are taken
+        order = rng.random((self.sets_per_step, len(suite.axes) * self.n_slabs)).argsort(axis=1)
+        axis, slab = np.divmod(order[:, : self.set_size], self.n_slabs)
+        offset = rng.integers(0, suite.n_planes, (self.sets_per_step, 1))  # slabs of a set stay disjoint
+        values = {
+            "cube": np.broadcast_to(cube[:, None], shape).copy(),
+            "axis": np.asarray(suite.axes)[axis],
+            "plane": (slab * self.thickness + offset) % suite.n_planes,
+            "row": rng.integers(0, suite.side, shape),
+            "col": rng.integers(0, suite.side, shape),
+        }
+        symmetry = rng.integers(0, 2, (3, *shape)) * int(self.augment)
+        values |= dict(zip(("transpose", "flip_row", "flip_col"), symmetry, strict=True))
+        return Cuts(**{name: torch.from_numpy(value) for name, value in values.items()})
+
+    def sets(self, step: int) -> Tensor:
+        """The sets of a step: (sets of this process, set_size, 1, image_size, image_size), standardised."""
+        volumes, _ = self.pool.at(step)
+        x = cut_slices(volumes, self.cuts(step)[self.rank :: self.world_size], self.image_size, self.thickness)
+        return (x - self.mean) / self.std
+
+    def item(self, step: int) -> tuple[Tensor, Tensor]:
+        """The training items of a step as the note has them: `img_zs` (B, S, 1, H, W) and `img_h` (B, 1, H, W).
+
+        S is set_size - 1: the last slice of each set is the target, never one of the context planes.
+        """
+        sets = self.sets(step)
+        return sets[:, :-1], sets[:, -1]
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
