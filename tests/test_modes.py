@@ -110,7 +110,7 @@ def test_the_first_channels_of_a_cell_are_its_largest_scales():
 
 
 def test_more_numbers_than_modes_are_refused():
-    with pytest.raises(ValueError, match="found latent_dim=1024 at image_size=32; .* smaller latent_dim, or fou"):
+    with pytest.raises(ValueError, match=r"found latent_dim=1024 at image_size=32; .* smaller latent_dim, or fou"):
         FourierModes(32, (1024, 1, 1))
 
 
