@@ -265,7 +265,7 @@ def test_a_damaged_file_and_flows_of_another_model_are_refused(trained, run_fold
     with pytest.raises(ValueError, match="train-flows"):
         load_flows(tmp_path / "cut", model, True)
     with pytest.raises(ValueError, match="another model"):
-        load_flows(run_folder / "flows.safetensors", UniverseVAE(64, norm="group"), True)
+        load_flows(run_folder / "flows.safetensors", build(Config(data=DataConfig(image_size=64))), True)
 
 
 # --- new slices of a run
