@@ -162,7 +162,7 @@ def test_the_environment_says_where_the_cubes_are_and_runs_of_them_have_a_name_o
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(monkeypatch):
     monkeypatch.setenv("UVAE_PRESET", "demmo")
-    with pytest.raises(ValueError, match='found preset "demmo"; expected one of smoke, demo'):
+    with pytest.raises(ValueError, match='found preset "demmo"; expected one of note, smoke, demo'):
         load_preset()
 
 

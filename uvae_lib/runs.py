@@ -104,7 +104,7 @@ def load_run(folder: str | Path, which: str = "best", data_path: str | Path | No
     with torch.device("meta"):  # no weights are drawn: all come from the file
         model = build(config, info["side"])
     likelihood = make_likelihood(config.loss.likelihood, config.data.image_size, covers_box(config, info["side"]))
-    _load_weights(folder / f"{which}.safetensors", nn.ModuleDict({"model": model, "likelihood": likelihood}))
+    _load_weights(folder / f"{which}.safetensors", _stored(model, likelihood))
     return Run(
         folder=folder,
         model=model.eval().to(memory_format=torch.channels_last).requires_grad_(False),
@@ -167,9 +167,14 @@ def _read_history(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is damaged ({error}); restore it, or remove it") from error
 
 
+def _stored(model: nn.Module, likelihood: nn.Module | None) -> nn.ModuleDict:
+    """What a weights file holds."""
+    return nn.ModuleDict({"model": model} | ({"likelihood": likelihood} if likelihood else {}))
+
+
 def weights_as_bytes(model: nn.Module, likelihood: nn.Module | None, dtype: torch.dtype | None = None) -> bytes:
     """Model and likelihood in the safetensors format; floating point numbers in dtype where one is given."""
-    state = nn.ModuleDict({"model": model, "likelihood": likelihood}).state_dict()
+    state = _stored(model, likelihood).state_dict()
     return save(
         {
             name: value.to("cpu", dtype if dtype and value.is_floating_point() else None).contiguous()
