@@ -23,7 +23,8 @@ def lognormal_suite(folder: Path, n_cubes: int = 6, side: int = SIDE, seed: int 
         cube[:] = y / y.mean()
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / f"Grids_Mcdm_IllustrisTNG_LH_{side}_z=0.0.npy", cubes)
-    np.savetxt(folder / "params_LH_IllustrisTNG.txt", np.stack([np.full(n_cubes, 0.3), strength], axis=1))
+    table = np.stack([np.full(n_cubes, 0.3), strength], axis=1)
+    np.savetxt(folder / "params_LH_IllustrisTNG.txt", table, header="Omega_m sigma_8")
     return folder
 
 

@@ -13,7 +13,7 @@ from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uvae_lib.checkpoints import checkpoints
-from uvae_lib.runs import export_run, load_run
+from uvae_lib.runs import export_run, load_run, move_data
 from uvae_lib.training import fit, update_average
 
 HISTORY = [
@@ -175,16 +175,26 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(trained):
         fit(other, run.folder, progress=False)
 
 
-def test_another_number_of_processes_or_another_place_of_the_cubes_is_the_same_run(trained, tmp_path):
+def test_another_number_of_processes_or_another_place_of_the_cubes_is_the_same_run(trained, copy, tmp_path):
     run, config, _ = trained
     moved = shutil.copytree(config.data.path, tmp_path / "moved")
     other = replace(config, data=replace(config.data, path=str(moved)), training=replace(config.training, devices=2))
-    assert fit(other, run.folder, progress=False).history.equals(run.history)
+    assert fit(other, copy, progress=False).history.equals(run.history)
 
 
-def test_cubes_that_were_moved_are_found_when_a_run_is_told_where_they_are(trained, suite, tmp_path):
-    moved = shutil.copytree(suite, tmp_path / "moved")
-    assert load_run(trained[0].folder, data_path=moved).open_suite().source != trained[0].open_suite().source
+def test_a_run_whose_cubes_have_moved_is_told_once_where_they_are(trained, copy, tmp_path):
+    gone, config = shutil.copytree(trained[1].data.path, tmp_path / "gone"), trained[1]
+    move_data(copy, gone)
+    moved = shutil.move(gone, tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=r"is not there; .* evaluate --run .* --data.path NEW"):
+        load_run(copy).open_suite()
+    fit(replace(config, data=replace(config.data, path=str(moved))), copy, progress=False)
+    assert load_run(copy).config.data.path == str(moved) and load_run(copy).open_suite().n_cubes == 6
+
+
+def test_a_run_is_not_told_that_other_cubes_are_its_own(copy, tmp_path):
+    with pytest.raises(ValueError, match=r"has 7 cubes of 32\^3"):
+        move_data(copy, lognormal_suite(tmp_path / "more", n_cubes=7))
 
 
 def test_processes_that_slurm_does_not_give_are_refused(suite, tmp_path, monkeypatch):

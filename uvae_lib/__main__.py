@@ -116,15 +116,21 @@ def train_flows(run: Path, steps: int | None = None, progress: bool = True) -> N
     print(f"{run / 'flows.safetensors'} is written: draws in {flows.settings.ode_steps} steps")
 
 
-def evaluate(run: Path, n_slices: int = 15) -> None:
+def evaluate(
+    run: Path, n_slices: int = 15, data_path: Annotated[str | None, tyro.conf.arg(name="data.path")] = None
+) -> None:
     """Judge a run on cubes that it never saw: metrics.json, a table, figures.
 
     Args:
         run: run folder
         n_slices: slices of each cube
+        data_path: where its cubes are now, when they have moved; the run keeps it
     """
     from .analysis.metrics import evaluate_run, summary
+    from .runs import move_data
 
+    if data_path is not None:
+        move_data(run, data_path)
     print(summary(evaluate_run(run, n_slices=n_slices)))
     print(f"{run / 'metrics.json'} and {run / 'figures'} are written")
 

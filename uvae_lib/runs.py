@@ -26,7 +26,7 @@ from .cropping import log_density, overdensity
 from .cubes import CubeSuite, open_data
 from .files import write_atomically
 from .model import UniverseVAE
-from .presets import Config, from_dict, to_dict
+from .presets import Config, from_dict, locate, to_dict
 from .variants import build, covers_box
 from .variants.flows import Flows, flows_as_bytes, load_flows, read_about
 from .variants.likelihoods import make_likelihood
@@ -84,23 +84,28 @@ class Run:
         return overdensity(self.to_log(pixels), self.config.data.eps)
 
     def open_suite(self) -> CubeSuite:
-        """The cubes of the run. Raises ValueError when they are not those that it was trained on."""
+        """The cubes of the run.
+
+        Raises FileNotFoundError when they are gone, ValueError when they are not those that it was trained on.
+        """
+        if not (path := locate(self.config.data.path)).exists():
+            raise FileNotFoundError(
+                f"{path}, the cubes of {self.folder}, is not there; when they have moved, say where they are: "
+                f"python -m uvae_lib evaluate --run {self.folder} --data.path NEW"
+            )
         suite = open_data(self.config.data)
         check_same_cubes(suite, self.info, self.folder)
         return suite
 
 
-def load_run(folder: str | Path, which: str = "best", data_path: str | Path | None = None) -> Run:
+def load_run(folder: str | Path, which: str = "best") -> Run:
     """Read a run folder (or the weights that come with the project: load_run("weights/reference")).
 
-    which        "best": the lowest validation loss;  "last": the final weights
-    data_path    where the cubes are now, when they are no longer where the run was trained on them
+    which    "best": the lowest validation loss;  "last": the final weights
     Raises FileNotFoundError for what is not there, ValueError for a file that is damaged or of another model.
     """
     folder = Path(folder)
     info, config = read_info(folder)
-    if data_path is not None:
-        config = replace(config, data=replace(config.data, path=str(data_path)))
     with torch.device("meta"):  # no weights are drawn: all come from the file
         model = build(config, info["side"])
     likelihood = make_likelihood(config.loss.likelihood, config.data.image_size, covers_box(config, info["side"]))
@@ -221,6 +226,18 @@ def differences(found: Config, asked: Config) -> list[str]:
 
     old, new = flat(to_dict(found)), flat(to_dict(asked))
     return [f"{k}={new[k]!r} (was {old[k]!r})" for k in new if old[k] != new[k] and not k.startswith(FREE)]
+
+
+def move_data(folder: str | Path, path: str | Path) -> None:
+    """Say where the cubes of a run are now; run.json keeps it.
+
+    Raises ValueError when they are not those that it was trained on.
+    """
+    folder = Path(folder)
+    info, config = read_info(folder)
+    check_same_cubes(open_data(replace(config.data, path=str(path))), info, folder)
+    info["config"]["data"]["path"] = str(path)
+    write_atomically(folder / "run.json", as_json(info))
 
 
 def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:

@@ -42,6 +42,7 @@ from .runs import (
     check_same_cubes,
     differences,
     load_run,
+    move_data,
     provenance,
     read_info,
     weights_as_bytes,
@@ -385,6 +386,9 @@ def fit(
                 f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
             )
         check_same_cubes(suite, info, folder)
+        if found.data.path != config.data.path and not rank:
+            move_data(folder, config.data.path)
+            info, _ = read_info(folder)
     else:
         info = None
     if not info or not info["finished"]:
