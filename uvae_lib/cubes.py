@@ -30,8 +30,8 @@ OPTIONS = ("set_name", "format", "field_type", "box_size", "params", "dataset", 
 class CubeSuite:
     """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers.
 
-    box_size   [Mpc/h] of the whole cube
-    field_type of the file: density | delta | overdensity | counts; overdensity() always gives overdensity
+    box_size   [Mpc/h] of the whole cube;  box_from  what told it, or that it was assumed
+    field_type  of the file: density | delta | overdensity | counts; overdensity() always gives overdensity
     normalize  each cube is divided by its own mean; see open_cubes
     report     of the check, None when there was none
     cautions   what the user was warned of;  notes  what was found and assumed
@@ -39,6 +39,7 @@ class CubeSuite:
 
     layout: SuiteFiles
     box_size: float
+    box_from: str
     field_type: str
     normalize: bool = True
     report: CheckReport | None = None
@@ -78,13 +79,6 @@ class CubeSuite:
     @property
     def source(self) -> str:
         return self.layout.source
-
-    @property
-    def box_from(self) -> str:
-        """What told the side of the box, or what was assumed."""
-        if self.box_size == self.layout.box_size:
-            return self.layout.box_from
-        return "as given" if self.layout.box_size or self.box_size != self.side else "assumed, 1 Mpc/h a voxel"
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -200,7 +194,7 @@ def open_cubes(
     path = Path(path).expanduser()
     layout = find_layout(path, format, ReaderOptions(set_name, field, dataset, params))
     _check_size(layout, path, image_size)
-    box, cautions = _box_size(box_size, layout, path)
+    box, box_from, cautions = _box_size(box_size, layout, path)
     if check == "none" and not normalize and field_type not in ("overdensity", "delta"):
         found, expected = "normalize=False without a check", "a check, which finds the common mean"
         raise refusal(path, found, expected, 'pass check="full"')
@@ -209,7 +203,7 @@ def open_cubes(
         cautions += report_cautions(report, box / layout.files[0].shape[-1], one_at_a_time="/1P/" in layout.ids[0])
         field_type = report.field_type
     field_type = field_type or guess_field_type(layout.raw(0), f"cube 0 of {layout.source}", layout.field_type)
-    suite = CubeSuite(layout, box, field_type, normalize, report, (*layout.cautions, *cautions))
+    suite = CubeSuite(layout, box, box_from, field_type, normalize, report, (*layout.cautions, *cautions))
     for caution in suite.cautions:
         warnings.warn(caution, UserWarning, stacklevel=2)
     return suite
@@ -305,14 +299,14 @@ def _check_size(layout: SuiteFiles, path: Path, image_size: int | None) -> None:
         raise refusal(path, found, expected, "cut the cubes, or use a machine with more memory")
 
 
-def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, list[str]]:
-    """Box [Mpc/h]: as given, as found, or one Mpc/h a voxel with a warning."""
+def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, str, list[str]]:
+    """Box [Mpc/h], what told it, and what to warn of: as given, as found, or one Mpc/h a voxel with a warning."""
     side = layout.files[0].shape[-1]
     box = layout.box_size if given is None else given
     if box is None:
         odd = layout.box_caution and f"{layout.box_caution}; "
         text = f"no box size found for {path}: {side} Mpc/h assumed (1 Mpc/h a voxel)"
-        return float(side), [f"{text}; {odd}pass box_size= (--data.box-size) [Mpc/h]"]
+        return float(side), "assumed, 1 Mpc/h a voxel", [f"{text}; {odd}pass box_size= (--data.box-size) [Mpc/h]"]
     try:
         box = float(box)
     except (TypeError, ValueError):
@@ -320,10 +314,11 @@ def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, list[str]]:
     if not 0 < box < math.inf:
         found = f"a box size of {layout.box_size if given is None else given!r}"
         raise refusal(path, found, "a positive number", "pass box_size= in Mpc/h (--data.box-size)")
+    told = layout.box_from if given is None else "as given"
     if not 2 <= box <= 5000:
         unit = "kpc/h" if box > 5000 else "Gpc/h"
-        return box, [f"suspicious unit: a box of {box:g} Mpc/h; box_size is in Mpc/h, this looks like {unit}"]
-    return box, [layout.box_caution] if given is None and layout.box_caution else []
+        return box, told, [f"suspicious unit: a box of {box:g} Mpc/h; box_size is in Mpc/h, this looks like {unit}"]
+    return box, told, [layout.box_caution] if given is None and layout.box_caution else []
 
 
 def _size(n_bytes: float) -> str:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from . import camels, parameters, quijote
-from .arrays import Hdf5File, NoCubes, existing, natural, refusal, regular_file
+from .arrays import CubesError, Hdf5File, NoCubes, existing, natural, refusal, regular_file
 from .layout import (
     FORMATS,
     ReaderOptions,
@@ -67,38 +67,31 @@ def guess_file(path: Path) -> str:
 
 def guess_folder(path: Path) -> str:
     """Format of a folder, by the names in it and up to three folders below."""
-    names = [file.name for file in files_in(path)]
-    for format in ("cmd-grids", "cmd-maps"):
-        if any(NAMES[format].fullmatch(name) for name in names):
+    for files in (files_in(path), files_below(path, 3)):
+        for format in ("cmd-grids", "cmd-maps"):
+            if any(NAMES[format].fullmatch(file.name) for file in files):
+                return format
+        if quijote.find_sets(path):
+            return "quijote"
+        if format := _plain_format(path, _arrays(files)):
             return format
-    if quijote.find_sets(path):
-        return "quijote"
-    if format := _plain_format(path, _arrays(path, files_in(path))):
-        return format
-    below = files_below(path, 3)
-    for format in ("cmd-grids", "cmd-maps"):
-        if any(NAMES[format].fullmatch(file.name) for file in below):
-            return format
-    if format := _plain_format(path, _arrays(path, below)):
-        return format
-    raise _nothing(path, names)
+    raise _nothing(path, [file.name for file in files_in(path)])
 
 
-def _arrays(path: Path, files: list[Path]) -> list[Path]:
-    """Files that are called as arrays are, tables of parameters aside."""
-    tables = {table for folder in {file.parent for file in files} for table in parameters.tables_in(folder)}
-    return [file for file in files if is_array(file) and not (file in tables and _is_table(file))]
+def _arrays(files: list[Path]) -> list[Path]:
+    """Files that are called as arrays are, and not as parameters."""
+    return [file for file in files if is_array(file) and not file.name.lower().startswith("param")]
 
 
-def _is_table(path: Path) -> bool:
-    """Whether a .npy file holds no cubes."""
+def _holds_cubes(path: Path) -> bool:
+    """False for a whole file of something else; a damaged one may have held cubes."""
     try:
         open_cubes_of(path, None)
     except NoCubes:
+        return False
+    except CubesError:
         return True
-    except ValueError:
-        return path.name.lower().startswith("param")
-    return False
+    return True
 
 
 def _plain_format(path: Path, files: list[Path]) -> str | None:
@@ -107,7 +100,7 @@ def _plain_format(path: Path, files: list[Path]) -> str | None:
     present = [name for name, members in groups.items() if members]
     if len(present) < 2:
         return present[0] if present else None
-    holding = [name for name in present if not all(_is_table(file) for file in groups[name])]
+    holding = [name for name in present if any(map(_holds_cubes, groups[name]))]
     if len(holding) == 2:
         found = " and ".join(f"{len(groups[name])} {name} files ({groups[name][0].name}, ...)" for name in holding)
         advice = 'pass format="npy" or "hdf5" (--data.format), or move the others away'
@@ -176,7 +169,7 @@ def plain(path: Path, request: ReaderOptions, format: str) -> SuiteFiles:
         source=f"{what} ({path})",
         files=tuple(stacks),
         ids=tuple(ids),
-        params=_params(root, stacks, request, ids, remarks),
+        params=parameters.plain_parameters(root, stacks, request.params, ids, remarks),
         box_size=min(boxes, default=None),
         box_from="from the file's attributes",
         box_caution=f"the box {odd[0]} is no length in Mpc/h" if odd else "",
@@ -189,12 +182,14 @@ def _stacks(path: Path, request: ReaderOptions, format: str, remarks: Remarks) -
     """The files of cubes at a path; in a tree, those of one name, each folder a simulation."""
     if not path.is_dir():
         return [open_cubes_of(path, request.dataset, format)]
-    here, below = ([f for f in _arrays(path, files) if f.suffix.lower() in FORMATS[format]]
+    here, below = ([f for f in _arrays(files) if f.suffix.lower() in FORMATS[format]]
                    for files in (files_in(path), files_below(path, 3)))  # fmt: skip
     if not below:
         found, advice = f"no {FORMATS[format][0]} file", "leave format= (--data.format) out, or check the path"
         raise refusal(path, found, f"{format} files of cubes", advice)
     files = here or _of_one_name(path, below, request.field, remarks)
+    if here and (deeper := [str(file.relative_to(path)) for file in below if file not in here]):
+        remarks.cautions.append(f"{len(deeper)} files in folders below are not opened ({', '.join(deeper[:3])}, ...)")
     stacks, reasons = [], []
     for file in sorted(files, key=natural):
         try:
@@ -225,24 +220,6 @@ def _ends(stack) -> list[str]:
         leaves = {name.rpartition("/")[2] for name in stack.datasets}
         return [f"/{name.rpartition('/')[0] if len(leaves) == 1 else name}" for name in stack.datasets]
     return [f"/{i}" for i in range(stack.shape[0])] if stack.shape[0] > 1 else [""]
-
-
-def _params(root: Path, stacks: list, request: ReaderOptions, ids: list[str], remarks: Remarks):
-    """As given, beside the cubes, or inside HDF5 files."""
-    usual = "params.txt or params.csv"
-    if request.params is not None:
-        separate = len(stacks) == len(ids)
-        return parameters.parameter_table(request.params, (), ids, remarks, usual, separate=separate)
-    inside = [parameters.hdf5_parameters(stack) for stack in stacks if isinstance(stack, Hdf5File)]
-    paths = [stack.path for stack in stacks]
-    folders = [root, *(p.parent for p in paths if p.parent != root)]
-    if not inside or any(table is None for table in inside) or parameters.tables_in(root, paths):
-        return parameters.found_beside(folders, paths, ids, remarks, usual)
-    remarks.notes.append("parameters from inside the HDF5 files")
-    quiet = Remarks()
-    tables = [parameters.read_parameters(table, (), quiet) for table in inside]
-    remarks.cautions += quiet.cautions[:1]
-    return parameters.pd.concat(tables, ignore_index=True).dropna(axis=1)
 
 
 READERS: dict[str, Callable[[Path, ReaderOptions], SuiteFiles]] = {

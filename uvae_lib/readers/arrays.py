@@ -197,7 +197,7 @@ def stack_shape(shape: tuple[int, ...], block_dims: int = 3) -> tuple[int, ...]:
 def open_hdf5(path: Path, dataset: str | None = None) -> Hdf5File:
     """Find the cubes in an HDF5 file: the data set named, the only one with cubes, or one of each simulation.
 
-    Raises CubesError when the file is damaged, locked or compressed by an unknown filter, or when several data sets
+    Raises CubesError when the file is damaged or locked, or when several data sets
     could be meant; NoCubes when there is none.
     """
     status = regular_file(path)
@@ -211,7 +211,6 @@ def open_hdf5(path: Path, dataset: str | None = None) -> Hdf5File:
             first = file[names[0]]
             shape, dtype = stack_shape(first.shape), first.dtype
             _check_numbers(path, dtype, shape, "write the data set as float32")
-            _check_filters(path, first)
             box, text = _hdf5_box(file, names[0])
     except CubesError:
         raise
@@ -283,9 +282,6 @@ def _choose_datasets(path: Path, arrays: dict[str, tuple], wanted: str | None) -
         if not found:
             expected, advice = f"data set {wanted!r}", "pass dataset= one of these (--data.dataset)"
             raise refusal(path, listing, expected, advice)
-    elif len(found) != 1:
-        known = [name for name in found if name in ("df", "data")]  # Quijote BSQ, 3DCosmo
-        found = known if len(known) == 1 else found
     patterns = {(re.sub(r"\d+", "#", name.rpartition("/")[2]), stack_shape(arrays[name])) for name in found}
     if len(found) != 1 and (len(patterns) != 1 or next(iter(patterns))[1][0] != 1):
         advice = "pass dataset= (--data.dataset) with the name of the cubes"
@@ -298,19 +294,12 @@ def is_stack(shape: Sequence[int]) -> bool:
     return len(shape) == 4 and len(set(shape[1:])) == 1
 
 
-def _check_filters(path: Path, dataset: h5py.Dataset) -> None:
-    properties = dataset.id.get_create_plist()
-    for i in range(properties.get_nfilters()):
-        code, _, _, name = properties.get_filter(i)
-        if not h5py.h5z.filter_avail(code):
-            found = f"data compressed by the filter {name.decode(errors='replace') or code} ({code})"
-            advice = "install it (pip install hdf5plugin), or rewrite the file with h5repack -f GZIP=4"
-            raise refusal(path, found, "a filter that this machine has", advice)
-
-
 def _hdf5_refusal(path: Path, error: Exception, found: str) -> CubesError:
-    """What to say of an error of HDF5: a lock is no damage."""
+    """What to say of an error of HDF5: locks and missing filters are no damage."""
     reason = _first_line(error)
+    if "plugin" in reason or "required filter" in reason:
+        advice = "install it (pip install hdf5plugin), or rewrite the file with h5repack -f GZIP=4"
+        return refusal(path, f"data compressed by a filter that is missing ({reason})", "one that is here", advice)
     if "to lock" in reason or "open for write" in reason:
         advice = "wait until its writer closes it; where the file system has no locks set HDF5_USE_FILE_LOCKING=FALSE"
         return refusal(path, f"a file that another process is writing ({reason})", "a closed file", advice)

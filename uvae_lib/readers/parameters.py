@@ -1,6 +1,5 @@
 """Tables of cosmological parameters: where they lie, how their columns are called, whose row is whose."""
 
-import io
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -21,29 +20,23 @@ from .arrays import (
     refusal,
     regular_file,
 )
-from .layout import Remarks, files_in
+from .layout import Remarks
 
 CAMELS = ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")
 QUIJOTE = ("Omega_m", "Omega_b", "h", "n_s", "sigma_8", "M_nu", "w")
 # Quijote's fiducial cosmology and its steps up (_p) and down (_m): arXiv:1909.05273, table 1
 QUIJOTE_FIDUCIAL = {"Omega_m": 0.3175, "Omega_b": 0.049, "h": 0.6711, "n_s": 0.9624, "sigma_8": 0.834}
-QUIJOTE_STEPS = {
-    "Om": ("Omega_m", 0.01),
-    "Ob2": ("Omega_b", 0.002),
-    "Ob": ("Omega_b", 0.001),
-    "h": ("h", 0.02),
-    "ns": ("n_s", 0.02),
-    "s8": ("sigma_8", 0.015),
-}
+QUIJOTE_STEPS = {"Om": ("Omega_m", 0.01), "Ob2": ("Omega_b", 0.002), "Ob": ("Omega_b", 0.001), "h": ("h", 0.02),
+                 "ns": ("n_s", 0.02), "s8": ("sigma_8", 0.015)}  # fmt: skip
 KNOWN = {*CAMELS, *QUIJOTE}
 LARGEST_TABLE = 256 * 2**20  # bytes
 TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube", re.IGNORECASE)  # in names of files
 TABLE_SUFFIXES = (".txt", ".csv", ".tsv", ".dat", ".npy")
 # columns that name a simulation, and that seed it: no parameters
 LABEL = re.compile(
-    r"|index|id|name|unnamed: 0|(sim(ulation)?|cube|run|file|reali[sz]ation)([ _]?(id|name|number))?", re.I
+    r"(?i)|index|id|name|unnamed: 0|(sim(ulation)?|cube|run|file|reali[sz]ation)([ _]?(id|name|number))?"
 )
-SEED = re.compile(r"(random|ic)?_?seed", re.I)
+SEED = re.compile(r"(?i)(random|ic)?_?seed")
 
 
 def canonical(name: object) -> str:
@@ -62,19 +55,12 @@ def canonical(name: object) -> str:
 def camels_file(folder: Path, suite: str, set_name: str) -> Path | None:
     """The parameter file of a CAMELS suite and set, under any of its names, here or one folder up."""
     base = suite.removeprefix("Nbody_")
-    stems = [
-        f"{set_name}_{suite}",
-        f"{suite}_{set_name}",
-        f"{set_name}_Nbody_{base}",
-        f"Nbody_{base}_{set_name}",
-    ]
-    stems += [f"{set_name}_{base}", f"{base}_{set_name}", suite, f"Nbody_{base}", base]
-    names = [f"params_{stem}{suffix}" for stem in stems for suffix in (".txt", ".csv")]
-    found = _first_file(place / name for place in (folder, folder.parent) for name in names)
-    own = re.compile(rf"CosmoAstroSeed_{re.escape(base.partition('_')[0])}.*_{re.escape(set_name)}\.(txt|csv)")
-    return found or _first_file(
-        p for place in (folder, folder.parent) for p in files_in(place) if own.fullmatch(p.name)
-    )
+    stems = [f"{set_name}_{suite}", f"{suite}_{set_name}", f"{set_name}_Nbody_{base}", f"Nbody_{base}_{set_name}",
+             f"{set_name}_{base}", f"{base}_{set_name}", suite, f"Nbody_{base}", base]  # fmt: skip
+    places, names = (folder, folder.parent), [f"params_{stem}{end}" for stem in stems for end in (".txt", ".csv")]
+    own = f"CosmoAstroSeed_{base.partition('_')[0]}*_{set_name}.*"
+    found = _first_file(path for place in places for path in sorted(place.glob(own)))
+    return _first_file(place / name for place in places for name in names) or found
 
 
 def quijote_file(folder: Path) -> Path | None:
@@ -89,8 +75,9 @@ def quijote_file(folder: Path) -> Path | None:
 
 def tables_in(folder: Path, cubes: Sequence[Path] = ()) -> list[Path]:
     """Files of a folder that are called as tables of parameters are, those called params first."""
-    found = [p for p in files_in(folder) if p.suffix.lower() in TABLE_SUFFIXES and TABLE.search(p.stem)]
-    return sorted((p for p in found if p not in cubes), key=lambda p: not p.name.lower().startswith("param"))
+    called = [p for p in folder.glob("[!.]*") if p.suffix.lower() in TABLE_SUFFIXES and TABLE.search(p.stem)]
+    found = sorted(p for p in called if p not in cubes and p.is_file())
+    return sorted(found, key=lambda p: not p.name.lower().startswith("param"))
 
 
 def quijote_cosmology(name: str) -> dict[str, float] | None:
@@ -125,18 +112,20 @@ def parameter_table(
     return match_rows(table, ids, where, separate)
 
 
-def found_beside(
-    folders: Sequence[Path], cubes: Sequence[Path], ids: Sequence[str], remarks: Remarks, usual: str
-) -> pd.DataFrame:
-    """The table beside the cubes: a file called params..., or another that is called as labels are and fits.
+def plain_parameters(root: Path, files: Sequence, given, ids: Sequence[str], remarks: Remarks) -> pd.DataFrame:
+    """Parameters of plain cubes: as given, from a table beside them, or from inside HDF5 files.
 
-    folders   where to look: that of all cubes, or that of each cube
+    Beside the cubes that is a file called params..., or another that is called as labels are and fits; in a tree of
+    folders also one in each of them.
     """
-    separate, found = len(cubes) == len(ids), tables_in(folders[0], cubes)
-    if not found and len(folders) > 1 and all(len(tables_in(folder, cubes)) == 1 for folder in folders[1:]):
-        rows = [read_parameters(tables_in(folder, cubes)[0], (), remarks) for folder in folders[1:]]
-        remarks.notes.append(f"parameters from a file in each of {len(rows)} folders")
-        return match_rows(pd.concat(rows, ignore_index=True), ids, folders[0])
+    usual, separate, paths = "params.txt or params.csv", len(files) == len(ids), [file.path for file in files]
+    if given is not None:
+        return parameter_table(given, (), ids, remarks, usual, separate=separate)
+    found = tables_in(root, paths)
+    tables = [] if found else [_own_parameters(file, root, paths, remarks) for file in files]
+    if tables and all(table is not None for table in tables):
+        remarks.notes.append("parameters from inside or beside each file of cubes")
+        return match_rows(pd.concat(tables, ignore_index=True).dropna(axis=1), ids, root)
     sure = [p for p in found if p.name.lower().startswith("param")]
     if len(sure) == 1:
         return parameter_table(sure[0], (), ids, remarks, usual, separate=separate)
@@ -151,6 +140,17 @@ def found_beside(
     return parameter_table(None, (), ids, remarks, usual)
 
 
+def _own_parameters(file, root: Path, paths: Sequence[Path], remarks: Remarks) -> pd.DataFrame | None:
+    """What a file of cubes says of its own parameters, or the only table in its folder of a tree."""
+    table = hdf5_parameters(file) if isinstance(file, Hdf5File) else None
+    beside = tables_in(file.path.parent, paths) if table is None and file.path.parent != root else []
+    table = beside[0] if len(beside) == 1 else table
+    said = Remarks()
+    table = None if table is None else read_parameters(table, (), said)
+    remarks.cautions += [caution for caution in said.cautions if caution not in remarks.cautions][:1]
+    return table
+
+
 def hdf5_parameters(file: Hdf5File) -> pd.DataFrame | None:
     """Parameters inside an HDF5 file, one row a cube, from attributes and small data sets; None when it has none."""
     n = file.shape[0]
@@ -163,9 +163,8 @@ def hdf5_parameters(file: Hdf5File) -> pd.DataFrame | None:
     except HDF5_ERRORS:
         return None  # what stands beside the cubes is not worth a refusal
     if len(rows) > 1:
-        return pd.DataFrame([{key: v[i % v.size] for key, v in row.items()} for i, row in enumerate(rows)]).dropna(
-            axis=1
-        )
+        table = pd.DataFrame([{key: v[i % v.size] for key, v in row.items()} for i, row in enumerate(rows)])
+        return table.dropna(axis=1)
     return pd.DataFrame({key: np.broadcast_to(v, n) for key, v in rows[0].items()}).astype(float)
 
 
@@ -182,17 +181,11 @@ def _hdf5_table(opened: h5py.File, file: Hdf5File) -> pd.DataFrame | None:
     """A data set (cubes, parameters) that is called as tables are, with names in an attribute or as a record."""
     for place in hdf5_places(opened, file.datasets[0])[1:]:
         for name, values in hdf5_values(place, lambda name: bool(TABLE.search(name))).items():
-            if (
-                np.shape(values)[:1] != (file.shape[0],)
-                or name not in place
-                or values.dtype.kind not in (*NUMERIC, "V")
-            ):
-                continue
-            heads = [np.ravel(v) for v in place[name].attrs.values() if np.size(v) == np.shape(values)[-1]]
-            table = pd.DataFrame(values)
-            if heads and table.shape[1] > 1:
-                table.columns = [h.decode() if isinstance(h, bytes) else str(h) for h in heads[0]]
-            return table
+            if len(values) == file.shape[0] and name in place and values.dtype.kind in (*NUMERIC, "V"):
+                table = pd.DataFrame(values)
+                heads = [np.ravel(v) for v in place[name].attrs.values() if np.size(v) == table.shape[1] > 1]
+                heads = [[h.decode() if isinstance(h, bytes) else str(h) for h in names] for names in heads]
+                return table.set_axis(heads[0], axis=1) if heads else table
     return None
 
 
@@ -218,7 +211,7 @@ def read_parameters(source, names: tuple[str, ...] = (), remarks: Remarks | None
             "them in a first line (# Omega_m sigma_8 ...) when that is wrong"
         )
     table = _numbers(table, where)
-    if not isinstance(table.index[0], str):
+    if not all(isinstance(label, str) for label in table.index):
         table = table.reset_index(drop=True)
     plain = [str(name).strip().strip("\"'") for name in table.columns]
     renamed = [canonical(name) for name in plain]  # an alias gives way to the name itself
@@ -239,8 +232,7 @@ def match_rows(table: pd.DataFrame, ids: Sequence[str], where: object, separate:
     Raises CubesError when the table's length does not fit, or when its numbers contradict its order.
     """
     labels = [re.sub(r"\.(npy|npz|hdf5|h5)$", "", str(label).rstrip("/")) for label in table.index]
-    named = len(table) > 0 and isinstance(table.index[0], str)
-    place = {label: i for i, label in enumerate(labels)} if named else {}
+    place = {} if isinstance(table.index, pd.RangeIndex) else {label: i for i, label in enumerate(labels)}
     parts = [name.split("/") for name in ids]
     for keys in (["_".join(p[-2:]) for p in parts], [p[-1] for p in parts], [p[-2] for p in parts if len(p) > 1]):
         rows = [place[key] for key in keys if key in place]
@@ -257,14 +249,6 @@ def match_rows(table: pd.DataFrame, ids: Sequence[str], where: object, separate:
     return table.reset_index(drop=True)
 
 
-def numbered_rows(table: pd.DataFrame, rows: Sequence[int], where: object) -> pd.DataFrame:
-    """The rows of these realizations. Raises CubesError when the table ends before the last of them."""
-    if max(rows) >= len(table):
-        found, expected = f"{len(table)} rows of parameters", f"more than {max(rows)}, the highest realization"
-        raise refusal(where, found, expected, 'pass params= (--data.params) with the matching table, or "none"')
-    return table.iloc[list(rows)].reset_index(drop=True)
-
-
 def _first_file(paths) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
@@ -279,12 +263,7 @@ def _as_frame(source) -> pd.DataFrame:
     if isinstance(source, list) and source and isinstance(source[0], dict):
         return pd.DataFrame(source)
     if isinstance(source, dict):
-        try:
-            return pd.DataFrame({name: np.atleast_1d(values) for name, values in source.items()})
-        except ValueError as error:
-            raise refusal(
-                "params", str(error), "one value a cube for every name", "give columns of one length"
-            ) from error
+        return pd.DataFrame({name: pd.Series(np.atleast_1d(values)) for name, values in source.items()})
     values = np.asarray(source)
     if values.ndim != 2 and not values.dtype.names:
         raise refusal("params", f"an array of shape {values.shape}", "(cubes, parameters)", "give one row a cube")
@@ -310,40 +289,26 @@ def _read_text(path: Path, lines: list[str]) -> pd.DataFrame:
     """Rows between blanks, commas or semicolons, as text; the index holds the numbers of their lines.
 
     Columns are named by the first row when it holds no number (or the empty corner of `to_csv`), or by the comments.
+    pandas.read_csv would neither say which line is at fault nor look into comments.
     """
-    comments = [line.strip().lstrip("#% ") for line in lines if line.lstrip().startswith(("#", "%"))]
-    rows = {i: line for i, line in enumerate(lines, 1) if line.strip() and not line.lstrip().startswith(("#", "%"))}
+    comments = [line.strip().lstrip("#% ") for line in lines if line.lstrip()[:1] in ("#", "%")]
+    rows = {i: _fields(line) for i, line in enumerate(lines, 1) if line.strip() and line.strip()[0] not in "#%"}
+    first = next(iter(rows.values()), [])
+    names = None
+    if not any(map(_is_number, first)) or (first[0] == "" and len(first) > 1):
+        names, rows = first, dict(list(rows.items())[1:])
     if not rows:
         raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    first = _fields(next(iter(rows.values())))
-    header = not any(map(_is_number, first)) or (first[0] == "" and len(first) > 1)
-    numbers, lines = list(rows)[header:], [line.split("#")[0] for line in rows.values()][header:]
-    separator = next((s for s in ",;" if lines and s in lines[0]), r"\s+")
-    try:
-        table = pd.read_csv(io.StringIO("\n".join(lines)), sep=separator, header=None, dtype=str, keep_default_na=False,
-                            skipinitialspace=True, skip_blank_lines=False)  # fmt: skip
-    except pd.errors.EmptyDataError as error:
-        raise refusal(path, "no rows", "one row of parameters for each cube", "check the file") from error
-    except ValueError as error:  # a ParserError
-        ragged = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        if not ragged:
-            raise refusal(path, f"no table ({str(error)[:80]})", "one row a cube", "check the file") from error
-        width, line, found = ragged.groups()
-        found = f"{found} values in line {numbers[min(int(line), len(numbers)) - 1]}"
-        raise refusal(path, found, f"{width}, as before", "repair that line") from error
-    table.index = numbers[: len(table)]
-    table = table.map(lambda value: value.strip() if isinstance(value, str) else value)
-    table = table.loc[:, ~(table == "").all()]  # after a comma at the end of every line
-    width, short = table.shape[1], table.isna().any(axis=1)
-    if short.any():
-        found = f"{int(table[short].iloc[0].notna().sum())} values in line {table.index[short][0]}"
-        raise refusal(path, found, f"{width}, as before", "repair that line")
-    names = _names_in(path, comments, width)
-    if header:
-        names = [""] * (len(first) == width - 1) + first[: width if first[width:] == [""] else None]
+    width = len(next(iter(rows.values())))
+    for number, row in rows.items():
+        if len(row) != width:
+            raise refusal(path, f"{len(row)} values in line {number}", f"{width}, as before", "repair that line")
+    names = names or _names_in(path, comments, width)
+    if names and len(names) == width - 1:  # the corner above an index
+        names = ["", *names]
     if names and len(names) != width:
         raise refusal(path, f"{len(names)} names above {width} columns", "a name for each", "repair the first line")
-    return table.set_axis(names or range(width), axis=1)
+    return pd.DataFrame(rows.values(), index=list(rows), columns=names)
 
 
 def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
@@ -356,9 +321,8 @@ def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
     lines.append([words[0] for words in map(_fields, firsts) if words and canonical(words[0]) in KNOWN])
     fitting = [line for line in lines if len(line) == width and not all(map(_is_number, line))]
     named = [line for line in fitting if any(canonical(word) in KNOWN for word in line)]
-    mentioned = [
-        word for comment in comments for word in re.split(r"[\s,;:=()\[\]]+", comment) if canonical(word) in KNOWN
-    ]
+    words = re.split(r"[\s,;:=()\[\]]+", " ".join(comments))
+    mentioned = [word for word in words if canonical(word) in KNOWN]
     choices = {tuple(map(canonical, line)): line for line in named or fitting}
     if len(choices) > 1 or (mentioned and not named):
         said = " and ".join(" ".join(line) for line in choices.values()) if len(choices) > 1 else ", ".join(mentioned)
@@ -368,20 +332,23 @@ def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
 
 
 def _fields(line: str) -> list[str]:
-    words = re.split(r"[,;]", line) if re.search(r"[,;]", line) else line.split()
-    return [word.strip().strip("\"'") for word in words]
+    """The words of a line, without quotes and without a remark behind them."""
+    line = line.partition(" #")[0].strip()
+    words = re.split(r"\s*[,;]\s*" if re.search(r"[,;]", line) else r"\s+", line)
+    words = words[:-1] if len(words) > 1 and words[-1] == "" else words
+    return [word.strip("\"'") for word in words]
 
 
 def _without_labels(table: pd.DataFrame, where: object, remarks: Remarks) -> pd.DataFrame:
     """The table without columns that are no parameters: names of simulations (they become its index), seeds, text."""
-    numeric = {i: all(_is_number(value) for value in table.iloc[:, i]) for i in range(table.shape[1])}
     names = [str(name).strip() for name in table.columns]
     unnamed = all(map(_is_number, names))
-    counts = unnamed and len(table) > 2 and names and list(table.iloc[:, 0]) in _countings(table.iloc[:, 0])
     labels = [i for i, name in enumerate(names) if not unnamed and LABEL.fullmatch(name)]
-    if names and not labels and (counts or not any(_is_number(value) for value in table.iloc[:, 0])):
-        labels = [0]
-    words = [] if unnamed else [i for i in numeric if not any(_is_number(value) for value in table.iloc[:, i])]
+    words = [i for i in range(len(names)) if not any(map(_is_number, table.iloc[:, i]))]
+    if unnamed and len(names) > 1 and all(map(_is_number, table.iloc[:, 0])):
+        first, n = [float(value) for value in table.iloc[:, 0]], len(table)
+        labels = [0] if n > 2 and first in (list(range(n)), list(range(1, n + 1))) else []
+    words, labels = [] if unnamed else words, labels or [i for i in words if i == 0]
     dropped = {*labels, *words, *(i for i, name in enumerate(names) if SEED.fullmatch(name))}
     if dropped:
         listing = ", ".join(names[i] or "the unnamed index" for i in sorted(dropped))
@@ -390,11 +357,6 @@ def _without_labels(table: pd.DataFrame, where: object, remarks: Remarks) -> pd.
         table = table.set_index(table.iloc[:, labels[0]].astype(str).to_numpy())
     kept = [i for i in range(len(names)) if i not in dropped]
     return table.iloc[:, kept].set_axis(range(len(kept)) if unnamed else [table.columns[i] for i in kept], axis=1)
-
-
-def _countings(column: pd.Series) -> list[list]:
-    """0, 1, 2, ... and 1, 2, 3, ..., in the type of a column."""
-    return [[type(column.iloc[0])(i + first) for i in range(len(column))] for first in (0, 1)]
 
 
 def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:

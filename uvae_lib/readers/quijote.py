@@ -95,6 +95,9 @@ def _params(folder: Path, given, ids: tuple[str, ...], remarks: Remarks) -> pd.D
     rows = [name.rpartition("/")[2] for name in ids]
     if not isinstance(source, str | Path) or source == "none" or not all(row.isdigit() for row in rows):
         return parameters.parameter_table(source, parameters.QUIJOTE, ids, remarks, usual)  # one row a cube
-    table = parameters.read_parameters(source, parameters.QUIJOTE, remarks)
+    table, last = parameters.read_parameters(source, parameters.QUIJOTE, remarks), max(map(int, rows))
     remarks.notes.append(f"parameters from {source}")
-    return parameters.numbered_rows(table, [int(row) for row in rows], source)
+    if last >= len(table):
+        found, expected = f"{len(table)} rows of parameters", f"more than {last}, the highest realization"
+        raise refusal(source, found, expected, 'pass params= (--data.params) with the matching table, or "none"')
+    return table.iloc[[int(row) for row in rows]].reset_index(drop=True)
