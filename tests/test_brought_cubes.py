@@ -127,6 +127,7 @@ def test_positional_names_are_a_warning_that_names_them(tmp_path):
     lambda p: TRUTH[["sigma_8", "Omega_m"]].to_csv(p, sep=";"),
     lambda p: p.write_text("#Name Omega_m sigma_8 seed\nLH_0 .1 .7 5\nLH_1 .2 .9 6\nLH_2 .3 .8 7\n"),
     lambda p: p.write_text("LH_0 .1 .7\nLH_1 .2 .9\nLH_2 .3 .8\n"), lambda p: p.write_text(".1,.7,\n.2,.9,\n.3,.8,\n"),
+    lambda p: p.write_text("# Omega_m [1]  sigma_8 (at 8 Mpc/h)\n.1 .7\n.2 .9\n.3 .8\n"),
     lambda p: p.write_text("0 .1 .7\n1 .2 .9\n2 .3 .8\n"), lambda p: p.write_text("  .1  .7 # a\n  .2  .9\n  .3  .8\n"),
 ])  # fmt: skip
 def test_a_table_gives_its_parameters_and_nothing_else(tmp_path, write):

@@ -292,6 +292,7 @@ def _read_text(path: Path, lines: list[str]) -> pd.DataFrame:
     pandas.read_csv would neither say which line is at fault nor look into comments.
     """
     comments = [line.strip().lstrip("#% ") for line in lines if line.lstrip()[:1] in ("#", "%")]
+    comments = [re.sub(r"[\[(][^\])]*[\])]", "", comment) for comment in comments]  # units
     rows = {i: _fields(line) for i, line in enumerate(lines, 1) if line.strip() and line.strip()[0] not in "#%"}
     first = next(iter(rows.values()), [])
     names = None
