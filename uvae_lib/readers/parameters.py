@@ -317,7 +317,7 @@ def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
 
     Raises CubesError when comments name parameters, and it is not clear which column is which.
     """
-    lines = [_fields(part) for comment in comments for part in (comment, comment.partition(":")[2])]
+    lines = [_fields(part) for c in comments for part in (c, c.partition(":")[2]) if part.strip()]
     firsts = [re.sub(r"^(column|col)?\W*\d*[\s:.)=-]*", "", comment, flags=re.IGNORECASE) for comment in comments]
     lines.append([words[0] for words in map(_fields, firsts) if words and canonical(words[0]) in KNOWN])
     fitting = [line for line in lines if len(line) == width and not all(map(_is_number, line))]
