@@ -478,6 +478,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "config": to_dict(config),
         "side": suite.side,
         "box_size": float(suite.box_size),
+        "box_from": suite.box_from,
         "mean": mean,
         "std": std,
         "split": split,
