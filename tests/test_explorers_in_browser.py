@@ -28,6 +28,10 @@ PICTURE = ".uvae-picture"
 SOURCE = "document.querySelector('img.uvae-picture, .uvae-picture img')?.src"
 SHOWN = """selector => { const image = document.querySelector(selector);
     return image && image.complete && image.naturalWidth > 0; }"""
+COUNT_PICTURES = """() => { window.pictures = 0;
+    const image = document.querySelector('img.uvae-picture, .uvae-picture img');
+    const count = new MutationObserver(() => { window.pictures += 1; });
+    count.observe(image, {attributes: true, attributeFilter: ['src']}); }"""
 OPEN = """
 from uvae_lib import widgets
 from uvae_lib.runs import load_run
@@ -58,8 +62,8 @@ def trained(tmp_path_factory):
 def show(page, lab, trained):
     """Opens a notebook that shows an explorer, and waits for its pictures."""
 
-    def open_it(name, explorer):
-        source = OPEN.format(run=str(trained), explorer=explorer)
+    def open_it(name, explorer, first=""):
+        source = first + OPEN.format(run=str(trained), explorer=explorer)
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
         nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
         nbformat.write(nb, lab.folder / f"{name}.ipynb")
@@ -97,6 +101,38 @@ def test_keys_on_the_sliders_of_the_latent_explorer_move_its_picture(show):
     page.select_option(".uvae-level select", label="h: one slice of it")
     assert moved(page, "h0", times=20)
     assert not errors(page)
+
+
+def test_keys_turn_the_cube_and_cut_it(show):
+    page = show("cube", "CubeExplorer(suite)")
+    assert [moved(page, name, times=5) for name in ("azimuth", "tilt", "plane")] == [True] * 3
+    assert not errors(page)
+
+
+def test_a_slice_is_completed_when_the_hand_rests(show):
+    complete = "lambda mean, z, generator: mean + torch.randn(mean.shape, generator=generator)"
+    page = show("completed", f"LatentExplorer(run, suite, n_slices=4, complete={complete})", "import torch")
+    page.get_by_text("completed slice").wait_for()
+    assert moved(page, "z0", times=3)
+    page.get_by_text("decoded mean").wait_for(state="detached")
+    assert page.get_by_text("completed slice").count() and not errors(page)
+
+
+def test_a_fast_hand_is_followed_without_drawing_every_place_that_it_passed(show):
+    slow = "import time; explorer.picture.observe(lambda change: time.sleep(0.3), names='value')"
+    page = show("drag", f"SliceExplorer(suite, size=16)\n{slow}")
+    page.evaluate(COUNT_PICTURES)
+    place = page.locator(".uvae-plane .noUi-handle").bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for i in range(1, 41):
+        page.mouse.move(x + 3 * i, y)
+        page.wait_for_timeout(20)
+    page.mouse.up()
+    plane = int(page.locator(".uvae-plane .widget-readout").inner_text())
+    page.get_by_text(f"x = {plane * 25 / 32:.1f} to").wait_for(timeout=5000)
+    assert plane > 5 and 1 <= page.evaluate("window.pictures") < 10
 
 
 def test_moving_a_slider_keeps_the_picture_element(show):

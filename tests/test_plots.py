@@ -225,13 +225,13 @@ def opened(png):
 @pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "crop_on_cube", "cube_3d", "fidelity", "effects"])
 def test_the_picture_for_a_notebook_has_the_colours_that_were_drawn(name):
     figure = EVERY[name]()
-    assert np.abs(opened(figure.png()) - pixels(figure, dpi=figure.dpi)).max() <= 12
+    assert np.abs(opened(figure.png()) - pixels(figure, dpi=figure.dpi)).max() <= 4
 
 
 def test_lines_on_slices_keep_their_colour():
     figure = plots.crop_on_cube(slices(1)[0], (28, 20), 24, BOX)
     mark = 255 * np.array(mpl.colors.to_rgb(plots.MARK))
-    drawn, kept = ((np.abs(p - mark).max(-1) <= 12).sum() for p in (pixels(figure, figure.dpi), opened(figure.png())))
+    drawn, kept = ((np.abs(p - mark).max(-1) <= 4).sum() for p in (pixels(figure, figure.dpi), opened(figure.png())))
     assert kept == pytest.approx(drawn, rel=0.01) and drawn > 1000
 
 

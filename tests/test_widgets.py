@@ -220,6 +220,13 @@ def test_each_level_shows_its_own_sliders(walk):
     assert walk._walks.children == tuple(walk.units["h"])
 
 
+def test_a_direction_that_changes_nothing_has_no_slider(run, suite, monkeypatch):
+    ways = torch.nn.functional.one_hot(torch.arange(2), 512).float()
+    monkeypatch.setattr(latents, "prior_directions", lambda run, z, n: (ways, torch.tensor([1.0, 0.0])))
+    walk = widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, directions={})
+    assert walk._walks.children == (walk.units["z"][0],)
+
+
 @pytest.mark.parametrize("level", ["z", "h"])
 def test_sliders_are_sorted_by_the_nats_that_they_say(walk, level):
     nats = [float(slider.description.split()[-2]) for slider in walk.units[level]]

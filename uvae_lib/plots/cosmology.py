@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..statistics import r2
 from .figure import (
     COLOURS,
     COLUMN,
@@ -52,7 +53,7 @@ def probe_scatter(truth, predicted, error=None, name: str = "Omega_m", *, ax: Ax
         raise ValueError(
             f"found truth of shape {truth.shape} and predictions of {predicted.shape}; expected (n,) twice"
         )
-    score = 1 - np.square(predicted - truth).sum() / np.square(truth - truth.mean()).sum()
+    score = r2(truth[:, None], predicted[:, None])[0]
     ax = ax or new_axes(COLUMN * 0.75, 1.0, squares=True)
     error = None if error is None else as_array(error)
     ax.errorbar(truth, predicted, error, fmt="o", ms=dot(), elinewidth=0.8)
@@ -133,7 +134,7 @@ def clusters(
         x, y = as_array(points).T
         if number == 0 and colour is not None:
             shown = ax.scatter(x, y, c=as_array(colour), s=4 * dot() ** 2, cmap="viridis", label=label)
-            colour_bar(shown, ax, SYMBOLS.get(colour_name, colour_name))
+            colour_bar(shown, ax, SYMBOLS.get(colour_name, colour_name), extend="neither")
         else:
             marks = {"ms": 1.8 * dot(), "mfc": "none", "color": COLOURS[3 * number % 10]}
             ax.plot(x, y, "sD^v"[number % 4], label=label, **marks)
@@ -209,7 +210,7 @@ def effects(k, z_rows, z_dims: Sequence[int], h_rows, h_dims: Sequence[int]) -> 
         ax.set_yticks(np.arange(len(rows)) + 0.5, [f"${name}_{{{dim}}}$" for dim in dims])
         ax.set(xscale="log", xlabel=WAVENUMBER, ylim=(len(rows), 0))
         ax.tick_params(axis="y", length=0)
-        colour_bar(mesh, ax, label, extend="both")
+        colour_bar(mesh, ax, label)
     return figure
 
 

@@ -21,7 +21,7 @@ COLOURS = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece1
 TRUTH, MARK = "0.1", "#56e4e0"  # grey level of what is true; a colour that shows on the density map
 PAGE, COLUMN = 8.5, 6.0  # [in], of wide and of single-panel figures on the screen
 NARROW = 5.0  # [in], below which panels stand on each other
-VISIBLE = 12  # difference of a colour, of 255, that may be seen
+VISIBLE = 4  # of 255: a larger difference of colours shows as steps in a colour bar
 SHOWN, STORED = 110, 200  # pixels an inch on the screen, and at least in a file
 LOOK = {
     "axes.prop_cycle": cycler(color=COLOURS),
@@ -167,9 +167,9 @@ def draw_band(ax: Axes, x: np.ndarray, band: np.ndarray, colour: str, label: str
         ax.fill_between(x, band[1], band[2], color=colour, alpha=0.2, lw=0)
 
 
-def colour_bar(image, ax, label: str, **options) -> None:
-    """A slim colour bar."""
-    bar = image.get_figure().colorbar(image, ax=ax, label=label, aspect=30, pad=0.015, **options)
+def colour_bar(image, ax, label: str, extend: str = "both", **options) -> None:
+    """A slim colour bar, pointed at both ends where the scale leaves out extreme values."""
+    bar = image.get_figure().colorbar(image, ax=ax, label=label, extend=extend, aspect=30, pad=0.015, **options)
     bar.outline.set_visible(False)
 
 

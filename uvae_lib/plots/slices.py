@@ -51,7 +51,7 @@ def slice_grid(
     tiles[: len(slices)] = slices
     ax = ax or new_axes(min(PAGE, 1.2 + 3 * columns), 0.5 + rows / columns, squares=True)
     image = _mosaic(ax, tiles.reshape(rows, columns, *slices.shape[1:]), box_size, shared_norm(slices), titles=titles)
-    colour_bar(image, ax, LOG_DENSITY, extend="both")
+    colour_bar(image, ax, LOG_DENSITY)
     return ax.figure
 
 
@@ -87,7 +87,7 @@ def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float)
     for draw, pieces in ((right.axhline, rows), (right.axvline, cols)):
         for _, start, _ in pieces[1:]:
             draw(start * pixel, color=MARK, ls="--")
-    colour_bar(image, [left, right], LOG_DENSITY, extend="both")
+    colour_bar(image, [left, right], LOG_DENSITY)
     return figure
 
 
@@ -117,7 +117,7 @@ def cube_3d(y, box_size: float, *, ax: Axes | None = None) -> Figure:
     _edge_labels(ax, box_size, "z", e_z, 0 * e_x, -e_y)
     ax.set(xlim=(-0.01 * box_size, 1.75 * box_size), ylim=(-0.51 * box_size, 1.51 * box_size), aspect="equal")
     ax.axis("off")
-    colour_bar(image, ax, r"$\rho / \bar\rho$", extend="both", shrink=0.6)
+    colour_bar(image, ax, r"$\rho / \bar\rho$", shrink=0.6)
     return ax.figure
 
 
@@ -140,12 +140,12 @@ def reconstructions(truth, recon, box_size: float, titles: Sequence[str] | None 
     left, right = figure.subplots(1, 2, width_ratios=(2 + _gap(truth) / truth.shape[-1], 1))
     pairs = np.stack([truth, recon], axis=1)
     image = _mosaic(left, pairs, box_size, shared_norm(truth), row_labels=titles, headers=("truth", "reconstruction"))
-    colour_bar(image, left, LOG_DENSITY, extend="both", location="bottom", shrink=0.5)
+    colour_bar(image, left, LOG_DENSITY, location="bottom", shrink=0.5)
     norm = symmetric_norm(residual)
     image = _mosaic(right, residual[:, None], box_size, norm, DIFFERENCE_MAP, headers=("residual",))
     right.set(yticks=[], ylabel="")
     label = r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{true})$"
-    colour_bar(image, right, label, extend="both", location="bottom")
+    colour_bar(image, right, label, location="bottom")
     return figure
 
 
@@ -181,7 +181,7 @@ def traversal_strip(
     image = _mosaic(ax, frames, box_size, norm, colours, row_labels=row_labels, **above)
     if value_name:
         ax.set_title(value_name, size=rcParams["axes.labelsize"], pad=1.7 * rcParams["font.size"])
-    colour_bar(image, ax, label, extend="both")
+    colour_bar(image, ax, label)
     return ax.figure
 
 
@@ -243,7 +243,7 @@ def _mosaic(
         raise ValueError(f"found {len(titles)} titles for {present.sum()} slices; give one for each")
     if row_labels is not None and len(row_labels) != rows:
         raise ValueError(f"found {len(row_labels)} labels for {rows} rows; give one for each")
-    tile_inches = 0.88 * ax.figure.get_figwidth() / columns
+    tile_inches = 1.13 * ax.get_window_extent().width / ax.get_figure(root=True).dpi / columns
     gap = _gap(tiles)
     above = gap if titles is None else round(1.9 * rcParams["font.size"] / 72 / tile_inches * height)
     canvas = np.full((rows * (height + above) - above, columns * (width + gap) - gap), np.nan)

@@ -152,7 +152,7 @@ class Histogram:
 
 def described(text: str) -> dict:
     """A label left of a control, and all the width there is."""
-    return {"description": text, "style": {"description_width": "104px"}, "layout": Layout(width="98%")}
+    return {"description": text, "style": {"description_width": "112px"}, "layout": Layout(width="98%")}
 
 
 def whole(text: str, value: int, most: int, least: int = 0) -> IntSlider:

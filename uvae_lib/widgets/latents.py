@@ -31,14 +31,16 @@ LEVELS = {"z": "z: the universe", "h": "h: one slice of it"}
 STARTS = {"draw": "a draw of p(h | z)", "mean": "the mean of p(h | z)", "slice": "a slice of the cube"}
 DIFFERENCE = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
 RATIOS = (0.2, 0.5, 1.0, 2.0, 5.0)  # ticks
+ACTIVE = 0.01  # nats below which a direction changes nothing that can be seen: it has no slider
 REACHES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # of the difference's colours
 
 
 class _Ways(NamedTuple):
-    """Directions of a latent, one a slider: steps (n, 512) for one unit of the slider, and what each is called."""
+    """Directions of a latent, one a slider: steps (n, 512) for one unit of the slider, names, and nats of each."""
 
     steps: Tensor
     names: list[str]
+    nats: list[float]
 
 
 class _Encoded(NamedTuple):
@@ -65,7 +67,7 @@ class LatentExplorer(ModelExplorer):
     level          "z" or "h"
     start          "draw" of p(h | z), its "mean", or a "slice" of the cube
     n_slices       of a cube are encoded
-    n_directions   sliders a level
+    n_directions   sliders a level, fewer where fewer directions change anything
     directions     from `latents.parameter_directions`; made of the suite when absent. No slider for what the suite
                    does not label.
     complete       what adds to the decoded mean the small scales that it lacks, from decoded means (n, 1, H, H), z
@@ -124,12 +126,10 @@ class LatentExplorer(ModelExplorer):
         steps, change = latents.prior_directions(run, z.mu, n)
         top = kl_by_dimension(*h, *prior).mean(dim=0).topk(n)
         width = (0.5 * prior.logvar[0]).exp()
+        names = [f"h{_subscript(i)}" for i in top.indices.tolist()]
         ways = {
-            "z": _Ways(steps, [f"z, direction {i + 1}: {nats:.1f} nats" for i, nats in enumerate(change.tolist())]),
-            "h": _Ways(
-                torch.diag(width)[top.indices],
-                [f"h{_subscript(i)}: {nats:.1f} nats" for i, nats in zip(*map(Tensor.tolist, top[::-1]), strict=True)],
-            ),
+            "z": _Ways(steps, [f"dir. {i + 1}" for i in range(n)], change.tolist()),
+            "h": _Ways(torch.diag(width)[top.indices], names, top.values.tolist()),
         }
         return _Encoded(slices, z, h, prior, ways)
 
@@ -137,8 +137,8 @@ class LatentExplorer(ModelExplorer):
         """Another cube: encode it, name the sliders, set them back, fix the limits, and draw."""
         self._now = self._encoded()
         for level, sliders in self.units.items():
-            for slider, name in zip(sliders, self._now.ways[level].names, strict=True):
-                slider.description = name
+            for slider, name, nats in zip(sliders, *self._now.ways[level][1:], strict=True):
+                slider.description = f"{name}: {nats:.2g} nats"
         with self._silence():
             for name, slider in self.labels.items():
                 way, here = self.directions[name], self._label(name)
@@ -160,7 +160,7 @@ class LatentExplorer(ModelExplorer):
         """Axes and colour bars of the two panels."""
         reach, length = self.reach.value, self.run.image_box
         panels = [
-            live.Panel("decoded slice", length, *self._scale),
+            live.Panel("decoded slice" if self.complete is None else "slice", length, *self._scale),
             live.Panel("difference to the anchor", length, -reach, reach, DIFFERENCE, plots.DIFFERENCE_MAP),
         ]
         self._panels = live.ImagePanels(panels, [self.run.config.data.image_size] * 2)
@@ -170,9 +170,11 @@ class LatentExplorer(ModelExplorer):
         self._draw()
 
     def _show_level(self) -> None:
-        """Put the sliders of the level on the page, and start anew."""
+        """Put the sliders of the level that change anything on the page, and start anew."""
         level = self.level.value
-        self._walks.children = [*(self.labels.values() if level == "z" else ()), *self.units[level]]
+        units = zip(self.units[level], self._now.ways[level].nats, strict=True)
+        active = [slider for slider, nats in units if nats > ACTIVE]
+        self._walks.children = [*(self.labels.values() if level == "z" else ()), *active]
         self._set_back()
         self._anchor()
 
@@ -256,7 +258,7 @@ class LatentExplorer(ModelExplorer):
                 said.append(f"{NAMES[name]} → {slider.value:.2f}")
         for slider, name in zip(self.units[level], self._now.ways[level].names, strict=True):
             if slider.value:
-                said.append(f"{name.split(':')[0]} {slider.value:+.1f} σ")
+                said.append(f"{name} {slider.value:+.1f} σ")
         return ", ".join(said)
 
 
