@@ -35,6 +35,7 @@ PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks"
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
+    """The file of a run's checkpoint after so many steps."""
     return folder / "checkpoints" / f"step-{step:08d}.ckpt"
 
 

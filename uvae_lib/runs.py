@@ -214,6 +214,7 @@ def weights_key(run: Run, *settings) -> str:
 
 
 def as_json(info: dict) -> str:
+    """What stands in run.json."""
     return json.dumps(info, indent=1)
 
 
