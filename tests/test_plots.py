@@ -85,6 +85,10 @@ EVERY |= {
     "closure": lambda **ax: plots.closure([0.7, 0.8, 0.9], {"1P cubes": [0.7, 0.8, 0.9], "decoded": [0.7, 0.8, 1]},
                                           "sigma_8", **ax),
     "model_diagram": lambda **ax: plots.model_diagram(**ax),
+    "cube_distributions": lambda **ax: plots.cube_distributions(
+        np.linspace(-3, 3, 13), 0.1 + np.abs(slices(5)[:, 0, :12]), K[:5], "sigma_8", **ax
+    ),
+    "loss_terms": lambda: plots.loss_terms(history()[["step", "l2", "kl_z", "kl_h"]].assign(loss=1.0)),
 }  # fmt: skip
 ONE_PANEL = {
     "slice_grid": lambda **ax: plots.slice_grid(slices(), BOX, TITLES, **ax),
@@ -95,7 +99,10 @@ ONE_PANEL = {
     "spectra": lambda **ax: plots.spectra(K, {"truth": POWER, "model": band(POWER)}, "truth", **ax),
     "pca_limit": lambda **ax: plots.pca_limit([64, 1024], [0.9, 0.3], **ax),
     "probe_scatter": lambda **ax: plots.probe_scatter(K, K + 0.1, **ax),
-    **{name: EVERY[name] for name in ("coverage", "clusters", "strips", "kl_by_rank", "closure", "model_diagram")},
+    **{
+        name: EVERY[name]
+        for name in ("coverage", "clusters", "strips", "kl_by_rank", "closure", "model_diagram", "cube_distributions")
+    },
 }
 STYLES = {"screen": {}, "one column": paper.rc("mnras")}
 

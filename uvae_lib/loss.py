@@ -24,6 +24,21 @@ def kl_loss(q_mu: Tensor | None, q_logvar: Tensor | None, p_mu: Tensor, p_logvar
     return kl_by_dimension(p_mu, p_logvar, *((None, None) if kl_z else (q_mu, q_logvar))).mean(dim=0).mean()
 
 
+def note_loss(output: tuple, img_h: Tensor, kl_z: float = 1.0, kl_h: float = 1.0) -> dict[str, Tensor]:
+    """The note's loss and its terms, as training sums them.
+
+    output      what `UniverseVAE.forward` returned for the targets
+    img_h       (B, 1, H, H) the targets
+    kl_z, kl_h  weights of the KLs
+    Returns scalars: loss = l2 + kl_z * KL(z) + kl_h * KL(h), and l2, kl_z, kl_h without their weights.
+    """
+    recon_h, (_, z_mu, z_logvar), (_, h_mu, h_logvar), (_, h_post_mu, h_post_logvar) = output
+    l2 = mse_loss(recon_h, img_h)
+    kl_of_z = kl_loss(None, None, z_mu, z_logvar, kl_z=True)
+    kl_of_h = kl_loss(h_mu, h_logvar, h_post_mu, h_post_logvar, kl_z=False)
+    return {"loss": l2 + kl_z * kl_of_z + kl_h * kl_of_h, "l2": l2, "kl_z": kl_of_z, "kl_h": kl_of_h}
+
+
 def kl_by_dimension(
     p_mu: Tensor, p_logvar: Tensor, q_mu: Tensor | None = None, q_logvar: Tensor | None = None
 ) -> Tensor:

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
+import pandas as pd
+import psutil
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.plugins.environments import SLURMEnvironment
@@ -33,7 +35,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, lock_run, newest_checkpoint
 from .cubes import CubeSuite, fit_image_size, open_data, split_cubes
 from .files import write_atomically
-from .loss import active_units, kl_loss, kl_parts, mse_loss
+from .loss import active_units, kl_parts, note_loss
 from .model import leave_one_out
 from .presets import Config, from_dict, locate, to_dict
 from .runs import (
@@ -148,15 +150,14 @@ class LitUniverseVAE(pl.LightningModule):
         `loss` is the note's, or minus the ELBO at the weights in nats where the pixel noise has a density.
         """
         output, img_h = self._forward(model, slices, step)
-        recon_h, (z, z_mu, z_logvar), (_, h_mu, h_logvar), (_, h_post_mu, h_post_logvar) = output
-        l2 = mse_loss(recon_h, img_h)
-        kl_z_term = kl_loss(None, None, z_mu, z_logvar, kl_z=True)
-        kl_h_term = kl_loss(h_mu, h_logvar, h_post_mu, h_post_logvar, kl_z=False)
-        loss, pixels, dims = l2 + kl_z * kl_z_term + kl_h * kl_h_term, l2, z_mu.shape[1]
+        recon_h, (z, z_mu, z_logvar), _, (_, h_post_mu, _) = output
+        note = note_loss(output, img_h, kl_z, kl_h)
+        loss, l2 = note["loss"], note["l2"]
+        pixels, kl_of_z, kl_of_h = l2, z_mu.shape[1] * note["kl_z"], z_mu.shape[1] * note["kl_h"]
         if self.likelihood:
             pixels = self.likelihood(recon_h, img_h)
-            loss = pixels + dims * (kl_z * kl_z_term + kl_h * kl_h_term)
-        terms = {"loss": loss, "pixels": pixels, "l2": l2, "kl_z": dims * kl_z_term, "kl_h": dims * kl_h_term}
+            loss = pixels + kl_z * kl_of_z + kl_h * kl_of_h
+        terms = {"loss": loss, "pixels": pixels, "l2": l2, "kl_z": kl_of_z, "kl_h": kl_of_h}
         if self.residual_spectrum:
             terms["residual_spectrum"] = self.residual_spectrum(recon_h, img_h, z)
         power = img_h.square().sum() / len(img_h)
@@ -349,6 +350,41 @@ class _Bar(TQDMProgressBar):
         return {name: f"{value:.4g}" for name, value in shown.items()}
 
 
+class LiveCurves(Callback):
+    """Draws `plots.loss_curves` below the bar in a notebook, anew every `every` steps."""
+
+    def __init__(self, every: int = 100):
+        self.every = every
+
+    def on_train_start(self, trainer, module) -> None:
+        from IPython.display import display
+
+        self.shown = display(display_id=True)
+        self.rows = next(c for c in trainer.callbacks if isinstance(c, RunKeeper)).rows
+
+    def on_train_batch_end(self, trainer, module, *_) -> None:
+        if trainer.global_step % self.every == 0 and self.rows and self.shown:
+            from .plots import loss_curves
+
+            self.shown.update(loss_curves(pd.DataFrame(self.rows)))
+
+
+def weighted_terms(history: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """The terms of a run's loss as they enter it, one row a logged step: they add up to the column `loss`.
+
+    history   of a run: terms, KLs in nats, and weights
+    """
+    scale = config.model.latent_dim if config.loss.likelihood == "note" else 1
+    terms = {
+        "pixels": history["pixels"],
+        "kl_z": history["weight_z"] * history["kl_z"] / scale,
+        "kl_h": history["weight_h"] * history["kl_h"] / scale,
+    }
+    if config.loss.residual_spectrum:
+        terms["residual_spectrum"] = config.loss.residual_spectrum * history["residual_spectrum"]
+    return pd.DataFrame({"step": history["step"], **terms, "loss": history["loss"]})
+
+
 def fit(
     config: Config, folder: str | Path | None = None, *, resume: bool = False, progress: bool = True,
     callbacks: list[Callback] | None = None,
@@ -428,9 +464,14 @@ def _train(
                 f"could not write {', '.join(path.name for path in keeper.waiting)} in {folder}; make room on the "
                 "disk, then go on with --resume"
             )
-        info |= {"finished": True, "seconds": keeper.seconds()}
+        info |= {"finished": True, "seconds": keeper.seconds(), "memory": _memory(trainer.strategy.root_device)}
         write_atomically(folder / "run.json", as_json(info))
     trainer.strategy.barrier()
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes that the training took: its peak on a GPU, the process on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
 
 
 @contextmanager

@@ -22,7 +22,16 @@ from .cosmology import (
     slices_needed,
     strips,
 )
-from .curves import cosmologies, fidelity, loss_curves, pca_limit, pixel_histograms, spectra
+from .curves import (
+    cosmologies,
+    cube_distributions,
+    fidelity,
+    loss_curves,
+    loss_terms,
+    pca_limit,
+    pixel_histograms,
+    spectra,
+)
 from .diagram import model_diagram
 from .figure import (
     COLOURS,
@@ -38,5 +47,6 @@ from .figure import (
     TRUTH,
     WAVENUMBER,
     Picture,
+    cube_label,
 )
 from .slices import crop_on_cube, cube_3d, reconstructions, slice_grid, traversal_strip

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from .figure import (
@@ -15,9 +16,11 @@ from .figure import (
     NARROW,
     PAGE,
     SYMBOLS,
+    TRUTH,
     WAVENUMBER,
     as_array,
     as_band,
+    colour_bar,
     curve_colours,
     dot,
     draw_band,
@@ -86,6 +89,30 @@ def pixel_histograms(
     ax.set(xlabel=xlabel, ylabel="probability density", xlim=edges[[0, -1]], yscale="log" if log else "linear")
     if len(arrays) > 1:
         ax.legend()
+    return ax.figure
+
+
+@plot
+def cube_distributions(
+    edges, densities, values=None, name: str = "sigma_8", xlabel: str = LOG_DENSITY, *, ax: Axes | None = None
+) -> Figure:
+    """Distributions of pixels, one line a cube, coloured by a parameter where there is one.
+
+    edges       (b + 1,) of the bins
+    densities   (n, b) probability densities of n cubes
+    values      (n,) of the parameter
+    name        of the parameter
+    """
+    edges, densities = as_array(edges), as_array(densities)
+    ax = ax or new_axes(COLUMN, 0.65)
+    lines = [np.stack([np.repeat(edges, 2)[1:-1], np.repeat(row, 2)], axis=1) for row in densities]
+    drawn = ax.add_collection(LineCollection(lines, lw=0.8, alpha=0.8, colors=None if values is not None else "0.4"))
+    if values is not None:
+        drawn.set(array=as_array(values), cmap="viridis")
+        colour_bar(drawn, ax, SYMBOLS.get(name, name))
+    lowest = densities[densities > 0].min()
+    ax.set(xlabel=xlabel, ylabel="probability density", xlim=edges[[0, -1]], yscale="log",
+           ylim=(lowest / 2, 2 * densities.max()))  # fmt: skip
     return ax.figure
 
 
@@ -174,6 +201,26 @@ def pca_limit(n_components, unexplained, n_latent: int = 512, *, ax: Axes | None
     ax.set(xscale="log", xlabel="numbers in the code", ylabel="unexplained share of the variance", ylim=(0, 1.02))
     ax.legend()
     return ax.figure
+
+
+@plot
+def loss_terms(terms: "pd.DataFrame") -> Figure:
+    """The terms of a loss with their weights, one panel each, and their sum.
+
+    terms   `training.weighted_terms`: step, the terms, loss
+    """
+    names = [name for name in terms if name != "step"]
+    figure = new_figure(PAGE, 0.3)
+    rows = 1 if figure.get_figwidth() >= NARROW else len(names)
+    figure.set_figheight((0.3 if rows == 1 else 0.5 * rows) * figure.get_figwidth())
+    axes = figure.subplots(rows, len(names) // rows, sharex=True)
+    for ax, name in zip(axes, names, strict=True):
+        ax.plot(terms["step"], terms[name], color=TRUTH if name == "loss" else COLOURS[0])
+        ax.set_title("loss: their sum" if name == "loss" else name.replace("_", " "), size=rcParams["axes.labelsize"])
+        ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
+        ax.locator_params(axis="x", nbins=4)
+    axes[-1].set_xlabel("step")
+    return figure
 
 
 @plot

@@ -154,6 +154,15 @@ def symmetric_norm(values: np.ndarray) -> Normalize:
     return Normalize(-reach, reach)
 
 
+def cube_label(params, cube: int) -> str:
+    """Omega_m and sigma_8 of a cube on two lines, or its number where its suite does not know them.
+
+    params   a suite's parameters, one row a cube
+    """
+    known = [f"{SYMBOLS[name][:-1]} = {params[name].iloc[cube]:.2f}$" for name in SYMBOLS if name in params]
+    return "\n".join(known) or f"cube {cube}"
+
+
 def curve_colours(curves: Mapping[str, object], truth: str | None) -> list[str]:
     """Black for the truth, the palette's colours in turn for the others."""
     others = iter(COLOURS * (1 + len(curves) // len(COLOURS)))

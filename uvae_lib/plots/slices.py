@@ -34,15 +34,17 @@ from .figure import (
 
 @plot
 def slice_grid(
-    slices_log, box_size: float, titles: Sequence[str] | None = None, columns: int = 4, *, ax: Axes | None = None
-) -> Figure:
+    slices_log, box_size: float, titles: Sequence[str] | None = None, columns: int = 4,
+    row_labels: Sequence[str] | None = None, *, ax: Axes | None = None,
+) -> Figure:  # fmt: skip
     """Slices side by side with one colour scale, as one image.
 
     slices_log   (n, H, W) or (n, 1, H, W) log densities
     box_size     side of a slice [Mpc/h]
     titles       n texts, drawn above the slices
     columns      slices in a row
-    Raises ValueError for another number of titles than slices.
+    row_labels   a text left of each row
+    Raises ValueError for another number of titles than slices, or of labels than rows.
     """
     slices = as_images(slices_log)
     columns = min(columns, len(slices))
@@ -50,7 +52,8 @@ def slice_grid(
     tiles = np.full((rows * columns, *slices.shape[1:]), np.nan)
     tiles[: len(slices)] = slices
     ax = ax or new_axes(min(PAGE, 1.2 + 3 * columns), 0.5 + rows / columns, squares=True)
-    image = _mosaic(ax, tiles.reshape(rows, columns, *slices.shape[1:]), box_size, shared_norm(slices), titles=titles)
+    image = _mosaic(ax, tiles.reshape(rows, columns, *slices.shape[1:]), box_size, shared_norm(slices), titles=titles,
+                    row_labels=row_labels)  # fmt: skip
     colour_bar(image, ax, LOG_DENSITY)
     return ax.figure
 
