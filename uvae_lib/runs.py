@@ -26,7 +26,7 @@ from .cropping import log_density, overdensity
 from .cubes import CubeSuite, open_data
 from .files import write_atomically
 from .model import UniverseVAE
-from .presets import Config, from_dict, locate, to_dict
+from .presets import RENAMED, Config, from_dict, locate, to_dict
 from .variants import build, covers_box
 from .variants.flows import Flows, flows_as_bytes, load_flows, read_about
 from .variants.likelihoods import make_likelihood
@@ -167,7 +167,7 @@ def _read_history(path: Path) -> pd.DataFrame:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(file)]
-        return pd.DataFrame(rows).astype({"step": int})
+        return pd.DataFrame(rows).astype({"step": int}).rename(columns=RENAMED)
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # rows that are too long, short or no numbers
         raise ValueError(f"{path} is damaged ({error}); restore it, or remove it") from error
 

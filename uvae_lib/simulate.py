@@ -85,6 +85,15 @@ def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
     return open_data(config.data, set_name)
 
 
+def recorded_settings(folder: Path, side: int, set_name: str = "LH") -> dict:
+    """How the cubes of a set in a folder were simulated; empty for cubes that were not simulated by `simulate_suite`.
+
+    side   of the cubes [voxels]
+    """
+    path = folder / f"simulation_{set_name}_{side}.json"
+    return json.loads(path.read_text())["settings"] if path.is_file() else {}
+
+
 def grid_name(set_name: str, side: int) -> str:
     """File name of a set of cubes, as CAMELS names it."""
     return f"Grids_Mcdm_JaxPM_{set_name}_{side}_z=0.0.npy"
