@@ -1,4 +1,4 @@
-"""Probes and controls on latents whose answer is known, and memory of slices that were really seen."""
+"""Controls on latents whose answer is known, and memorisation of slices that were really seen."""
 
 import numpy as np
 import pytest
@@ -33,80 +33,6 @@ def latent_cubes(n: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.nd
     return z, params
 
 
-# --- probes
-
-
-@pytest.mark.parametrize("fit", [controls.ridge, controls.mlp])
-def test_a_z_that_is_the_parameters_is_read_without_error(fit):
-    (z, params), (test, truth) = latent_cubes(60, 0.0), latent_cubes(30, 0.0, seed=1)
-    found = controls.read(fit, z, params, test, truth)
-    assert (found.r2 > 0.98).all()
-
-
-def test_a_z_that_knows_nothing_reads_nothing():
-    rng = RNG(0)
-    z, params, test, truth = (rng.standard_normal(shape) for shape in ((100, 20), (100, 2), (80, 20), (80, 2)))
-    assert (controls.read(controls.ridge, z, params, test, truth).r2 < 0.1).all()
-
-
-def test_intervals_hold_as_many_unseen_cubes_as_they_promise():
-    (z, params), (test, truth) = latent_cubes(1000, 0.5), latent_cubes(1000, 0.5, seed=1)
-    found = controls.read(controls.ridge, z, params, test, truth)
-    np.testing.assert_allclose(found.coverage, np.tile(controls.LEVELS, (2, 1)), atol=0.08)
-
-
-def test_the_half_width_is_that_of_the_errors():
-    (z, params), (test, truth) = latent_cubes(1000, 0.5), latent_cubes(1000, 0.5, seed=1)
-    found = controls.read(controls.ridge, z, params, test, truth)
-    np.testing.assert_allclose(found.width, np.quantile(np.abs(found.predicted - truth), 0.68, axis=0), rtol=0.15)
-
-
-def test_half_widths_are_order_statistics():
-    residuals = np.arange(1, 100.0)[:, None] * [[1.0, -2.0]]
-    np.testing.assert_array_equal(controls.half_widths(residuals, np.array([0.5, 0.9])), [[50, 90], [100, 180]])
-
-
-def test_no_training_cube_is_predicted_by_a_fit_that_saw_it():
-    x = np.arange(20.0)[:, None]
-
-    def nearest(train, params, test):
-        return params[np.abs(train - test.T).argmin(axis=0)]
-
-    assert (np.abs(controls.out_of_fold(nearest, x, x)) >= 1).all()
-
-
-# --- the atlas
-
-
-@pytest.mark.parametrize(("n", "n_axes"), [(30, 3), (7, 3), (10, 3), (15, 1), (4, 3)])
-def test_slices_chosen_for_a_number_are_different_ones_of_all_axes(n, n_axes):
-    for size in range(1, n + 1):
-        chosen = controls.spread(n, size, n_axes)
-        assert len(set(chosen)) == size
-        assert chosen.max() < n and np.bincount(chosen % n_axes).max() == -(-size // n_axes)
-
-
-def test_the_atlas_is_encode_cube_on_the_same_slices(run, suite):
-    atlas = controls.make_features(run, suite, 6)
-    z = latents.encode_cube(run, latents.spread_slices(run, suite, 2, 6, seed=2))
-    np.testing.assert_allclose(atlas.mu[2, -1], z.mu.numpy(), atol=1e-5)
-    np.testing.assert_allclose(atlas.logvar[2, -1], z.logvar.numpy(), atol=1e-5)
-
-
-def test_a_kept_atlas_is_read_back_and_not_used_for_other_weights(run, suite, monkeypatch):
-    first = controls.kept_features(run, suite, n_slices=3)
-    monkeypatch.setattr(controls, "_look", None)  # nothing may be encoded again
-    np.testing.assert_array_equal(controls.kept_features(run, suite, n_slices=3).mu, first.mu)
-    weight = run.model.decoder_z.state_dict()
-    name = next(iter(weight))
-    weight[name] += 1
-    try:
-        with pytest.raises(TypeError):
-            controls.kept_features(run, suite, n_slices=3)
-    finally:
-        weight[name] -= 1
-
-
 # --- controls
 
 
@@ -136,21 +62,26 @@ def test_posteriors_disagree_by_their_distance_in_widths():
     assert controls.disagreement(mu, np.log(np.full((2, 2), 4.0))) == pytest.approx(2 / 4)
 
 
-def test_shuffled_slices_are_found_by_a_z_that_differs_between_cubes(run, suite, monkeypatch):
-    def mean_of_pixels(run, slices, maps=None):  # cubes of the suite differ in the variance of their pixels
-        mu = slices.var(dim=(1, 2, 3)).mean().expand(512)
-        return latents.Posterior(mu, torch.full((512,), -4.0))
+def test_shuffled_slices_are_found_by_a_z_that_differs_between_cubes(run, monkeypatch):
+    def first_feature(run, zs):
+        return latents.Posterior(zs[:, 0].mean().expand(512), torch.full((512,), -4.0))
 
-    monkeypatch.setattr(latents, "encode_cube", mean_of_pixels)
-    found = controls.shuffled_sets(run, suite, list(range(8)), 12)
-    assert len(found["own"]) == len(found["mixed"]) == 8 and found["auc"] > 0.5
+    monkeypatch.setattr(latents, "encode_set", first_feature)
+    zs = [torch.randn(12, 1024, generator=torch.Generator().manual_seed(i)) * 0.1 + i for i in range(8)]
+    found = controls.shuffled_sets(run, zs)
+    assert len(found["own"]) == len(found["mixed"]) == 8 and found["auc"] == 1
+    assert found["set_size"] == 2
 
 
-def test_the_larger_of_two_groups_exceeds():
+def test_one_cube_cannot_be_shuffled(run):
+    assert controls.shuffled_sets(run, [torch.zeros(12, 1024)]) is None
+
+
+def test_the_larger_of_two_groups_wins():
     assert controls.auc([2, 3], [0, 1]) == 1 and controls.auc([1], [1]) == 0.5
 
 
-# --- leaks and memory
+# --- leaks and memorisation
 
 
 def test_a_universe_in_two_parts_is_a_leak():
@@ -198,9 +129,9 @@ def test_a_copy_of_a_training_slice_is_found_and_a_new_slice_is_not(run, suite):
     assert (found[1:] < 0.9).all()
 
 
-def test_memory_finds_its_planted_copy_and_no_other(run, suite):
+def test_the_memorisation_test_finds_its_planted_copy_and_no_other(run, suite):
     held = latents.spread_slices(run, suite, run.split["test"][0], 4)
-    found = controls.memory(run, suite, held + 0.1 * torch.randn(held.shape), held)
+    found = controls.memorisation_test(run, suite, held + 0.1 * torch.randn(held.shape), held)
     assert found["planted_copy"] > 0.99 and found["n_copies"] == 0
 
 

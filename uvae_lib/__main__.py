@@ -117,21 +117,32 @@ def train_flows(run: Path, steps: int | None = None, progress: bool = True) -> N
 
 
 def evaluate(
-    run: Path, n_slices: int = 15, data_path: Annotated[str | None, tyro.conf.arg(name="data.path")] = None
+    run: Path,
+    n_slices: int = 15,
+    classifier: bool = False,
+    readme: Path | None = None,
+    data_path: Annotated[str | None, tyro.conf.arg(name="data.path")] = None,
 ) -> None:
     """Judge a run on cubes that it never saw: metrics.json, a table, figures.
 
     Args:
         run: run folder
         n_slices: slices of each cube
+        classifier: train a network to tell drawn slices from true ones, too (minutes more)
+        readme: Markdown file that takes the table of targets between its marks
         data_path: where its cubes are now, when they have moved; the run keeps it
     """
-    from .analysis.metrics import evaluate_run, summary
-    from .runs import move_data
+    from .analysis import evaluate_run, summary
+    from .runs import load_run, move_data
 
     if data_path is not None:
         move_data(run, data_path)
-    print(summary(evaluate_run(run, n_slices=n_slices)))
+    metrics = evaluate_run(run, n_slices=n_slices, classifier=classifier)
+    print(summary(metrics))
+    if readme:
+        from .analysis.acceptance import into_readme
+
+        into_readme(readme, metrics, load_run(run))
     print(f"{run / 'metrics.json'} and {run / 'figures'} are written")
 
 

@@ -293,7 +293,7 @@ def pixel_pdf(field: Tensor, edges: Tensor) -> Tensor:
 
 
 def peak_counts(field: Tensor, thresholds: Tensor) -> Tensor:
-    """Number of peaks at or above each threshold; a peak auc its 8 neighbours, across the border too.
+    """Number of peaks at or above each threshold; a peak exceeds its 8 neighbours, across the border too.
 
     field (..., H, W), thresholds (n,) increasing -> (..., n). A pixel that equals a neighbour is no peak.
     """

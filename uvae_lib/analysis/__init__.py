@@ -1,0 +1,301 @@
+"""Evaluation of a run on cubes that it never saw: `analyse_run` measures everything once and keeps it.
+
+Each cube is encoded once (`features`) and handed to metrics, samples, controls and responses. What a suite is too
+small for, or has no parameters or sets for, is left out, and `missing` says why in a sentence.
+"""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from .. import latents, plots
+from ..cubes import CubesError, CubeSuite, open_data
+from ..files import atomic_path, write_atomically
+from ..presets import locate
+from ..runs import Run, load_run, provenance, weights_key
+from ..statistics import fvu
+from . import controls, responses
+from .cube import FEWEST, cube_reference
+from .features import (
+    Completions,
+    Encodings,
+    completions,
+    encode_cubes,
+    encode_suite,
+    evenly,
+    keep_features,
+    kept_features,
+    noise_cubes,
+)
+from .metrics import fvu_of_cubes, latent_metrics, probe_table, reconstruction_metrics, slice_curve
+from .samples import SAMPLED, conditional_spread, sample_quality, two_sample_classifier
+
+__all__ = ["analyse_run", "evaluate_run", "summary"]
+
+N_SAMPLES = 16  # generated slices, and true ones beside them, whose nearest training slice is looked for
+VERSION = 4  # of what is kept in metrics.json
+
+
+def analyse_run(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> dict:
+    """All that is measured of a run, JSON values; read from metrics.json where these weights and cubes made it.
+
+    n_slices  of each cube, fewer where it has fewer planes
+
+    Raises ValueError when the run has no test cubes.
+    """
+    if not run.split["test"]:
+        raise ValueError(
+            f"all {suite.n_cubes} cubes of {run.folder} were trained on; an evaluation needs cubes that were not: "
+            "train on a suite of 3 or more"
+        )
+    further = {name: further_set(run, suite, name) for name in ("CV", "1P")}
+    sizes = [found.n_cubes if found else 0 for found, _ in further.values()]
+    ids = [suite.cube_id(i) for i in range(suite.n_cubes)]
+    key, path = weights_key(run, VERSION, n_slices, ids, suite.params.to_json(), sizes), run.folder / "metrics.json"
+    if path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        if kept.get("weights") == key:
+            return kept
+    encoded = encode_suite(run, suite, n_slices, progress)
+    keep_features(run, suite, encoded.table, "LH", n_slices)
+    completed = completions(run, suite, encoded.of(noise_cubes(run)))
+    found = {
+        "cubes": {part: len(cubes) for part, cubes in run.split.items()},
+        "slices_per_cube": encoded.n_slices,
+        "missing": {name: why for name, (_, why) in further.items() if why},
+        "leaks": controls.leaks(ids, run.split, run.info.get("cubes")),
+    }
+    found |= _model_metrics(run, suite, encoded, completed)
+    found |= _controls(run, suite, encoded, completed, found["missing"], progress)
+    found |= _cosmology(run, encoded, completed.new, {name: cubes for name, (cubes, _) in further.items()}, found)
+    found = plain_json(found) | {"weights": key, "made": provenance()}
+    write_atomically(path, json.dumps(found, indent=1))
+    return found
+
+
+def further_set(run: Run, suite: CubeSuite, name: str) -> tuple[CubeSuite | None, str]:
+    """The CV or 1P set beside the cubes of a run, or None and the reason why there is none."""
+    path = locate(run.config.data.path)
+    data = replace(run.config.data, path=str(path if path.is_dir() else path.parent))
+    try:
+        found = open_data(data, name)
+    except CubesError as error:
+        return None, str(error)
+    if found.layout.files == suite.layout.files:
+        return None, f"the cubes of this run are in no layout with sets, so there is no {name}"
+    if (found.side, found.box_size) != (suite.side, suite.box_size):
+        return None, f"{name} has cubes of {found.side}^3 in {found.box_size:g} Mpc/h, the run others"
+    return found, ""
+
+
+def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings, completed: Completions) -> dict:
+    """Reconstruction, latents, and drawn slices of held-out universes beside true ones."""
+    test, train = encoded.of(run.split["test"]), encoded.of(run.split["train"])
+    generator, n, box = torch.Generator().manual_seed(0), encoded.n_slices, run.image_box
+    truth = [cube.truth for cube in test]
+    pooled, n_pooled = [torch.cat(truth)], n * len(test)
+    twice = [
+        [completed.reconstructions(cube.recon, cube.z.mu.expand(n, -1), generator) for cube in test] for _ in range(2)
+    ]
+    observed = torch.stack([cube.z.mu for cube in train])
+    universes = {"gaussian_universe": observed, "prior_universe": None}
+    drawn = {
+        "mean_plus_noise": (truth, twice[0]),
+        "observed_universe": (
+            truth, [latents.sample_slices(run, cube.z, n, generator, completed.new) for cube in test]
+        ),
+    } | {
+        name: (pooled, [latents.sample_slices(run, latents.sample_universes(n_pooled, generator, z), n_pooled,
+                                              generator, completed.new)])
+        for name, z in universes.items()
+    }  # fmt: skip
+    return {
+        "reconstruction": reconstruction_metrics(test, train, box),
+        "train": fvu_of_cubes(train),
+        "latents": latent_metrics(test),
+        "truth_against_truth": sample_quality(truth, other_slices(run, suite, run.split["test"], n), box),
+        **{name: sample_quality(*pair, box) for name, pair in drawn.items()},
+        "conditional_spread": conditional_spread(*(torch.cat(part) for part in (truth, *twice)), box),
+    }
+
+
+def other_slices(run: Run, suite: CubeSuite, cubes: list[int], n: int) -> list[torch.Tensor]:
+    """Further true slices of cubes, between those that `encode_cubes` takes."""
+    shift = 0.5 if 2 * n <= latents.most_slices(run, suite) else 0.0
+    return [latents.spread_slices(run, suite, cube, n, seed=cube if shift else cube + 1, shift=shift) for cube in cubes]
+
+
+def _controls(
+    run: Run, suite: CubeSuite, encoded: Encodings, completed: Completions, missing: dict, progress: bool
+) -> dict:
+    """What z must not know, and what a generator must not do."""
+    n, table = encoded.n_slices, encoded.table
+    held, train = encoded.of(run.split["test"]), table.rows(run.split["train"])
+    test, found = table.rows(run.split["test"]), {}
+    drawn = latents.sample_slices(run, None, N_SAMPLES, torch.Generator().manual_seed(1), completed.new)
+    true = torch.cat([cube.truth for cube in held])
+    some = true[evenly(list(range(len(true))), N_SAMPLES)]
+    found["memorisation"] = controls.memorisation_test(run, suite, drawn, some, progress)
+    if min(len(train.cubes), len(test.cubes)) > 1:
+        found["two_sample"] = controls.two_sample(train.z(n), test.z(n))
+        found["shuffled"] = controls.shuffled_sets(run, [cube.zs for cube in held])
+    else:
+        missing["two_sample"] = "z of training and of test cubes cannot be compared with one cube: use more cubes"
+    if min(test.by_axis.shape[:2]) > 1:
+        found["axes"] = controls.axis_agreement(test.by_axis)
+    else:
+        missing["axes"] = "agreement between axes needs two test cubes with planes along more than one axis"
+    if len(train.cubes) < FEWEST:
+        missing["outliers"] = f"{len(train.cubes)} training cubes have no distribution to be out of: use {FEWEST}"
+        return found
+    shared = cube_reference(run, suite, encoded, completed, n)
+    return found | {"outliers": {
+        "distance": shared.distance(test.z(n)).tolist(), "distance_limit": shared.distance_limit,
+        "error": [float(fvu(cube.truth, cube.recon)) for cube in held], "error_limit": shared.error_limit,
+    }}  # fmt: skip
+
+
+def _cosmology(
+    run: Run, encoded: Encodings, complete: latents.Completion | None, sets: dict[str, CubeSuite | None], metrics: dict
+) -> dict:
+    """What z knows of the parameters, where they are known; the main directions of z; nats by dimension."""
+    n, table, missing = encoded.n_slices, encoded.table, metrics["missing"]
+    learned, test = table.rows(run.split["train"] + run.split["val"]), table.rows(run.split["test"])
+    names, z = table.names.tolist(), table.z(n)
+    kl = responses.kl_table(encoded.of(run.split["test"]), z, table.params, names)
+    found = {"kl_table": {"mi_noise": kl.attrs.get("mi_noise")} | {column: kl[column].tolist() for column in kl}}
+    if len(z) < 3:
+        missing["pca"] = f"{len(z)} cubes have no main directions: use 3 or more"
+    else:
+        mean, spread = torch.from_numpy(z.mean(axis=0)), torch.from_numpy(z.std(axis=0))
+        found["effects"] = responses.latent_effects(run, kl, mean.float(), spread.float())
+        _, s, rows = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
+        found["pca"] = {"shares": (np.square(s) / np.square(s).sum())[:2].tolist()}
+        found["pca"]["lh"] = ((z - z.mean(axis=0)) @ rows[:2].T).tolist()
+    if not names:
+        missing["parameters"] = "the cubes have no Omega_m or sigma_8; pass params= to open_cubes"
+    elif len(learned.cubes) < FEWEST:
+        missing["parameters"] = f"{len(learned.cubes)} cubes teach no probe: use {FEWEST} or more to train on"
+    else:
+        found["probes"] = {name: probe.named(names) for name, probe in probe_table(learned, test, n).items()}
+        found["truth"] = test.params.tolist()
+        found["curve"] = slice_curve(learned, test) | {"trained": run.config.training.set_size - 1}
+        found["responses"] = responses.parameter_walks(
+            run, learned, sets["1P"], complete, n_slices=int(table.sizes[-1])
+        )
+        fixed = [name for name, value in found["probes"]["z, ridge"]["r2"].items() if not math.isfinite(value)]
+        if fixed:
+            missing["R2"] = f"{', '.join(fixed)} does not vary over the test cubes, so that it has no R^2"
+    if sets["CV"] is not None:
+        seen = kept_features(run, sets["CV"], "CV", n)
+        found["cv"] = controls.variance_ratio(seen.z(n), z) if min(len(seen.cubes), len(z)) > 1 else {}
+        if "pca" in found:
+            found["pca"]["cv"] = ((seen.z(n) - z.mean(axis=0)) @ rows[:2].T).tolist()
+        if "probes" in found and seen.names.tolist() == names:
+            reader = latents.ridge().fit(learned.z(n), learned.params)
+            found["cv"]["read"] = reader.predict(seen.z(n)).reshape(len(seen.cubes), -1).tolist()
+            found["cv"]["truth"] = seen.params.tolist()
+    return found
+
+
+def classify(run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
+    """`two_sample_classifier` on test cubes: new slices of observed universes, and other true slices beside them."""
+    completed, cubes = completions(run, suite), encode_cubes(run, suite, run.split["test"], n_slices)
+    truth, generator = [cube.truth for cube in cubes], torch.Generator().manual_seed(0)
+    n = len(truth[0])
+    drawn = [latents.sample_slices(run, cube.z, n, generator, completed.new) for cube in cubes]
+    return {
+        "observed_universe": two_sample_classifier(truth, drawn),
+        "truth_against_truth": two_sample_classifier(truth, other_slices(run, suite, run.split["test"], n)),
+    }
+
+
+def plain_json(value):
+    """Nested values as JSON has them: NaN and infinity become None."""
+    if isinstance(value, dict):
+        return {str(key): plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- what the command line shows
+
+
+def evaluate_run(folder: str | Path, *, n_slices: int = 15, classifier: bool = False, progress: bool = True) -> dict:
+    """Evaluate a run folder: writes metrics.json and figures/ into it. Returns the metrics.
+
+    classifier  train the two-sample classifier too: minutes more, kept with the rest
+    """
+    run = load_run(folder)
+    suite = run.open_suite()
+    metrics = analyse_run(run, suite, n_slices, progress)
+    if classifier and "classifier" not in metrics:
+        metrics["classifier"] = plain_json(classify(run, suite, n_slices))
+        write_atomically(run.folder / "metrics.json", json.dumps(metrics, indent=1))
+    for name, figure in figures(run, suite, metrics).items():
+        with atomic_path(run.folder / "figures" / f"{name}.png") as path:
+            figure.savefig(path, format="png", dpi=120)
+    return metrics
+
+
+def summary(metrics: dict) -> str:
+    """The headline numbers as a table, each beside its reference, and what was left out and why."""
+    r, truth, latent = metrics["reconstruction"], metrics["truth_against_truth"], metrics["latents"]
+    rows = [
+        ("FVU / PCA-512", r["fvu"], r["fvu_pca"]),
+        ("FVU on training cubes / PCA-512", metrics["train"]["fvu"], r["fvu_pca"]),
+        ("k of r(k) >= 0.9 [h/Mpc] / PCA-512", r["k_r90"], r["k_r90_pca"]),
+    ]
+    errors = {"P(k)": "power", "PDF": "pdf", "Minkowski length": "length", "Euler number": "euler", "peaks": "peak",
+              "minima": "minimum", "bispectrum": "bispectrum", "kurtosis": "kurtosis"}  # fmt: skip
+    for name in SAMPLED:
+        rows += [
+            (f"{name}: {text} error / truth-truth", metrics[name][f"{key}_error"], truth[f"{key}_error"])
+            for text, key in errors.items()
+        ]
+    rows += [("KL(z), KL(h) [nats]", latent["kl_z"], latent["kl_h"])]
+    rows += [("active units of z, h", latent["active_z"], latent["active_h"])]
+    probes = metrics.get("probes", {})
+    for name, value in probes.get("z, ridge", {}).get("r2", {}).items():
+        rows.append((f"R^2 of {name}: z / P(k)", value, probes["P(k), ridge"]["r2"][name]))
+    for i, width in enumerate(metrics.get("classifier", {}).get("observed_universe", {}).get("smoothing", [])):
+        both = (metrics["classifier"][name]["auc"][i] for name in ("observed_universe", "truth_against_truth"))
+        rows.append((f"classifier AUC, smoothed by {width:g} voxels / truth-truth", *both))
+    rows = [(name, *(math.nan if x is None else x for x in pair)) for name, *pair in rows]  # JSON has no NaN
+    lines = [f"{name:56s} {value:10.4g} {reference:10.4g}" for name, value, reference in rows]
+    return "\n".join(lines + [f"left out, {name}: {why}" for name, why in metrics["missing"].items()])
+
+
+def figures(run: Run, suite: CubeSuite, metrics: dict) -> dict[str, Figure]:
+    """The figures that belong to the metrics, by name; reconstructions worst first."""
+    cubes = encode_cubes(run, suite, run.split["test"][:4], 9)
+    truth, recon = (run.to_log(torch.cat([getattr(cube, name)[:, 0] for cube in cubes])) for name in ("truth", "recon"))
+    order = (truth - recon).square().mean(dim=(1, 2)).argsort(descending=True)
+    chosen = order[[0, len(order) // 2, -1]]
+    r, names = metrics["reconstruction"], ("power", "power_low", "power_high")
+    bands = {
+        text: tuple(np.array(metrics[key][name], float) for name in names)
+        for key, text in (("observed_universe", "new slices / truth"), ("truth_against_truth", "truth / truth"))
+    }
+    made = {
+        "loss": plots.loss_curves(run.history),
+        "reconstructions": plots.reconstructions(
+            truth[chosen], recon[chosen], run.image_box, titles=["worst", "median", "best"]
+        ),
+        "fidelity": plots.fidelity(r["k"], {"model": r["r"], "PCA-512": r["r_pca"]}, {"model": r["transfer"]}),
+        "observed_universe_power": plots.spectra(metrics["observed_universe"]["k"], bands, ylabel="P(k) ratio"),
+    }
+    probe = metrics.get("probes", {}).get("z, ridge", {"r2": {}})
+    for i, (name, value) in enumerate(probe["r2"].items()):
+        if value is not None:
+            columns = np.array(metrics["truth"])[:, i], np.array(probe["predicted"])[:, i]
+            made[f"probe_{name}"] = plots.probe_scatter(*columns, name=name)
+    return made

@@ -29,11 +29,12 @@ from ..loss import kl_by_dimension
 from ..presets import PARAMETERS, Config, to_dict
 from ..runs import Run, load_run, provenance
 from ..slices import SliceSets
-from ..statistics import cross_correlation
+from ..statistics import fvu, r2
 from ..training import LitUniverseVAE, _sentences, _trainer
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
-from .metrics import CubeEncoding, encode_cubes, k_at_correlation
+from .features import CubeEncoding, encode_cubes
+from .metrics import correlation, k_at_correlation
 
 NO_VARIANCE = -250.0  # a log-variance whose standard deviation is zero in float32, with a KL that is finite
 
@@ -149,33 +150,31 @@ def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices:
             outputs = network(latents.spread_slices(run, suite, cube, n_slices, seed=cube))
         row[:] = outputs.mean(dim=0).numpy() * std + mean
     truth = params[cubes]
-    squared, varies = np.square(predicted - truth).mean(axis=0), np.ptp(truth, axis=0) > 0
-    r2 = 1 - np.divide(squared, truth.var(axis=0), out=np.full(len(squared), np.nan), where=varies)
+    error = np.sqrt(np.square(predicted - truth).mean(axis=0))
     return {
-        "r2": dict(zip(PARAMETERS, r2.tolist(), strict=True)),
-        "error": dict(zip(PARAMETERS, np.sqrt(squared).tolist(), strict=True)),
+        "r2": dict(zip(PARAMETERS, r2(truth, predicted).tolist(), strict=True)),
+        "error": dict(zip(PARAMETERS, error.tolist(), strict=True)),
         "predicted": predicted.tolist(),
         "truth": truth.tolist(),
     }
 
 
-def view_metrics(views: list[CubeEncoding], box: float) -> dict[str, float]:
-    """FVU, the k [h/Mpc] up to which r(k) >= 0.9, and KL(h) [nats a slice], as `evaluate` has them.
+def encoding_metrics(cubes: list[CubeEncoding], box: float) -> dict[str, float]:
+    """FVU, the k [h/Mpc] up to which r(k) >= 0.9, and KL(h) [nats a slice], as an evaluation has them.
 
     box   side of a slice [Mpc/h]
     """
-    truth, recon = (torch.cat([getattr(view, name)[:, 0] for view in views]) for name in ("truth", "recon"))
-    k, r = cross_correlation(truth, recon, box)
+    truth, recon = (torch.cat([getattr(cube, name)[:, 0] for cube in cubes]) for name in ("truth", "recon"))
     return {
-        "fvu": float((truth - recon).square().mean() / truth.var(correction=0)),
-        "k_r90": k_at_correlation(k, r.nan_to_num(0.0).mean(dim=0)),
-        "kl_h": float(torch.cat([kl_by_dimension(*view.h, *view.prior) for view in views]).sum(dim=1).mean()),
+        "fvu": float(fvu(truth, recon)),
+        "k_r90": k_at_correlation(*correlation(truth, recon, box)),
+        "kl_h": float(torch.cat([kl_by_dimension(*cube.h, *cube.prior) for cube in cubes]).sum(dim=1).mean()),
     }
 
 
 def plain_vae_metrics(model: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict[str, float]:
-    """`view_metrics` of a plain VAE on the slices of the test cubes by which the run is judged."""
-    return view_metrics(encode_cubes(replace(run, model=model), suite, run.split["test"], n_slices), run.image_box)
+    """`encoding_metrics` of a plain VAE on the slices of the test cubes by which the run is judged."""
+    return encoding_metrics(encode_cubes(replace(run, model=model), suite, run.split["test"], n_slices), run.image_box)
 
 
 BASELINES = {"supervised": (LitSupervised, supervised_metrics), "plain_vae": (LitPlainVAE, plain_vae_metrics)}

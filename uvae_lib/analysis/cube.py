@@ -1,7 +1,7 @@
-"""The card of one universe: a cube that somebody drops in, as a run sees it, and what speaks against trusting that.
+"""One cube that somebody drops in: parameters with intervals, its nearest universes, out-of-distribution warnings.
 
-`reference` prepares what all cards of a run share (z of its cubes, thresholds from its validation cubes);
-`card` makes one, `figure` draws it.
+`cube_reference` prepares what all estimates of a run share (z of its cubes, limits from its validation cubes);
+`estimate_cube` makes one, `figure` draws it.
 """
 
 import tempfile
@@ -16,34 +16,44 @@ from torch import Tensor
 
 from .. import latents, plots
 from ..cubes import CubeSuite, open_cubes
-from ..presets import PARAMETERS
 from ..runs import Run
-from ..statistics import pixel_pdf, power_spectrum
-from ..variants.residuals import ResidualNoise
-from .controls import PDF_EDGES, FeatureTable, describe, half_widths, kept_features, out_of_fold, ridge, upper_bound
-from .metrics import encode_cubes, residual_noise
+from ..statistics import fvu, pixel_pdf, power_spectrum
+from .controls import upper_bound
+from .features import (
+    PDF_EDGES,
+    Completions,
+    Encodings,
+    FeatureTable,
+    completions,
+    describe,
+    encode_cubes,
+    encode_slices_of_cube,
+    kept_features,
+    noise_cubes,
+)
+from .metrics import half_widths, residuals_of
 
 N_MODEL = 60  # slices drawn from the model
-N_NOISE = 32  # training cubes, at most, that the noise is learned from beside the validation cubes
+FEWEST = 4  # training cubes that have a distribution to be out of
 
 
 @dataclass(frozen=True, eq=False)
-class Reference:
-    """What the cards of a run share.
+class CubeReference:
+    """What the estimates of all cubes share.
 
     train            of training cubes;  n_slices that distances, errors and probes are of
-    names            cube_id of the training cubes
-    noise            `evaluate.residual_noise` of validation and some training cubes
+    ids              names of the training cubes
+    completed        `completions` of the run
     centre, root     (D,), (D, D): Mahalanobis distance |root @ (z - centre)| to the training cubes
-    distance_limit, error_limit   that one more cube of the kind auc in 1 of 100 cases; infinite with fewer than
+    distance_limit, error_limit   that one more cube of the kind exceeds in 1 of 100 cases; infinite with fewer than
                      three validation cubes
     width            {parameter: half width of the 68 % interval}
     """
 
     train: FeatureTable
-    names: list[str]
+    ids: list[str]
     n_slices: int
-    noise: ResidualNoise
+    completed: Completions
     centre: np.ndarray
     root: np.ndarray
     distance_limit: float
@@ -56,17 +66,17 @@ class Reference:
 
 
 @dataclass(frozen=True, eq=False)
-class Card:
-    """One universe as a run sees it.
+class CubeEstimate:
+    """One cube as a run sees it.
 
     slices, recon (n, H, W)   log densities;  z (D,)  mean of q(z);  z_width  its mean standard deviation
     box_size                  side of a slice [Mpc/h]
-    readings                  {parameter: (value, half width of the 68 % interval)}, empty without parameters
+    parameters                {name: (value, half width of the 68 % interval)}, empty where none are known
     nearest                   [(cube_id, distance in z, {parameter: value})] of the nearest training universes
     k, power                  mean P(k) of the slices;  model_power (median, low, high) of slices drawn from the model
     edges, pdf, model_pdf     density of standardised pixels, likewise
     distance, error           Mahalanobis distance, unexplained variance; with the limits that they were held against
-    warnings                  sentences, the gravest first; empty when nothing speaks against the readings
+    warnings                  sentences, the gravest first; empty when nothing speaks against the estimates
     """
 
     source: str
@@ -75,7 +85,7 @@ class Card:
     recon: Tensor
     z: np.ndarray
     z_width: float
-    readings: dict[str, tuple[float, float]]
+    parameters: dict[str, tuple[float, float]]
     nearest: list[tuple[str, float, dict[str, float]]]
     k: np.ndarray
     power: np.ndarray
@@ -90,99 +100,105 @@ class Card:
     warnings: tuple[str, ...]
 
 
-def reference(run: Run, suite: CubeSuite, atlas: FeatureTable | None = None, n_slices: int = 15) -> Reference:
-    """Prepare cards; the atlas of the suite is made, or read from the run folder, where none is given."""
+def cube_reference(
+    run: Run, suite: CubeSuite, encoded: Encodings | None = None, completed: Completions | None = None,
+    n_slices: int = 15,
+) -> CubeReference:  # fmt: skip
+    """Prepare the estimates of cubes.
+
+    encoded, completed  of the run's suite, where they are at hand; else the features are read from the run folder
+
+    Raises ValueError for fewer than four training cubes.
+    """
     from sklearn.covariance import LedoitWolf
 
-    atlas = atlas or kept_features(run, suite)
-    n_slices = int(atlas.sizes[atlas.at(n_slices)])
-    train, val = (atlas.rows(run.split[part]) for part in ("train", "val"))
-    views = encode_cubes(run, suite, run.split["val"], n_slices)
-    some = run.split["train"][:: -(-len(run.split["train"]) // N_NOISE)]
+    if len(run.split["train"]) < FEWEST:
+        raise ValueError(
+            f"{run.folder} was trained on {len(run.split['train'])} cubes; estimates need {FEWEST} or more to tell "
+            "what is out of their distribution"
+        )
+    table = encoded.table if encoded else kept_features(run, suite, n_slices=n_slices)
+    n_slices = int(table.sizes[table.at(n_slices)])
+    train, val = (table.rows(run.split[part]) for part in ("train", "val"))
+    chosen = noise_cubes(run)
+    seen = encoded.of(chosen) if encoded else encode_cubes(run, suite, chosen, n_slices)
     z = train.z(n_slices).astype(float)
     shrunk = LedoitWolf().fit(z)  # there are fewer cubes than dimensions
-    root = np.linalg.cholesky(shrunk.precision_).T
-    width = half_widths(out_of_fold(ridge, z, train.params), 0.68)[:, 0] if train.params.shape[1] else []
-    found = Reference(
+    width = half_widths(residuals_of(latents.ridge(), z, train.params), 0.68)[:, 0] if len(train.names) else []
+    found = CubeReference(
         train=train,
-        names=[suite.cube_id(i) for i in run.split["train"]],
+        ids=[suite.cube_id(i) for i in run.split["train"]],
         n_slices=n_slices,
-        noise=residual_noise(run, views + encode_cubes(run, suite, some, n_slices)),
+        completed=completed or completions(run, suite, seen),
         centre=shrunk.location_,
-        root=root,
+        root=np.linalg.cholesky(shrunk.precision_).T,
         distance_limit=np.inf,
-        error_limit=upper_bound([unexplained(v.truth, v.recon) for v in views]),
-        width=dict(zip(PARAMETERS, np.asarray(width).tolist(), strict=False)),
+        error_limit=upper_bound([float(fvu(c.truth, c.recon)) for c in seen if c.cube in run.split["val"]]),
+        width=dict(zip(train.names.tolist(), np.asarray(width).tolist(), strict=True)),
     )
-    return Reference(**vars(found) | {"distance_limit": upper_bound(found.distance(val.z(n_slices)))})
+    return CubeReference(**vars(found) | {"distance_limit": upper_bound(found.distance(val.z(n_slices)))})
 
 
-def unexplained(truth: Tensor, recon: Tensor) -> float:
-    """Squared error of slices (n, 1, H, H) over the variance of their pixels."""
-    return float((truth - recon).square().mean() / truth.var())
-
-
-def card(
+def estimate_cube(
     run: Run,
     cube: np.ndarray | str | Path,
-    shared: Reference,
+    shared: CubeReference,
     *,
     index: int = 0,
     box_size: float | None = None,
     seed: int = 0,
     name: str = "an array",
     **options,
-) -> Card:
-    """Judge one cube.
+) -> CubeEstimate:
+    """Estimate the parameters of one cube, and say what speaks against them.
 
     cube      (N, N, N) array of any kind that `open_cubes` knows, or a path that it opens;  index  of the cube there
     box_size  [Mpc/h]; of an array, the run's box when absent, which is warned of
     name      what to call an array;  options  of `open_cubes`
+
     Raises CubesError when the numbers cannot be used, ValueError when the cube is smaller than a slice.
     """
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the suite keeps them, and the card shows them
+        warnings.simplefilter("ignore", UserWarning)  # the suite keeps them, and the estimate shows them
         suite, assumed = _opened(run, cube, Path(folder), box_size, options)
         y, source = suite.overdensity(index), suite.cube_id(index) if isinstance(cube, str | Path) else name
         axes, side, box = suite.axes, suite.side, suite.box_size
         cautions = [*assumed, *(caution.replace(str(folder), "the array") for caution in suite.cautions)]
-    n = min(shared.n_slices, len(axes) * (len(y) // run.config.data.thickness))
-    slices = latents.cut_cube(run, y, n, seed, axes)
-    row = {name: value[0] for name, value in describe(run, slices, np.array([n]), len(axes)).items() if name != "k"}
-    z = latents.Posterior(*(torch.from_numpy(row[name]) for name in ("mu", "logvar")))
-    recon = latents.reconstruct(run, slices)
+    n = min(shared.n_slices, latents.most_slices(run, suite))
+    seen = encode_slices_of_cube(run, 0, latents.cut_cube(run, y, n, seed, axes))
+    row = describe(run, seen.truth, seen.truth[:0], len(axes), seen.zs)
+    z, recon = row["mu"][-1], latents.decode(run, latents.encode_slices(run, seen.truth, seen.z.mu).mu)
     generator = torch.Generator().manual_seed(seed)
-    drawn = latents.sample_slices(run, z, N_MODEL, generator, shared.noise.complete)[:, 0]
+    drawn = latents.sample_slices(run, seen.z, N_MODEL, generator, shared.completed.new)[:, 0]
     known = bool(drawn.isfinite().all())
     if not known:  # z is so far off that the networks overflow
         cautions.insert(0, "out of distribution: the model's own slices of this universe are not finite numbers")
         drawn = torch.zeros_like(drawn)
     k, power = power_spectrum(drawn, run.image_box)
     sets = power.unflatten(0, (-1, max(d for d in range(1, n + 1) if N_MODEL % d == 0))).mean(dim=1)  # means of a set
-    distance, error = float(shared.distance(row["mu"])), unexplained(slices, recon)
-    grave = _suspicions(run, shared, distance, error, side, box)
-    return Card(
+    distance, error = float(shared.distance(z)), float(fvu(seen.truth, recon))
+    return CubeEstimate(
         source=source,
         box_size=box * run.config.data.image_size / side,
-        slices=run.to_log(slices[:, 0]),
+        slices=run.to_log(seen.truth[:, 0]),
         recon=run.to_log(recon[:, 0]),
-        z=row["mu"],
-        z_width=float((0.5 * z.logvar).exp().mean()),
-        readings=_readings(shared, row["mu"]),
-        nearest=_nearest(shared, row["mu"]),
+        z=z,
+        z_width=float((0.5 * seen.z.logvar).exp().mean()),
+        parameters=_parameters(shared, z),
+        nearest=_nearest(shared, z),
         k=k.numpy(),
-        power=np.exp(row["power"]),
+        power=np.exp(row["power"][-1]),
         model_power=tuple(
             (sets if known else sets * torch.nan).quantile(torch.tensor([0.5, 0.16, 0.84]), dim=0).numpy()
         ),
         edges=PDF_EDGES.numpy(),
-        pdf=row["pdf"],
+        pdf=row["pdf"][-1],
         model_pdf=pixel_pdf(drawn, PDF_EDGES).mean(dim=0).numpy() * (1 if known else np.nan),
         distance=distance,
         distance_limit=shared.distance_limit,
         error=error,
         error_limit=shared.error_limit,
-        warnings=(*grave, *cautions),
+        warnings=(*_out_of_distribution(run, shared, distance, error, side, box), *cautions),
     )
 
 
@@ -198,13 +214,15 @@ def _opened(run: Run, cube, folder: Path, box_size: float | None, options: dict)
     ), assumed
 
 
-def _suspicions(run: Run, shared: Reference, distance: float, error: float, side: int, box: float) -> list[str]:
+def _out_of_distribution(
+    run: Run, shared: CubeReference, distance: float, error: float, side: int, box: float
+) -> list[str]:
     """Sentences on what makes a cube unlike those that the run learned from."""
     found, n_val = [], len(run.split["val"])
     if not distance <= shared.distance_limit:  # NaN is no pass
         found.append(
             f"out of distribution: z is {distance:.2f} from the training cubes, {shared.distance_limit:.2f} is the "
-            "limit that one cube of the kind in 100 auc"
+            "limit that one cube of the kind in 100 exceeds"
         )
     if not error <= shared.error_limit:
         found.append(
@@ -213,7 +231,9 @@ def _suspicions(run: Run, shared: Reference, distance: float, error: float, side
         )
     voxel, learned = box / side, run.box_size / run.side
     if abs(voxel / learned - 1) > 0.01:
-        found.append(f"voxels of {voxel:.3g} Mpc/h; the run learned from {learned:.3g} Mpc/h: the readings do not hold")
+        found.append(
+            f"voxels of {voxel:.3g} Mpc/h; the run learned from {learned:.3g} Mpc/h: the estimates do not hold"
+        )
     if not np.isfinite(shared.distance_limit):
         found.append(
             f"no limit for what is out of distribution: {n_val} validation cubes calibrate none, use 3 or more"
@@ -221,29 +241,30 @@ def _suspicions(run: Run, shared: Reference, distance: float, error: float, side
     return found
 
 
-def _readings(shared: Reference, z: np.ndarray) -> dict[str, tuple[float, float]]:
+def _parameters(shared: CubeReference, z: np.ndarray) -> dict[str, tuple[float, float]]:
     if not shared.width:
         return {}
-    found = ridge(shared.train.z(shared.n_slices), shared.train.params, z[None])[0]
-    return {name: (float(x), shared.width[name]) for name, x in zip(PARAMETERS, found, strict=True)}
+    reader = latents.ridge().fit(shared.train.z(shared.n_slices), shared.train.params)
+    values = reader.predict(z[None]).ravel()
+    return {name: (float(x), width) for (name, width), x in zip(shared.width.items(), values, strict=True)}
 
 
-def _nearest(shared: Reference, z: np.ndarray, n: int = 5) -> list[tuple[str, float, dict[str, float]]]:
+def _nearest(shared: CubeReference, z: np.ndarray, n: int = 5) -> list[tuple[str, float, dict[str, float]]]:
     """The training universes whose z is nearest (Euclid), nearest first."""
-    distance = np.linalg.norm(shared.train.z(shared.n_slices) - z, axis=1)
-    params = [dict(zip(PARAMETERS, row.tolist(), strict=False)) for row in shared.train.params]
-    return [(shared.names[i], float(distance[i]), params[i]) for i in distance.argsort()[:n]]
+    distance, names = np.linalg.norm(shared.train.z(shared.n_slices) - z, axis=1), shared.train.names.tolist()
+    params = [dict(zip(names, row.tolist(), strict=True)) for row in shared.train.params]
+    return [(shared.ids[i], float(distance[i]), params[i]) for i in distance.argsort()[:n]]
 
 
-def figure(card: Card) -> Figure:
-    """The card as a picture."""
-    lines = [f"{plots.SYMBOLS.get(name, name)} = {x:.3f} ± {width:.3f}" for name, (x, width) in card.readings.items()]
+def figure(cube: CubeEstimate) -> Figure:
+    """The estimate as a picture."""
+    lines = [f"{plots.SYMBOLS.get(name, name)} = {x:.3f} ± {width:.3f}" for name, (x, width) in cube.parameters.items()]
     for what, value, limit in (
-        ("distance", card.distance, card.distance_limit),
-        ("unexplained", card.error, card.error_limit),
+        ("distance", cube.distance, cube.distance_limit),
+        ("unexplained", cube.error, cube.error_limit),
     ):
         lines.append(f"{what} {value:.2f} ({f'limit {limit:.2f}' if np.isfinite(limit) else 'no limit'})")
     return plots.cube_estimates(
-        card.slices[:3], card.recon[:3], card.box_size, card.k, card.power, card.model_power, card.edges, card.pdf,
-        card.model_pdf, lines=lines, title=card.source,
+        cube.slices[:3], cube.recon[:3], cube.box_size, cube.k, cube.power, cube.model_power, cube.edges, cube.pdf,
+        cube.model_pdf, lines=lines, title=cube.source,
     )  # fmt: skip

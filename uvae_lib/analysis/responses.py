@@ -1,7 +1,9 @@
-"""What z and h hold and what moving them does: a ledger in nats, and a walk in cosmology beside the 1P cubes.
+"""What z and h hold in nats, and what moving z does: responses to a parameter beside those of the 1P cubes.
 
-`responses` are read from decoded slices that share their place in p(h | z), as 1P cubes share their phases.
+Responses are read from decoded slices that share their place in p(h | z), as 1P cubes share their phases.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,56 +15,56 @@ from ..cubes import CubeSuite
 from ..loss import kl_by_dimension
 from ..presets import PARAMETERS
 from ..runs import Run
-from ..statistics import band_powers, pixel_pdf, power_spectrum
-from ..variants.residuals import ResidualNoise
-from . import controls
-from .metrics import CubeEncoding
+from ..statistics import pixel_pdf, power_spectrum
+from .features import PDF_EDGES, CubeEncoding, FeatureTable
 
 ACTIVE = 0.01  # variance of the mean over the data above which a dimension counts as active (Burda et al. 2015)
 
 
-# --- the ledger
+# --- nats by dimension
 
 
-def kl_table(views: list[CubeEncoding], z: np.ndarray, params: np.ndarray, seed: int = 0) -> pd.DataFrame:
+def kl_table(
+    cubes: list[CubeEncoding], z: np.ndarray, params: np.ndarray, names: Sequence[str] = PARAMETERS, seed: int = 0
+) -> pd.DataFrame:
     """One row a dimension of z and of h, the costliest first.
 
-    views    of held-out cubes: `kl` [nats] is their mean, `variance` that of the posterior's mean over them
-    z, params  (n, D) means of z and (n, p) parameters of any cubes, for the mutual information
+    cubes    held out: `kl` [nats] is their mean, `variance` that of the posterior's mean over them
+    z, params  (n, D) means of z and (n, p) parameters, of these names, of any cubes: for the mutual information
     Columns: latent, dim, kl, variance, active, and mi_<parameter> [nats], NaN but for active dimensions of z.
     `attrs["mi_noise"]` is the 95 % quantile of the mutual information with shuffled parameters.
     """
     rows = []
     for name, posterior, kl in (
-        ("z", torch.stack([v.z.mu for v in views]), torch.stack([kl_by_dimension(*v.z) for v in views])),
-        ("h", torch.cat([v.h.mu for v in views]), torch.cat([kl_by_dimension(*v.h, *v.prior) for v in views])),
+        ("z", torch.stack([v.z.mu for v in cubes]), torch.stack([kl_by_dimension(*v.z) for v in cubes])),
+        ("h", torch.cat([v.h.mu for v in cubes]), torch.cat([kl_by_dimension(*v.h, *v.prior) for v in cubes])),
     ):
         variance = posterior.var(dim=0, correction=0).numpy()
-        table = {"latent": name, "dim": np.arange(len(variance)), "kl": kl.mean(dim=0).numpy(), "variance": variance}
-        rows.append(pd.DataFrame(table | {"active": variance > ACTIVE}).sort_values("kl", ascending=False))
-    ledger = pd.concat(rows, ignore_index=True)
-    active = ledger.index[(ledger["latent"] == "z") & ledger["active"]]
-    features = z[:, ledger.loc[active, "dim"].to_numpy()]
-    for name, values in zip(PARAMETERS, params.T, strict=False):
-        ledger[f"mi_{name}"] = np.nan
-        ledger.loc[active, f"mi_{name}"] = _information(features, values, seed)
+        columns = {"latent": name, "dim": np.arange(len(variance)), "kl": kl.mean(dim=0).numpy(), "variance": variance}
+        rows.append(pd.DataFrame(columns | {"active": variance > ACTIVE}).sort_values("kl", ascending=False))
+    table = pd.concat(rows, ignore_index=True)
+    active = table.index[(table["latent"] == "z") & table["active"]]
+    features = z[:, table.loc[active, "dim"].to_numpy()]
+    for name, values in zip(names, params.T, strict=True):
+        table[f"mi_{name}"] = np.nan
+        table.loc[active, f"mi_{name}"] = _information(features, values, seed)
     if params.shape[1] and len(active):
         shuffled = np.random.default_rng(seed).permutation(params[:, 0])
-        ledger.attrs["mi_noise"] = float(np.quantile(_information(features, shuffled, seed), 0.95))
-    return ledger
+        table.attrs["mi_noise"] = float(np.quantile(_information(features, shuffled, seed), 0.95))
+    return table
 
 
 def _information(features: np.ndarray, values: np.ndarray, seed: int) -> np.ndarray:
     """Mutual information [nats] of each feature (n, d) with values (n,): nearest neighbours, Kraskov et al. 2004."""
     from sklearn.feature_selection import mutual_info_regression
 
-    if not features.shape[1]:
-        return np.empty(0)
+    if not features.shape[1] or len(values) < 4:
+        return np.full(features.shape[1], np.nan)
     return mutual_info_regression(features, values, n_neighbors=min(3, len(values) - 1), random_state=seed)
 
 
 def latent_effects(
-    run: Run, ledger: pd.DataFrame, centre: Tensor, spread: Tensor, n_dims: int = 12, n_slices: int = 16, seed: int = 0
+    run: Run, table: pd.DataFrame, centre: Tensor, spread: Tensor, n_dims: int = 12, n_slices: int = 16, seed: int = 0
 ) -> dict:
     """What the costliest dimensions do to P(k), scale by scale.
 
@@ -77,11 +79,13 @@ def latent_effects(
     eye, found = torch.eye(len(centre)), {}
     plain_power = power_spectrum(latents.decode(run, h)[:, 0], run.image_box)
     for name in ("z", "h"):
-        dims = ledger.loc[(ledger["latent"] == name) & ledger["active"], "dim"].to_numpy()[:n_dims].tolist()
+        dims = table.loc[(table["latent"] == name) & table["active"], "dim"].to_numpy()[:n_dims].tolist()
         rows = {"dlnP": [], "share": []}
         for dim in dims:
             if name == "z":
-                pair = [decode_universe(run, centre + side * spread[dim] * eye[dim], draw)[:, 0] for side in (1, -1)]
+                pair = [
+                    latents.decode_universe(run, centre + side * spread[dim] * eye[dim], draw)[:, 0] for side in (1, -1)
+                ]
             else:
                 pair = [latents.decode(run, h + side * sigma[dim] * eye[dim])[:, 0] for side in (1, -1)]
             up, down, change = (
@@ -93,21 +97,7 @@ def latent_effects(
     return {"k": plain_power[0].tolist(), **found}
 
 
-def bands(effects: dict, latent: str, n_bands: int = 4) -> tuple[list[str], np.ndarray]:
-    """`dlnP` of z or `share` of h in a few bands of k: their names and (dims, n_bands)."""
-    k = torch.tensor(effects["k"])
-    rows = torch.tensor(effects[latent]["dlnP" if latent == "z" else "share"]).reshape(-1, len(k))
-    n_bands = min(n_bands, len(k))
-    return [f"k ~ {x:.2g}" for x in band_powers(k, n_bands).tolist()], band_powers(rows, n_bands).numpy()
-
-
-# --- the walk in cosmology
-
-
-def decode_universe(run: Run, z: Tensor, draw: Tensor) -> Tensor:
-    """Slices of the universe z (D,) at given places (n, D) in p(h | z), in units of its width: (n, 1, H, H)."""
-    prior = latents.prior_of_h(run, z[None])
-    return latents.decode(run, prior.mu + draw * (0.5 * prior.logvar).exp())
+# --- responses to a parameter
 
 
 def one_parameter(suite: CubeSuite, name: str) -> tuple[list[int], np.ndarray, dict[str, float]]:
@@ -139,72 +129,78 @@ def responses(slices: Tensor, values: np.ndarray, at: float, box: float, n_draws
     slices (v, s, H, H) pixels: s slices at each of the v values, the same places at all of them
     """
     k, power = power_spectrum(slices, box)
-    pdf, weights = pixel_pdf(slices, controls.PDF_EDGES), torch.from_numpy(slope_weights(values, at)).float()
+    pdf, weights = pixel_pdf(slices, PDF_EDGES), torch.from_numpy(slope_weights(values, at)).float()
     rng, n = np.random.default_rng(seed), slices.shape[1]
     draws = [np.arange(n), *(rng.integers(0, n, n) for _ in range(n_draws))]
     slopes = [
         torch.stack([torch.tensordot(weights, x, dims=1) for x in many])
         for many in ((power[:, d].mean(dim=1).log() for d in draws), (pdf[:, d].mean(dim=1) for d in draws))
     ]
-    return {"k": k.tolist(), "edges": controls.PDF_EDGES.tolist()} | {
+    return {"k": k.tolist(), "edges": PDF_EDGES.tolist()} | {
         name: [found[0].tolist(), *(q.tolist() for q in found[1:].quantile(torch.tensor([0.16, 0.84]), dim=0))]
         for name, found in zip(("dlnP", "dpdf"), slopes, strict=True)
     }
 
 
-def walk(
+def parameter_walks(
     run: Run,
-    atlas: controls.FeatureTable,
-    noise: ResidualNoise,
+    table: FeatureTable,
     one_p: CubeSuite | None,
+    complete: latents.Completion | None,
     *,
     n_slices: int = 30,
     seed: int = 0,
 ) -> dict:
-    """Move z along each parameter with the other held; lay what changes beside the 1P cubes, and read it back.
+    """Move z along each parameter with the others held; lay what changes beside the 1P cubes, and read it back.
 
-    atlas   of the cubes that the directions and the probe are learned from;  noise: `evaluate.residual_noise`
-    one_p   the 1P set; without it the walk spans the middle 80 % of the atlas, and the truth is absent
-    Returns a dictionary a parameter: values, at, model, truth (`responses`), `model_mean` without the noise,
-    `mismatch` (see there), `read` and `read_truth` (v, p): the probe on z of what was decoded, of the 1P cubes.
+    table     of the cubes that the directions and the probe are learned from
+    one_p     the 1P set; without it the walk spans the middle 80 % of the table, and the truth is absent
+    complete  what adds the small scales to decoded means; the flows of the run when absent. All random numbers are
+              the same everywhere on the path
+
+    Returns a dictionary a parameter: values, at, asked; `model`, `model_mean` (decoded means alone) and `truth` as
+    `responses`; `mismatch`; `read` and `read_truth` (v, p), the ridge on z of what was decoded, of the 1P cubes.
     """
-    z, params = atlas.z(15), atlas.params
-    patterns = latents.directions(z, params)
-    draw = torch.randn(n_slices, z.shape[1], generator=torch.Generator().manual_seed(seed))
+    z, names, found = table.z(15), [str(name) for name in table.names], {}
+    patterns, reader = latents.directions(z, table.params), latents.ridge().fit(z, table.params)
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.randn(n_slices, z.shape[1], generator=generator)
+    white = torch.randn(n_slices, 1, *[run.config.data.image_size] * 2, generator=generator)
 
-    def grain(mean: Tensor, step: Tensor) -> Tensor:  # the same random numbers everywhere on the path
-        return noise.complete(mean, step.expand(len(mean), -1), torch.Generator().manual_seed(seed + 1))
+    def completed(mean: Tensor, z: Tensor) -> Tensor:
+        if complete:
+            return complete(mean, z.expand(n_slices, -1), torch.Generator().manual_seed(seed + 1))
+        return latents.complete_means(run, mean, z, white)
 
-    found = {}
-    for i, name in enumerate(PARAMETERS):
-        middle = params.mean(axis=0)
+    def read(sets: list[Tensor]) -> list[list[float]]:
+        rows = np.stack([latents.encode_cube(run, slices).mu.numpy() for slices in sets])
+        return reader.predict(rows).reshape(len(rows), -1).tolist()
+
+    for i, name in enumerate(names):
+        middle = table.params.mean(axis=0)
         cubes, values, fiducial = one_parameter(one_p, name) if one_p is not None else ([], np.empty(0), {})
         if len(values) < 2:
-            cubes, values = [], np.quantile(params[:, i], np.linspace(0.1, 0.9, 5))
+            cubes, values = [], np.unique(np.quantile(table.params[:, i], np.linspace(0.1, 0.9, 5)))
         else:
-            middle = np.array([fiducial[p] for p in PARAMETERS])
+            middle = np.array([fiducial[p] for p in names])
+        if len(values) < 2:
+            continue  # a parameter that does not vary
         asked = np.tile(middle, (len(values), 1))
         asked[:, i] = values
-        path = torch.from_numpy(z.mean(axis=0) + (asked - params.mean(axis=0)) @ patterns).float()
-        mean = torch.stack([decode_universe(run, step, draw) for step in path])
-        sets = [latents.spread_slices(run, one_p, cube, n_slices, seed=seed) for cube in cubes]
-        row = {"values": values.tolist(), "at": float(middle[i]), "asked": asked.tolist()}
-        row["model_mean"] = responses(mean[:, :, 0], values, middle[i], run.image_box)
-        grainy = torch.stack([grain(*pair) for pair in zip(mean, path, strict=True)])
-        row["model"] = responses(grainy[:, :, 0], values, middle[i], run.image_box)
-        row["read"] = _read_back(run, atlas, [*grainy])
-        if sets:
-            row["truth"] = responses(torch.stack(sets)[:, :, 0], values, middle[i], run.image_box)
-            row["read_truth"] = _read_back(run, atlas, sets)
-            row["mismatch"] = mismatch(row["model"], row["truth"])
-        found[name] = row
+        path = torch.from_numpy(z.mean(axis=0) + (asked - table.params.mean(axis=0)) @ patterns).float()
+        means = [latents.decode(run, latents.draw_h(run, step, draw)) for step in path]
+        whole = [completed(*pair) for pair in zip(means, path, strict=True)]
+        row = {"values": values.tolist(), "at": float(middle[i]), "asked": asked.tolist(), "read": read(whole)}
+        sets = {"model_mean": means, "model": whole}
+        if cubes:
+            sets["truth"] = [latents.spread_slices(run, one_p, cube, n_slices, seed=seed) for cube in cubes]
+            row["read_truth"] = read(sets["truth"])
+        row |= {
+            key: responses(torch.stack(slices)[:, :, 0], values, middle[i], run.image_box)
+            for key, slices in sets.items()
+        }
+        found[name] = row | ({"mismatch": mismatch(row["model"], row["truth"])} if cubes else {})
     return found
-
-
-def _read_back(run: Run, atlas: controls.FeatureTable, sets: list[Tensor]) -> list[list[float]]:
-    """What the ridge on z reads in sets of slices."""
-    z = np.stack([latents.encode_cube(run, slices).mu.numpy() for slices in sets])
-    return controls.ridge(atlas.z(15), atlas.params, z).tolist()
 
 
 def mismatch(model: dict, truth: dict) -> dict[str, float]:

@@ -1,0 +1,93 @@
+"""Every cube encoded once: the table, the encodings and the noise that they teach."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from suites import lognormal_suite, tiny_config
+
+from uvae_lib import latents
+from uvae_lib.analysis import features
+from uvae_lib.statistics import power_spectrum
+from uvae_lib.training import fit
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features")
+    config = tiny_config(lognormal_suite(folder / "data", n_cubes=8), steps=3)
+    return fit(config, folder / "run", progress=False)
+
+
+@pytest.fixture(scope="module")
+def suite(run):
+    return run.open_suite()
+
+
+@pytest.mark.parametrize(("n", "n_axes"), [(30, 3), (7, 3), (10, 3), (15, 1), (4, 3)])
+def test_slices_chosen_for_a_number_are_different_ones_of_all_axes(n, n_axes):
+    for size in range(1, n + 1):
+        chosen = features.spread(n, size, n_axes)
+        assert len(set(chosen)) == size
+        assert chosen.max() < n and np.bincount(chosen % n_axes).max() == -(-size // n_axes)
+
+
+def test_the_table_is_encode_cube_on_the_same_slices(run, suite):
+    table = features.make_features(run, suite, 6)
+    z = latents.encode_cube(run, latents.spread_slices(run, suite, 2, 6, seed=2))
+    np.testing.assert_allclose(table.z(6)[2], z.mu.numpy(), atol=1e-5)
+    np.testing.assert_allclose(table.logvar[2, table.at(6)], z.logvar.numpy(), atol=1e-5)
+
+
+def test_slices_of_a_smaller_number_are_among_those_of_a_larger_one(run, suite):
+    table = features.make_features(run, suite, 6)
+    assert table.sizes.tolist() == [1, 2, 3, 5, 6, 12]
+    z = latents.encode_cube(run, torch.cat([latents.spread_slices(run, suite, 2, 6, 2, s) for s in (0, 0.5)]))
+    np.testing.assert_allclose(table.mu[2, -1], z.mu.numpy(), atol=1e-5)
+
+
+def test_one_pass_gives_the_table_and_the_encodings_that_are_made_one_by_one(run, suite):
+    found = features.encode_suite(run, suite, 6)
+    np.testing.assert_allclose(found.table.mu, features.make_features(run, suite, 6).mu, atol=1e-5)
+    (one,) = features.encode_cubes(run, suite, [3], 6)
+    torch.testing.assert_close(found.cubes[3].recon, one.recon)
+    np.testing.assert_allclose(found.table.z(6)[3], one.z.mu.numpy(), atol=1e-5)
+    assert [cube.cube for cube in found.of(run.split["test"])] == run.split["test"]
+
+
+def test_each_slice_is_reconstructed_as_the_library_does(run, suite):
+    (one,) = features.encode_cubes(run, suite, [1], 5)
+    torch.testing.assert_close(one.recon, latents.reconstruct_given_others(run, one.truth))
+
+
+def test_a_kept_table_is_read_back_and_not_used_for_other_weights_or_parameters(run, suite, monkeypatch):
+    first = features.kept_features(run, suite, n_slices=3)
+    monkeypatch.setattr(features, "describe", None)  # nothing may be encoded again
+    np.testing.assert_array_equal(features.kept_features(run, suite, n_slices=3).mu, first.mu)
+    weight = run.model.decoder_z.state_dict()
+    name = next(iter(weight))
+    weight[name] += 1
+    try:
+        with pytest.raises(TypeError):
+            features.kept_features(run, suite, n_slices=3)
+    finally:
+        weight[name] -= 1
+    monkeypatch.setattr(type(suite), "params", property(lambda self: pd.DataFrame({"sigma_8": [0.5] * 8})))
+    with pytest.raises(TypeError):
+        features.kept_features(run, suite, n_slices=3)
+
+
+def test_what_is_spread_evenly_has_both_ends_and_no_more_than_was_asked():
+    assert features.evenly(list(range(10)), 3) == [0, 4, 9] and features.evenly([1, 2], 5) == [1, 2]
+    assert features.evenly([], 3) == []
+
+
+def test_noise_adds_the_power_of_the_residual(run, suite):
+    cubes = features.encode_cubes(run, suite, [0, 1], 6)
+    noise = features.completions(run, suite, cubes)
+    recon, z = torch.cat([c.recon for c in cubes] * 8), torch.cat([c.z.mu.expand(6, -1) for c in cubes] * 8)
+    drawn = noise.reconstructions(recon, z, torch.Generator().manual_seed(0)) - recon
+    wanted = torch.cat([c.truth - c.recon for c in cubes])
+    _, found = power_spectrum(drawn[:, 0], 1.0)
+    _, expected = power_spectrum(wanted[:, 0], 1.0)
+    torch.testing.assert_close(found.mean(0), expected.mean(0), rtol=0.35, atol=0)
