@@ -340,7 +340,8 @@ def test_a_move_shows_the_decoded_mean_at_once_and_the_completed_slice_after_a_r
     explorer, _ = completed
     explorer.units["z"][0].value = walk.units["z"][0].value = 1.0
     mean = explorer.picture.value
-    assert mean == walk.picture.value and "decoded mean" in explorer.readout.value
+    np.testing.assert_array_equal(array(mean)[live.TOP :], array(walk.picture.value)[live.TOP :])  # below the titles
+    assert "decoded mean" in explorer.readout.value
     explorer.settle()
     assert explorer.picture.value != mean and "completed slice" in explorer.readout.value
 

@@ -19,7 +19,6 @@ from .figure import (
     PIXELS,
     SYMBOLS,
     TRUTH,
-    WAVENUMBER,
     as_array,
     as_band,
     as_images,
@@ -34,6 +33,7 @@ from .figure import (
     shared_norm,
     symmetric_norm,
     two_panels,
+    wavenumbers,
 )
 
 SIMULATED = "1P cubes"  # the label of the curve that is drawn in black
@@ -208,7 +208,8 @@ def effects(k, z_rows, z_dims: Sequence[int], h_rows, h_dims: Sequence[int]) -> 
             continue
         mesh = ax.pcolormesh(edges, np.arange(len(rows) + 1), rows, norm=norm(rows), cmap=colours, rasterized=True)
         ax.set_yticks(np.arange(len(rows)) + 0.5, [f"${name}_{{{dim}}}$" for dim in dims])
-        ax.set(xscale="log", xlabel=WAVENUMBER, ylim=(len(rows), 0))
+        wavenumbers(ax)
+        ax.set_ylim(len(rows), 0)
         ax.tick_params(axis="y", length=0)
         colour_bar(mesh, ax, label)
     return figure
@@ -232,7 +233,8 @@ def response(name: str, k, edges, curves: Mapping[str, tuple]) -> Figure:
     for ax in axes:
         ax.axhline(0, color="0.6", lw=0.8, zorder=0)
     slope = r"\mathrm{d}" + SYMBOLS.get(name, r"$\theta$").strip("$")
-    axes[0].set(xscale="log", xlabel=WAVENUMBER, ylabel=rf"$\mathrm{{d}}\ln P / {slope}$", xlim=k[[0, -1]])
+    wavenumbers(axes[0], k)
+    axes[0].set_ylabel(rf"$\mathrm{{d}}\ln P / {slope}$")
     axes[1].set(xlabel=PIXELS, ylabel=rf"$\mathrm{{d}}\,\mathrm{{PDF}} / {slope}$")
     axes[0].legend()
     return figure
@@ -286,7 +288,8 @@ def cube_estimates(
     left, middle, right = below.subplots(1, 3, width_ratios=(1, 1, 0.75))
     draw_band(left, as_array(k), as_band(as_array(power)), TRUTH, "this cube")
     draw_band(left, as_array(k), as_band(tuple(model_power)), COLOURS[0], "the model's")
-    left.set(xscale="log", yscale="log", xlabel=WAVENUMBER, ylabel="$P(k)$ of pixels")
+    wavenumbers(left)
+    left.set(yscale="log", ylabel="$P(k)$ of pixels")
     left.legend()
     middle.stairs(as_array(pdf), as_array(edges), color=TRUTH)
     middle.stairs(as_array(model_pdf), as_array(edges), color=COLOURS[0])

@@ -29,6 +29,7 @@ from .figure import (
     new_figure,
     plot,
     two_panels,
+    wavenumbers,
 )
 
 if TYPE_CHECKING:
@@ -139,13 +140,13 @@ def spectra(
     colours = curve_colours(curves, reference)
     for (label, band), colour in zip(bands.items(), colours, strict=True):
         draw_band(ax, k, band, colour, label)
-    ax.set(xscale="log", yscale="log", ylabel=ylabel, xlim=k[[0, -1]])
+    wavenumbers(ax, k, WAVENUMBER if lower is None else "")
+    ax.set(yscale="log", ylabel=ylabel)
     ax.legend()
     if reference is not None:
         ax.set_ylim(bottom=max(ax.get_ylim()[0], 0.1 * bands[reference][0].min()))
     if lower is not None:
         _ratios(lower, k, bands, reference, colours)
-    (ax if lower is None else lower).set_xlabel(WAVENUMBER)
     ax.get_figure().align_ylabels()
     return ax.figure
 
@@ -157,7 +158,7 @@ def _ratios(ax: Axes, k: np.ndarray, bands: Mapping[str, np.ndarray], reference:
         draw_band(ax, k, band / divisor, colour)
     ratios = np.stack([band[0] for band in bands.values()]) / divisor
     reach = np.clip(1.3 * np.nanmax(np.abs(ratios - 1)), 0.2, 1)
-    ax.set(ylabel=f"ratio to\n{reference}", ylim=(1 - reach, 1 + reach))
+    ax.set(xlabel=WAVENUMBER, ylabel=f"ratio to\n{reference}", ylim=(1 - reach, 1 + reach))
 
 
 @plot
@@ -173,7 +174,7 @@ def fidelity(k, r: Mapping[str, object], T: Mapping[str, object]) -> Figure:
         for (label, curve), colour in zip(curves.items(), COLOURS, strict=False):
             draw_band(ax, k, as_band(curve), colour, label)
         ax.axhline(level, color="0.6", lw=0.8, ls="--", zorder=0)
-        ax.set(xscale="log", xlabel=WAVENUMBER if ax.get_subplotspec().is_last_row() else "", xlim=k[[0, -1]])
+        wavenumbers(ax, k, WAVENUMBER if ax.get_subplotspec().is_last_row() else "")
         ax.set_ylim(min(0, ax.get_ylim()[0]), max(1.05, ax.get_ylim()[1]))
     axes[0].set_ylabel("correlation  $r(k)$")
     axes[1].set_ylabel("transfer function  $T(k)$")

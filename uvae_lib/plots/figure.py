@@ -9,6 +9,7 @@ from matplotlib import cycler, rc_context, rcParams, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from PIL import Image
 
 DENSITY_MAP, DIFFERENCE_MAP = "magma", "RdBu_r"  # both are safe for the colour-blind
@@ -180,6 +181,15 @@ def colour_bar(image, ax, label: str, extend: str = "both", **options) -> None:
     """A slim colour bar, pointed at both ends where the scale leaves out extreme values."""
     bar = image.get_figure().colorbar(image, ax=ax, label=label, extend=extend, aspect=30, pad=0.015, **options)
     bar.outline.set_visible(False)
+
+
+def wavenumbers(ax: Axes, k: np.ndarray | None = None, label: str = WAVENUMBER) -> None:
+    """A logarithmic axis of wavenumbers, from the first to the last of k, with plain numbers at 1, 2 and 5."""
+    ax.set(xscale="log", xlabel=label)
+    if k is not None:
+        ax.set_xlim(k[0], k[-1])
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set(major_formatter="{x:g}", minor_formatter="")
 
 
 def legend_above(ax: Axes, n: int) -> None:
