@@ -128,6 +128,19 @@ def test_a_network_that_says_nothing_predicts_the_mean_of_the_training_cubes(ori
     assert found["r2"]["sigma_8"] == pytest.approx(1 - error**2 / sigma_8[original.split["test"]].var())
 
 
+def test_predictions_that_shrink_are_recalibrated_on_training_cubes(original, suite, monkeypatch):
+    labels = suite.params[["Omega_m", "sigma_8"]].to_numpy()
+    mean, std = baselines.label_scale(labels, original.split["train"])
+    monkeypatch.setattr(baselines.latents, "spread_slices", lambda run, suite, cube, n, seed: torch.tensor([cube]))
+
+    def shrunk(cube):
+        return torch.from_numpy(0.6 * (labels[cube.numpy()] - mean) / std)
+
+    found = supervised_metrics(shrunk, original, suite)
+    assert found["r2"]["sigma_8"] == pytest.approx(1) and found["r2_raw"]["sigma_8"] < 0.9
+    assert found["slope"]["sigma_8"] == pytest.approx(1 / 0.6)
+
+
 def test_without_z_the_latents_are_exactly_those_of_a_plain_vae():
     model = UniverseVAE(32)
     model.deep_set, model.decoder_z = NoZ(512), UnitGaussian()

@@ -157,6 +157,28 @@ def test_probe_finds_a_linear_parameter_and_no_noise():
     assert found.error[0] < 0.3 and found.predicted.shape == (50, 2)
 
 
+def test_a_curved_sheet_is_followed_where_a_line_leaves_it():
+    rng = np.random.default_rng(0)
+    params = rng.uniform([0.1, 0.6], [0.5, 1.0], (200, 2))
+    x = (params - [0.3, 0.8]) / 0.1
+
+    def curved(x):
+        return np.column_stack([x[:, 0], x[:, 1] ** 2, x[:, 0] * x[:, 1], x.sum(axis=1)])
+
+    sheet = latents.parameter_sheet(curved(x) + 0.01 * rng.standard_normal((200, 4)), params)
+    asked = np.array([[0.15, 0.7], [0.3, 0.95]])
+    np.testing.assert_allclose(sheet(asked), curved((asked - [0.3, 0.8]) / 0.1), atol=0.03)
+
+
+@pytest.mark.parametrize("n", [4, 12])
+def test_few_cubes_give_a_plane_and_a_parameter_that_does_not_vary_no_slope(n):
+    rng = np.random.default_rng(0)
+    params = np.column_stack([np.full(n, 0.3), rng.uniform(0.6, 1.0, n)])
+    sheet = latents.parameter_sheet(params[:, 1:] * [[1.0, 2.0]], params)
+    assert len(sheet.weights) == 3
+    np.testing.assert_allclose(sheet(np.array([[0.3, 0.9], [0.9, 0.9]])), [[0.9, 1.8]] * 2, atol=1e-5)
+
+
 def test_directions_recover_the_shift_per_unit_of_each_parameter():
     rng = np.random.default_rng(0)
     params = rng.uniform(size=(500, 2)) @ [[1, 0.5], [0, 1]]  # correlated

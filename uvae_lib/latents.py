@@ -306,6 +306,42 @@ def directions(z: np.ndarray, params: np.ndarray) -> np.ndarray:
     return np.linalg.lstsq(design, z, rcond=None)[0][:-1]
 
 
+class ParameterSheet(NamedTuple):
+    """Where universes of given parameters lie in z: a quadratic map, fitted to known cubes (`parameter_sheet`).
+
+    centre, scale (p,)    of the parameters
+    weights (n_terms, D)  of the terms of a polynomial
+    """
+
+    centre: np.ndarray
+    scale: np.ndarray
+    weights: np.ndarray
+
+    def __call__(self, params: np.ndarray) -> Tensor:
+        """Parameters (n, p) -> z (n, D)."""
+        return torch.from_numpy(_terms((params - self.centre) / self.scale, len(self.weights)) @ self.weights).float()
+
+
+def parameter_sheet(z: np.ndarray, params: np.ndarray) -> ParameterSheet:
+    """The smooth map from parameters to z: z (n, D), params (n, p) of n cubes, by least squares.
+
+    Universes lie on a curved sheet in z, which a straight line leaves. Quadratic, or linear where there are fewer than
+    four cubes for each term.
+    """
+    centre, scale = params.mean(axis=0), params.std(axis=0)
+    scale = np.where(np.ptp(params, axis=0) > 1e-9 * np.abs(params).max(axis=0), scale, 1.0)
+    p = params.shape[1]
+    n_terms = 1 + p + p * (p + 1) // 2
+    terms = _terms((params - centre) / scale, n_terms if len(z) >= 4 * n_terms else 1 + p)
+    return ParameterSheet(centre, scale, np.linalg.lstsq(terms, z, rcond=None)[0])
+
+
+def _terms(x: np.ndarray, n: int) -> np.ndarray:
+    """1, x_i and, where n of them are asked for, x_i x_j: (m, p) -> (m, n)."""
+    pairs = [x[:, i] * x[:, j] for i in range(x.shape[1]) for j in range(i, x.shape[1])]
+    return np.column_stack([np.ones(len(x)), *x.T, *pairs])[:, :n]
+
+
 class Direction(NamedTuple):
     """A direction of z that belongs to a parameter: shift (512,) of z per unit, and the range to walk in."""
 

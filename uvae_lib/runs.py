@@ -198,7 +198,7 @@ def export_run(folder: str | Path, to: str | Path) -> list[Path]:
     if run.flows:
         about = read_about(run.folder / FLOWS)[1]
         write_atomically(to / FLOWS, flows_as_bytes(run.flows, about, torch.bfloat16))
-    names = ("run.json", "history.csv", "metrics.json", "controls.json", "baselines.json")
+    names = ("run.json", "history.csv", "metrics.json", "baselines.json")
     kept = [name for name in names if (run.folder / name).exists()]
     for name in kept:
         write_atomically(to / name, (run.folder / name).read_bytes())

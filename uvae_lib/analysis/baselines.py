@@ -33,9 +33,10 @@ from ..statistics import fvu, r2
 from ..training import LitUniverseVAE, _sentences, _trainer
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
-from .features import CubeEncoding, encode_cubes
-from .metrics import correlation, k_at_correlation
+from .features import CubeEncoding, encode_cubes, evenly
+from .metrics import correlation, k_at_correlation, r2_interval
 
+N_CALIBRATION = 128  # training cubes, at most, that recalibrate the supervised network
 NO_VARIANCE = -250.0  # a log-variance whose standard deviation is zero in float32, with a KL that is finite
 
 
@@ -140,23 +141,35 @@ class LitPlainVAE(LitUniverseVAE):
 def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
     """R^2 and error on the test cubes; a cube's prediction is the mean over the slices that `encode_cubes` sees.
 
-    Returns {"r2": {name: .}, "error": {name: rms, in the parameter's unit}, "predicted", "truth": rows of the cubes}.
+    Means of single-slice predictions shrink towards the mean of the labels, so that they are recalibrated by a line,
+    fitted to training cubes, for each parameter.
+
+    Returns {"r2", "r2_interval" (68 %), "error" (rms, in the parameter's unit), "slope" (by which the line undoes the
+    shrinking), "r2_raw" (before it)} by name of the parameter, and "predicted", "truth": rows of the cubes.
     """
-    params, cubes = suite.params[list(PARAMETERS)].to_numpy(), run.split["test"]
+    params = suite.params[list(PARAMETERS)].to_numpy()
     mean, std = label_scale(params, run.split["train"])
-    predicted = np.empty((len(cubes), len(PARAMETERS)))
-    for row, cube in zip(predicted, cubes, strict=True):
-        with torch.inference_mode():
-            outputs = network(latents.spread_slices(run, suite, cube, n_slices, seed=cube))
-        row[:] = outputs.mean(dim=0).numpy() * std + mean
-    truth = params[cubes]
-    error = np.sqrt(np.square(predicted - truth).mean(axis=0))
-    return {
-        "r2": dict(zip(PARAMETERS, r2(truth, predicted).tolist(), strict=True)),
-        "error": dict(zip(PARAMETERS, error.tolist(), strict=True)),
-        "predicted": predicted.tolist(),
-        "truth": truth.tolist(),
+    train, test = evenly(run.split["train"], N_CALIBRATION), run.split["test"]
+
+    @torch.inference_mode()
+    def predict(cubes: list[int]) -> np.ndarray:
+        slices = (latents.spread_slices(run, suite, cube, n_slices, seed=cube) for cube in cubes)
+        return np.stack([network(x).mean(dim=0).numpy() for x in slices]) * std + mean
+
+    raw, seen, truth = predict(test), predict(train), params[test]
+    centred = seen - seen.mean(axis=0)
+    varies = np.ptp(seen, axis=0) > 1e-6 * std
+    slope = np.where(varies, (centred * params[train]).sum(axis=0) / np.where(varies, (centred**2).sum(axis=0), 1), 0)
+    predicted = params[train].mean(axis=0) + slope * (raw - seen.mean(axis=0))
+    found = {
+        "r2": r2(truth, predicted),
+        "r2_interval": np.array([r2_interval(*columns) for columns in zip(truth.T, predicted.T, strict=True)]),
+        "error": np.sqrt(np.square(predicted - truth).mean(axis=0)),
+        "slope": slope,
+        "r2_raw": r2(truth, raw),
     }
+    named = {name: dict(zip(PARAMETERS, values.tolist(), strict=True)) for name, values in found.items()}
+    return named | {"predicted": predicted.tolist(), "truth": truth.tolist()}
 
 
 def encoding_metrics(cubes: list[CubeEncoding], box: float) -> dict[str, float]:

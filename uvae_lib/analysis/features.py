@@ -21,13 +21,14 @@ from ..presets import PARAMETERS
 from ..runs import Run, weights_key
 from ..statistics import pixel_pdf, power_spectrum
 from ..variants import covers_box
+from ..variants.fourier import SliceSummary
 from ..variants.residuals import fit_corrections, fit_noise
 
 SIZES = (1, 2, 3, 5, 10, 15)  # numbers of slices of a cube; twice the largest is added
 PDF_EDGES = torch.linspace(-4, 5, 37)  # of standardised pixels
 N_TRAIN = 512  # training cubes, at most, whose slices are decoded and held in memory
 N_NOISE, N_DRAWN = 64, 1440  # cubes from which the noise is learned; new slices that its corrections are fitted to
-VERSION = 2  # of what is kept in the run folder
+VERSION = 3  # of what is kept in the run folder
 
 
 @dataclass
@@ -59,6 +60,7 @@ class FeatureTable:
     mu, logvar (n, s, D)   q(z | slices)
     power (n, s, n_k)      log of the mean P(k) of the slices' pixels [(Mpc/h)^2];  k (n_k,) [h/Mpc]
     pdf (n, s, n_bins)     density of pixels between PDF_EDGES
+    summary (n, s, d)      mean over the slices of what the encoder is wired to, log P(k) and moments (`SliceSummary`)
     by_axis (n, a, D)      mean of q(z | slices cut along one axis)
     """
 
@@ -71,6 +73,7 @@ class FeatureTable:
     k: np.ndarray
     power: np.ndarray
     pdf: np.ndarray
+    summary: np.ndarray
     by_axis: np.ndarray
 
     def rows(self, cubes: list[int]) -> "FeatureTable":
@@ -195,11 +198,13 @@ def describe(
     zs = torch.cat([zs, latents.set_features(run, further)]) if len(further) else zs
     sizes = sorted({min(size, n) for size in SIZES} | {n, len(slices)})
     k, power = power_spectrum(slices[:, 0], run.image_box)
-    pdf, found = pixel_pdf(slices[:, 0], PDF_EDGES), {"mu": [], "logvar": [], "power": [], "pdf": []}
+    pdf, summary = pixel_pdf(slices[:, 0], PDF_EDGES), SliceSummary(slices.shape[-1])(slices)
+    found = {"mu": [], "logvar": [], "power": [], "pdf": [], "summary": []}
     for size in sizes:
         chosen = spread(n, size, n_axes) if size <= n else np.arange(size)
         z = _encode(run, zs[chosen])
-        values = (z.mu, z.logvar, power[chosen].mean(dim=0).log(), pdf[chosen].mean(dim=0))
+        means = [x[chosen].mean(dim=0) for x in (power, pdf, summary)]
+        values = (z.mu, z.logvar, means[0].log(), *means[1:])
         for name, value in zip(found, values, strict=True):
             found[name].append(value.numpy())
     axis = torch.cat([torch.arange(len(part)) % n_axes for part in (truth, further)])

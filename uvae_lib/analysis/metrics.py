@@ -101,6 +101,13 @@ def latent_metrics(cubes: list[CubeEncoding]) -> dict:
 # --- parameters
 
 
+def r2_interval(truth: np.ndarray, predicted: np.ndarray) -> list[float]:
+    """68 % interval of R^2 over cubes (m,), [low, high]; NaN where the truth does not vary."""
+    if not np.isfinite(r2(truth[:, None], predicted[:, None])).all():
+        return [math.nan, math.nan]
+    return bootstrap_interval(lambda a, b: float(r2(a[:, None], b[:, None])[0]), truth, predicted)
+
+
 class CalibratedProbe(NamedTuple):
     """A regression judged on cubes that it did not see, and how well it knows its own error.
 
@@ -171,12 +178,7 @@ def calibrated_probe(
         residuals = residuals_of(model, train, params)
         found = latents.probe(train, params, test, truth, model)
     inside = np.abs(found.predicted - truth)[..., None] <= half_widths(residuals, LEVELS)  # (m, p, l)
-    intervals = [
-        bootstrap_interval(lambda a, b: float(r2(a[:, None], b[:, None])[0]), *columns)
-        if np.isfinite(value)
-        else [math.nan, math.nan]
-        for value, *columns in zip(found.r2, truth.T, found.predicted.T, strict=True)
-    ]
+    intervals = [r2_interval(*columns) for columns in zip(truth.T, found.predicted.T, strict=True)]
     return CalibratedProbe(
         found.predicted, found.r2, np.array(intervals), found.error, half_widths(residuals, 0.68)[:, 0],
         inside.mean(axis=0),
@@ -184,10 +186,13 @@ def calibrated_probe(
 
 
 def probe_table(train: FeatureTable, test: FeatureTable, n_slices: int = 15) -> dict[str, CalibratedProbe]:
-    """Ridge and network on z, ridge on log P(k) and on the pixel density, from the same slices of the same cubes."""
+    """Ridge and network on z, ridges on log P(k), on the pixel density and on what the encoder is wired to.
+
+    All from the same slices of the same cubes.
+    """
     i = train.at(n_slices)
     features = {"z, ridge": ("mu", None), "z, MLP": ("mu", mlp(len(train.params))), "P(k), ridge": ("power", None),
-                "PDF, ridge": ("pdf", None)}  # fmt: skip
+                "PDF, ridge": ("pdf", None), "P(k) and moments, ridge": ("summary", None)}  # fmt: skip
     return {
         name: calibrated_probe(
             getattr(train, field)[:, i], train.params, getattr(test, field)[:, i], test.params, model

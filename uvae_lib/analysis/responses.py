@@ -151,9 +151,11 @@ def parameter_walks(
     n_slices: int = 30,
     seed: int = 0,
 ) -> dict:
-    """Move z along each parameter with the others held; lay what changes beside the 1P cubes, and read it back.
+    """Move z along each parameter, the others held, beside the 1P cubes; read back what was decoded.
 
-    table     of the cubes that the directions and the probe are learned from
+    Paths lie on the curved sheet of known universes (`latents.parameter_sheet`), so that what is asked can be read.
+
+    table     of the cubes that the sheet and the probe are learned from
     one_p     the 1P set; without it the walk spans the middle 80 % of the table, and the truth is absent
     complete  what adds the small scales to decoded means; the flows of the run when absent. All random numbers are
               the same everywhere on the path
@@ -162,7 +164,7 @@ def parameter_walks(
     `responses`; `mismatch`; `read` and `read_truth` (v, p), the ridge on z of what was decoded, of the 1P cubes.
     """
     z, names, found = table.z(15), [str(name) for name in table.names], {}
-    patterns, reader = latents.directions(z, table.params), latents.ridge().fit(z, table.params)
+    sheet, reader = latents.parameter_sheet(z, table.params), latents.ridge().fit(z, table.params)
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(n_slices, z.shape[1], generator=generator)
     white = torch.randn(n_slices, 1, *[run.config.data.image_size] * 2, generator=generator)
@@ -187,7 +189,7 @@ def parameter_walks(
             continue  # a parameter that does not vary
         asked = np.tile(middle, (len(values), 1))
         asked[:, i] = values
-        path = torch.from_numpy(z.mean(axis=0) + (asked - table.params.mean(axis=0)) @ patterns).float()
+        path = sheet(asked)
         means = [latents.decode(run, latents.draw_h(run, step, draw)) for step in path]
         whole = [completed(*pair) for pair in zip(means, path, strict=True)]
         row = {"values": values.tolist(), "at": float(middle[i]), "asked": asked.tolist(), "read": read(whole)}
