@@ -52,7 +52,7 @@ def test_help_lists_the_presets_and_loads_nothing_heavy():
 
 
 def test_an_unknown_preset_is_refused(capsys):
-    assert 'found preset "dmeo"; expected one of smoke, demo' in refused(capsys, "train", "--preset", "dmeo")
+    assert 'found preset "dmeo"; expected one of note, smoke, demo' in refused(capsys, "train", "--preset", "dmeo")
 
 
 def test_the_preset_may_stand_behind_the_fields(capsys):

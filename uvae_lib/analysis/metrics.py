@@ -144,7 +144,8 @@ def mlp(n_cubes: int):
 
     n_components = max(1, min(32, n_cubes // 2))
     network = MLPRegressor(hidden_layer_sizes=(32,), activation="tanh", solver="lbfgs", max_iter=200, random_state=0)
-    search = GridSearchCV(network, {"alpha": [0.1, 1.0, 10.0]}, scoring="neg_mean_squared_error", cv=KFold(4))
+    folds = KFold(max(2, min(4, n_cubes - 2)))  # of the cubes that an outer fold leaves
+    search = GridSearchCV(network, {"alpha": [0.1, 1.0, 10.0]}, scoring="neg_mean_squared_error", cv=folds)
     model = TransformedTargetRegressor(search, transformer=StandardScaler())
     return make_pipeline(PCA(n_components, random_state=0), model)
 
