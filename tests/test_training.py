@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from uvae_lib.checkpoints import checkpoints
 from uvae_lib.runs import export_run, load_run, move_data
-from uvae_lib.training import fit, update_average
+from uvae_lib.training import fit, update_average, weighted_terms
 
 HISTORY = [
     "step", "loss", "pixels", "l2", "kl_z", "kl_h", "fvu", "weight_z", "weight_h", "lr",
@@ -116,6 +116,15 @@ def test_the_logged_loss_is_the_sum_of_the_logged_terms(trained):
     np.testing.assert_allclose(
         rows["loss"], rows["l2"] + (rows["weight_z"] * rows["kl_z"] + rows["weight_h"] * rows["kl_h"]) / 512, rtol=1e-5
     )
+
+
+def test_the_weighted_terms_add_up_to_the_loss(trained):
+    terms = weighted_terms(trained[0].history, trained[0].config)
+    np.testing.assert_allclose(terms["loss"], terms.drop(columns=["step", "loss"]).sum(axis=1), rtol=1e-5)
+
+
+def test_a_run_says_on_what_it_was_trained(trained):
+    assert trained[0].info["device"] and trained[0].info["memory"] > 2**20
 
 
 def test_a_run_that_was_read_back_computes_what_the_trained_network_does_bit_for_bit(trained):

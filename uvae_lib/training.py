@@ -464,14 +464,16 @@ def _train(
                 f"could not write {', '.join(path.name for path in keeper.waiting)} in {folder}; make room on the "
                 "disk, then go on with --resume"
             )
-        info |= {"finished": True, "seconds": keeper.seconds(), "memory": _memory(trainer.strategy.root_device)}
+        info |= {"finished": True, "seconds": keeper.seconds()} | device_used(trainer.strategy.root_device)
         write_atomically(folder / "run.json", as_json(info))
     trainer.strategy.barrier()
 
 
-def _memory(device: torch.device) -> int:
-    """Bytes that the training took: its peak on a GPU, the process on a CPU."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else psutil.Process().memory_info().rss
+def device_used(device: torch.device) -> dict[str, str | int]:
+    """Name of a device, and the bytes that this process took: its peak on a GPU of CUDA, its present size elsewhere."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "memory": torch.cuda.max_memory_allocated(device)}
+    return {"device": device.type.upper(), "memory": psutil.Process().memory_info().rss}
 
 
 @contextmanager

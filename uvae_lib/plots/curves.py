@@ -41,6 +41,13 @@ LOSS_CURVES = {  # label, colour and marks of what `loss_curves` draws
     "active_z": ("$z$", COLOURS[2], "o-"),
     "active_h": ("$h$", COLOURS[4], "o-"),
 }
+LOSS_TERMS = {
+    "pixels": "pixels",
+    "kl_z": "KL of $z$",
+    "kl_h": "KL of $h$",
+    "residual_spectrum": "residual spectrum",
+    "loss": "loss: their sum",
+}
 
 
 @plot
@@ -217,10 +224,10 @@ def loss_terms(terms: "pd.DataFrame") -> Figure:
     axes = figure.subplots(rows, len(names) // rows, sharex=True)
     for ax, name in zip(axes, names, strict=True):
         ax.plot(terms["step"], terms[name], color=TRUTH if name == "loss" else COLOURS[0])
-        ax.set_title("loss: their sum" if name == "loss" else name.replace("_", " "), size=rcParams["axes.labelsize"])
+        ax.set_title(LOSS_TERMS.get(name, name), size=rcParams["axes.labelsize"])
         ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
         ax.locator_params(axis="x", nbins=4)
-    axes[-1].set_xlabel("step")
+    figure.supxlabel("step", size=rcParams["axes.labelsize"])
     return figure
 
 
