@@ -33,8 +33,8 @@ class SimulationConfig:
     """Cubes of one cosmology with different phases."""
     n_1p: int = 0
     """Cubes of one phase with one parameter moved at a time."""
-    n_steps: int = 8
-    """Leapfrog steps from a = 0.1 to a = 1."""
+    n_steps: int = 16
+    """Steps from a = 0.1 to a = 1."""
     seed: int = 0
     processes: int = 2
     """Simulated side by side, one core and about 2 GB each at 128^3."""
@@ -243,7 +243,7 @@ DEMO = Config(
 )
 REFERENCE = Config(
     name="reference",
-    simulation=SimulationConfig(n_lh=400, n_cv=24, n_1p=10),
+    simulation=SimulationConfig(n_lh=1000, n_cv=24, n_1p=22),
     data=DataConfig(path="data/reference", storage="float16", val_fraction=0.05, test_fraction=0.1),
     model=LEARNING,
     loss=LossConfig(kl_h=100.0, kl_warmup=100, residual_spectrum=0.2),

@@ -1,21 +1,17 @@
-"""A suite of simulated universes, made here: a particle-mesh N-body code, so that nobody needs a download.
+"""A suite of simulated universes, made here by `particle_mesh`, so that nobody needs a download.
 
-JaxPM moves one particle per voxel from a 2LPT start at a = 0.1 to a = 1 (kick, drift, kick; the factors of
-FastPM, Feng et al. 2016, arXiv:1603.00476, which keep linear growth exact at any number of steps). The matter
-sheet between the particles is then sampled with eight tracers a particle (Abel, Hahn & Kaehler 2012,
-arXiv:1111.3944) and painted with cloud-in-cell weights, so that voids hold matter too.
-
-Files follow the CAMELS Multifield Dataset: `Grids_Mcdm_JaxPM_LH_128_z=0.0.npy`, `params_LH_JaxPM.txt`.
+Files follow the CAMELS Multifield Dataset: `Grids_Mcdm_JaxPM_LH_128_z=0.0.npy`, `params_LH_JaxPM.txt`. Beside each
+set, `simulation_LH_128.json` says how it was made and which of its cubes are there, so that a run that was stopped
+goes on. A cube is a function of the settings, its set and its index alone.
 """
 
 import json
 import os
 import signal
-from collections.abc import Callable
+import warnings
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
-from functools import cache
 from importlib.metadata import version
-from itertools import islice, pairwise
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -25,13 +21,14 @@ from tqdm.auto import tqdm
 
 from .cubes import CubeSuite, open_cubes, open_data
 from .files import write_atomically
+from .particle_mesh import METHOD, simulate_cube
 from .presets import Config, SimulationConfig, locate
 
 SETS = ("LH", "CV", "1P")
+ORDER = ("CV", "1P", "LH")  # of simulation: the controls first
+PACKAGES = ("jaxpm", "jax", "numba", "numpy", "scipy")
 FIDUCIAL = {"Omega_m": 0.3, "sigma_8": 0.8}
 RANGES = {"Omega_m": (0.1, 0.5), "sigma_8": (0.6, 1.0)}
-PLANCK15 = {"Omega_b": 0.0486, "h": 0.6774, "n_s": 0.9667}  # Planck 2015, table 4, last column
-START = 0.1  # scale factor of the 2LPT start
 
 
 def simulate_suite(
@@ -49,7 +46,7 @@ def simulate_suite(
     folder.mkdir(parents=True, exist_ok=True)
     counts = dict(zip(SETS, (config.n_lh, config.n_cv, config.n_1p), strict=True))
     sets = {name: _UnfinishedSet(folder, name, config) for name in SETS if counts[name]}
-    jobs = {(name, i): one.job(i) for name, one in sets.items() for i in one.todo()}
+    jobs = {(name, i): sets[name].job(i) for name in ORDER if name in sets for i in sets[name].todo()}
     total = sum(counts.values())
     if jobs:
         bar = tqdm(total=total, initial=total - len(jobs), desc="simulate", unit="cube", disable=not progress)
@@ -124,128 +121,6 @@ def cube_seed(set_name: str, index: int, seed: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
-def simulate_cube(omega_m: float, sigma_8: float, seed: int, side: int, box_size: float, n_steps: int) -> np.ndarray:
-    """One universe at a = 1.
-
-    omega_m, sigma_8   cosmology; the other parameters are Planck 2015, flat
-    seed               of the initial phases
-    side               voxels (and particles) along an edge;  box_size [Mpc/h];  n_steps of the leapfrog
-    Returns (side, side, side) float32, overdensity rho / <rho>, never negative, mean 1.
-    """
-    import jax
-    import jax.numpy as jnp
-    from jaxpm.pm import linear_field
-
-    cosmo = _cosmology(omega_m, sigma_8)
-    k, power = linear_power(omega_m, sigma_8)
-    shape = (side,) * 3
-    delta = linear_field(
-        shape, (box_size,) * 3, lambda x: jnp.interp(x, k, power, left=0.0), seed=jax.random.PRNGKey(seed)
-    )
-    lattice = jnp.stack(jnp.meshgrid(*[jnp.arange(side, dtype=jnp.float32)] * 3, indexing="ij"), axis=-1)
-    start, advance, force, paint = _compiled(shape)
-    displacement, momentum = start(cosmo, delta, lattice)
-    pull = force(lattice, displacement)
-    a = np.linspace(START, 1.0, n_steps + 1)
-    for i, factors in enumerate(_leapfrog_factors(cosmo, a)):
-        first_kick, drift, last_kick = factors
-        displacement, momentum = advance(displacement, momentum, pull, first_kick, drift)
-        if i < n_steps - 1:  # momenta at a = 1 are not needed
-            pull = force(lattice, displacement)
-            momentum = momentum + last_kick * pull
-    cube = np.asarray(paint(lattice, displacement), dtype=np.float64)
-    return np.maximum(cube / cube.mean(), 0.0).astype(np.float32)
-
-
-def linear_power(omega_m: float, sigma_8: float) -> tuple[np.ndarray, np.ndarray]:
-    """Linear matter power spectrum at a = 1 (Eisenstein & Hu 1998): k [h/Mpc], P(k) [(Mpc/h)^3]."""
-    k = np.geomspace(1e-4, 50.0, 1024)
-    return k, np.asarray(_linear_power()(_cosmology(omega_m, sigma_8), k))
-
-
-@cache
-def _linear_power() -> Callable:
-    import jax
-    import jax_cosmo as jc
-
-    return jax.jit(lambda cosmo, k: jc.power.linear_matter_power(cosmo, k))
-
-
-def _cosmology(omega_m: float, sigma_8: float):
-    """A new jax_cosmo cosmology: the tables that one caches must not meet another function's tracers."""
-    import jax_cosmo as jc
-
-    return jc.Planck15(
-        Omega_c=omega_m - PLANCK15["Omega_b"],
-        Omega_b=PLANCK15["Omega_b"],
-        h=PLANCK15["h"],
-        n_s=PLANCK15["n_s"],
-        sigma8=sigma_8,
-    )
-
-
-def _leapfrog_factors(cosmo, a: np.ndarray) -> list[tuple[float, float, float]]:
-    """First kick, drift, last kick of every step between the scale factors a (Feng et al. 2016, eq. 20-24)."""
-    from jaxpm import growth
-
-    def at(function, x: float) -> float:
-        return float(np.squeeze(function(cosmo, np.atleast_1d(x))))
-
-    def kick(start: float, stop: float, at_a: float) -> float:
-        change = (at(growth.Gf, stop) - at(growth.Gf, start)) / at(growth.dGfa, at_a)
-        return 1.5 * float(cosmo.Omega_m) * change / (at_a**2 * at(growth.E, at_a))
-
-    def drift(start: float, stop: float, at_a: float) -> float:
-        change = at(growth.growth_factor, stop) - at(growth.growth_factor, start)
-        slope = at(growth.growth_rate, at_a) * at(growth.growth_factor, at_a) / at_a  # dD/da
-        return change / slope / (at_a**3 * at(growth.E, at_a))
-
-    factors = []
-    for start, stop in pairwise(a):
-        middle = float(np.sqrt(start * stop))
-        factors.append((kick(start, middle, start), drift(start, stop, middle), kick(middle, stop, stop)))
-    return factors
-
-
-@cache
-def _compiled(shape: tuple[int, int, int]) -> tuple[Callable, Callable, Callable, Callable]:
-    """The four jitted parts of a run on one mesh; compiled once a process."""
-    import jax
-    import jax.numpy as jnp
-    from jaxpm.painting import cic_paint
-    from jaxpm.pm import lpt, pm_forces
-
-    @jax.jit
-    def start(cosmo, delta, lattice):
-        return lpt(cosmo, delta, lattice, a=START, order=2)[:2]
-
-    @jax.jit
-    def advance(displacement, momentum, pull, kick, drift):
-        momentum = momentum + kick * pull
-        return displacement + drift * momentum, momentum
-
-    @jax.jit
-    def force(lattice, displacement):
-        return pm_forces(lattice + displacement, mesh_shape=shape)
-
-    @jax.jit
-    def paint(lattice, displacement):
-        """Eight shifted lattices: a tracer halfway between lattice points moves by the mean of its neighbours."""
-
-        def halfway(shift):
-            field = displacement
-            for axis, half in enumerate(shift):
-                field = (field + jnp.roll(field, -1, axis)) / 2 if half else field
-            return lattice + jnp.array(shift) / 2 + field
-
-        cube = jnp.zeros(shape)
-        for corner in np.ndindex(2, 2, 2):
-            cube = cic_paint(cube, halfway(corner), 0.125)
-        return cube
-
-    return start, advance, force, paint
-
-
 class _UnfinishedSet:
     """One file of cubes on its way: a partial file, and a record of the cubes in it that are done."""
 
@@ -272,7 +147,7 @@ class _UnfinishedSet:
         if not left and self.partial.exists():  # stopped between the last record and the renaming
             os.replace(self.partial, self.final)
         if left:
-            self.state["versions"] = {p: version(p) for p in ("jaxpm", "jax-cosmo", "jax", "numpy")}
+            self.state["versions"] = {package: version(package) for package in PACKAGES}
             rows = "".join(f"{m:.6f} {s:.6f}\n" for m, s in self.table.to_numpy())
             write_atomically(self.final.with_name(f"params_{self.name}_JaxPM.txt"), "# Omega_m sigma_8\n" + rows)
             if not self.state["done"]:
@@ -299,24 +174,24 @@ def _settings(name: str, config: SimulationConfig, n_cubes: int) -> dict:
         "side": config.side,
         "box_size": config.box_size,
         "n_steps": config.n_steps,
-        "start": START,
         "seed": config.seed,
-        "painting": "Lagrangian sheet, 8 tracers a particle, CIC",
-        "fixed": PLANCK15,
-    }
+    } | METHOD
 
 
 def _one_core() -> None:
-    """Run in each new process before JAX starts: XLA's scatter uses one core, so every process gets one.
+    """Run in each new process before JAX starts: every process gets one core, or a share of the GPU's memory.
 
     Ctrl-C reaches the whole group of processes: these finish their cubes, the first one does not start others.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ["JAX_PLATFORMS"] = "cpu"
+    if not any(Path("/dev").glob("nvidia[0-9]*")):  # JAX would look for one, and say that it found none
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    warnings.simplefilter("ignore")
 
 
-def _fill(partial: Path, index: int, omega_m: float, sigma_8: float, seed: int, config) -> int:
+def _fill(partial: Path, index: int, omega_m: float, sigma_8: float, seed: int, config: SimulationConfig) -> int:
     cube = simulate_cube(omega_m, sigma_8, seed, config.side, config.box_size, config.n_steps)
     cubes = np.lib.format.open_memmap(partial, mode="r+")
     cubes[index] = cube
