@@ -32,7 +32,7 @@ ONE_MACHINE = r"(?<![\w.])/(?:home|Users|root|work|tmp|opt)/\S*|\b0x[0-9a-f]{8,}
 
 LIBRARY = ROOT / "uvae_lib"
 FLOORS = [  # each stands on those before it; within a floor imports run in no circle
-    {"model", "loss", "cropping", "statistics", "presets", "files"},
+    {"model", "loss", "cropping", "statistics", "presets", "files", "mass_assignment", "particle_mesh"},
     {"variants", "readers"},
     {"cubes"},
     {"slices", "simulate"},

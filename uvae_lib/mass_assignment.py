@@ -1,21 +1,26 @@
 """Between particles and mesh: cloud-in-cell painting and reading, and the painting of the matter sheet.
 
-The same three functions twice: compiled loops for a CPU, where XLA's scatter is slow, and JAX for a GPU. Particles are
-given by their displacements (N, N, N, 3) [voxels] from the points of a periodic lattice with a point a voxel.
+The same three functions twice: compiled loops for one core of a CPU, where XLA's scatter is slow, and JAX for a GPU.
+Particles are given by displacements (N, N, N, 3) [voxels] from a periodic lattice with one point a voxel.
 
-The sheet: the eight particles around a cell of the lattice move, and what was between them moves by trilinear
-interpolation. A cell is sampled at the midpoints of m_1 x m_2 x m_3 parts of equal mass; m_i is 1.5 times the longest
-of the cell's four edges along axis i (largest component, in voxels), rounded up, at most 6.
+The sheet: what was between eight neighbouring particles moves by trilinear interpolation. The cell between them is
+sampled at the midpoints of m_1 x m_2 x m_3 parts of equal mass; m_i is `PER_VOXEL` times the longest of its four
+edges along axis i (largest component, in voxels), rounded up, 1 to `MOST`.
 """
 
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numba
 import numpy as np
+from jaxpm.painting import cic_paint, cic_read
 
-PER_VOXEL = 1.5  # tracers a voxel along an edge of a cell of the sheet
+PER_VOXEL = 1.5  # tracers a voxel along an edge of a cell
 MOST = 6  # tracers along an edge
+ONE, HALF = np.float32(1), np.float32(0.5)
 
 
 class Assignment(NamedTuple):
@@ -31,69 +36,111 @@ class Assignment(NamedTuple):
     """displacements -> (N, N, N), mass a voxel, mean 1"""
 
 
-@cache
-def on_cpu() -> Assignment:
-    """Loops compiled by numba, for one core."""
-    paint, read, sheet = (_compile(loop) for loop in (_paint, _read, _sheet))
+def by_loops() -> Assignment:
+    """Compiled loops, for one core."""
 
-    def filled(loop: Callable, displacement: np.ndarray, *options) -> np.ndarray:
+    def painted(loop: Callable, displacement: np.ndarray) -> np.ndarray:
         mesh = np.zeros(displacement.shape[:3], np.float32)
-        loop(displacement, mesh, *options)
+        loop(displacement, mesh)
         return mesh
 
-    def values(meshes: tuple, displacement: np.ndarray) -> np.ndarray:
+    def read(meshes: tuple, displacement: np.ndarray) -> np.ndarray:
         found = np.empty_like(displacement)
-        read(*(np.asarray(mesh) for mesh in meshes), displacement, found)
+        _read(*(np.asarray(mesh) for mesh in meshes), displacement, found)
         return found
 
     return Assignment(
         lambda field: np.ascontiguousarray(field, np.float32),
-        lambda displacement: filled(paint, displacement),
-        values,
-        lambda displacement: filled(sheet, displacement, np.float32(PER_VOXEL), MOST),
+        lambda displacement: painted(_paint, displacement),
+        read,
+        lambda displacement: painted(_sheet, displacement),
     )
 
 
-def _compile(loop: Callable) -> Callable:
-    """numba's compilation of a loop, kept on disk for the next process where a folder can be written."""
-    import numba
+@cache
+def by_jax(side: int) -> Assignment:
+    """JaxPM's painting and reading on a mesh of side^3, for a GPU."""
+    lattice = jnp.stack(jnp.meshgrid(*[jnp.arange(side, dtype=jnp.float32)] * 3, indexing="ij"), axis=-1)
+    empty = jnp.zeros((side,) * 3, jnp.float32)
 
+    @jax.jit
+    def read(meshes, displacement):
+        return jnp.stack([cic_read(mesh, lattice + displacement) for mesh in meshes], axis=-1)
+
+    @jax.jit
+    def sheet(displacement):
+        """One tracer of every cell a pass; a cell that has fewer adds nothing."""
+        corners = {c: jnp.roll(displacement, [-x for x in c], (0, 1, 2)) + np.float32(c) for c in np.ndindex(2, 2, 2)}
+        numbers = []
+        for step in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
+            ends = [(c, tuple(np.add(c, step))) for c in corners if not np.dot(c, step)]
+            longest = jnp.max(jnp.abs(jnp.stack([corners[b] - corners[a] for a, b in ends])), axis=(0, -1))
+            numbers.append(jnp.clip(jnp.ceil(PER_VOXEL * longest), 1, MOST))
+        mass = 1 / (numbers[0] * numbers[1] * numbers[2])
+
+        def add(i, mesh):
+            index = (i // MOST**2, i // MOST % MOST, i % MOST)
+            s = [((u + HALF) / n)[..., None] for u, n in zip(index, numbers, strict=True)]
+            moved = sum(
+                corner * (s[0] if c[0] else 1 - s[0]) * (s[1] if c[1] else 1 - s[1]) * (s[2] if c[2] else 1 - s[2])
+                for c, corner in corners.items()
+            )
+            inside = (index[0] < numbers[0]) & (index[1] < numbers[1]) & (index[2] < numbers[2])
+            return cic_paint(mesh, lattice + moved, jnp.where(inside, mass, 0))
+
+        return jax.lax.fori_loop(0, MOST**3, add, empty)
+
+    return Assignment(jnp.asarray, jax.jit(lambda displacement: cic_paint(empty, lattice + displacement)), read, sheet)
+
+
+def _compiled(loop: Callable) -> Callable:
+    """numba's compilation of a loop, kept on disk for the next process where a folder can be written."""
     try:
         return numba.njit(loop, cache=True, fastmath=True)
-    except RuntimeError:  # no folder for it
+    except RuntimeError:  # numba found no folder
         return numba.njit(loop, fastmath=True)
 
 
+@_compiled
+def _add(mesh, x, y, z, mass):
+    """Share a mass among the eight voxels around a position."""
+    n = mesh.shape[0]
+    fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
+    x1, y1, z1 = np.float32(x - fx), np.float32(y - fy), np.float32(z - fz)
+    x0, y0, z0 = (ONE - x1) * mass, ONE - y1, ONE - z1
+    x1 = x1 * mass
+    a, b, c = int(fx) % n, int(fy) % n, int(fz) % n
+    d, e, f = (a + 1) % n, (b + 1) % n, (c + 1) % n
+    mesh[a, b, c] += x0 * y0 * z0
+    mesh[a, b, f] += x0 * y0 * z1
+    mesh[a, e, c] += x0 * y1 * z0
+    mesh[a, e, f] += x0 * y1 * z1
+    mesh[d, b, c] += x1 * y0 * z0
+    mesh[d, b, f] += x1 * y0 * z1
+    mesh[d, e, c] += x1 * y1 * z0
+    mesh[d, e, f] += x1 * y1 * z1
+
+
+@_compiled
 def _paint(displacement, mesh):
-    n, one = mesh.shape[0], np.float32(1)
+    n = mesh.shape[0]
     for i in range(n):
         for j in range(n):
             for k in range(n):
-                x, y, z = i + displacement[i, j, k, 0], j + displacement[i, j, k, 1], k + displacement[i, j, k, 2]
-                fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
-                x1, y1, z1 = np.float32(x - fx), np.float32(y - fy), np.float32(z - fz)
-                x0, y0, z0 = one - x1, one - y1, one - z1
-                a, b, c = int(fx) % n, int(fy) % n, int(fz) % n
-                d, e, f = (a + 1) % n, (b + 1) % n, (c + 1) % n
-                mesh[a, b, c] += x0 * y0 * z0
-                mesh[a, b, f] += x0 * y0 * z1
-                mesh[a, e, c] += x0 * y1 * z0
-                mesh[a, e, f] += x0 * y1 * z1
-                mesh[d, b, c] += x1 * y0 * z0
-                mesh[d, b, f] += x1 * y0 * z1
-                mesh[d, e, c] += x1 * y1 * z0
-                mesh[d, e, f] += x1 * y1 * z1
+                move = displacement[i, j, k]
+                _add(mesh, i + move[0], j + move[1], k + move[2], ONE)
 
 
+@_compiled
 def _read(mesh_x, mesh_y, mesh_z, displacement, found):
-    n, one = mesh_x.shape[0], np.float32(1)
+    n = mesh_x.shape[0]
     for i in range(n):
         for j in range(n):
             for k in range(n):
                 x, y, z = i + displacement[i, j, k, 0], j + displacement[i, j, k, 1], k + displacement[i, j, k, 2]
                 fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
                 x1, y1, z1 = np.float32(x - fx), np.float32(y - fy), np.float32(z - fz)
-                x0, y0, z0 = one - x1, one - y1, one - z1
+                x0, y0, z0 = ONE - x1, ONE - y1, ONE - z1
                 a, b, c = int(fx) % n, int(fy) % n, int(fz) % n
                 d, e, f = (a + 1) % n, (b + 1) % n, (c + 1) % n
                 for axis, mesh in enumerate((mesh_x, mesh_y, mesh_z)):
@@ -104,101 +151,60 @@ def _read(mesh_x, mesh_y, mesh_z, displacement, found):
                     found[i, j, k, axis] = x0 * low + x1 * high
 
 
-def _sheet(displacement, mesh, per_voxel, most):
-    n, one, middle = mesh.shape[0], np.float32(1), np.float32(0.5)
-    corner = np.empty((2, 2, 2, 3), np.float32)  # of a cell, from its first lattice point
-    plane, line = np.empty((2, 2, 3), np.float32), np.empty((2, 3), np.float32)
+@_compiled
+def _count(longest):
+    """Tracers along an axis of a cell."""
+    return min(max(int(np.ceil(np.float32(PER_VOXEL) * longest)), 1), MOST)
+
+
+@_compiled
+def _tracers(corners):
+    """Tracers along each axis of a cell, from its moved corners (2, 2, 2, 3)."""
+    x = y = z = np.float32(0)
+    for p in range(2):
+        for q in range(2):
+            for i in range(3):
+                x = max(x, abs(corners[1, p, q, i] - corners[0, p, q, i]))
+                y = max(y, abs(corners[p, 1, q, i] - corners[p, 0, q, i]))
+                z = max(z, abs(corners[p, q, 1, i] - corners[p, q, 0, i]))
+    return _count(x), _count(y), _count(z)
+
+
+@_compiled
+def _sheet(displacement, mesh):
+    n = mesh.shape[0]
+    corners, plane, line = (
+        np.empty((2, 2, 2, 3), np.float32),
+        np.empty((2, 2, 3), np.float32),
+        np.empty((2, 3), np.float32),
+    )
     for i in range(n):
         for j in range(n):
             for k in range(n):
-                long_x = long_y = long_z = np.float32(0)
                 for p in range(2):
                     for q in range(2):
                         for r in range(2):
-                            moved = displacement[(i + p) % n, (j + q) % n, (k + r) % n]
-                            corner[p, q, r, 0] = p + moved[0]
-                            corner[p, q, r, 1] = q + moved[1]
-                            corner[p, q, r, 2] = r + moved[2]
-                for p in range(2):
-                    for q in range(2):
-                        for axis in range(3):
-                            long_x = max(long_x, abs(corner[1, p, q, axis] - corner[0, p, q, axis]))
-                            long_y = max(long_y, abs(corner[p, 1, q, axis] - corner[p, 0, q, axis]))
-                            long_z = max(long_z, abs(corner[p, q, 1, axis] - corner[p, q, 0, axis]))
-                n_x = min(max(int(np.ceil(per_voxel * long_x)), 1), most)
-                n_y = min(max(int(np.ceil(per_voxel * long_y)), 1), most)
-                n_z = min(max(int(np.ceil(per_voxel * long_z)), 1), most)
-                mass = one / np.float32(n_x * n_y * n_z)
+                            move = displacement[(i + p) % n, (j + q) % n, (k + r) % n]
+                            corners[p, q, r, 0] = p + move[0]
+                            corners[p, q, r, 1] = q + move[1]
+                            corners[p, q, r, 2] = r + move[2]
+                n_x, n_y, n_z = _tracers(corners)
+                mass = ONE / np.float32(n_x * n_y * n_z)
                 for u in range(n_x):
-                    s = (np.float32(u) + middle) / np.float32(n_x)
+                    s = (np.float32(u) + HALF) / np.float32(n_x)
                     for q in range(2):
                         for r in range(2):
                             for axis in range(3):
-                                low = corner[0, q, r, axis]
-                                plane[q, r, axis] = low + s * (corner[1, q, r, axis] - low)
+                                low = corners[0, q, r, axis]
+                                plane[q, r, axis] = low + s * (corners[1, q, r, axis] - low)
                     for v in range(n_y):
-                        s = (np.float32(v) + middle) / np.float32(n_y)
+                        s = (np.float32(v) + HALF) / np.float32(n_y)
                         for r in range(2):
                             for axis in range(3):
                                 line[r, axis] = plane[0, r, axis] + s * (plane[1, r, axis] - plane[0, r, axis])
                         for w in range(n_z):
-                            s = (np.float32(w) + middle) / np.float32(n_z)
+                            s = (np.float32(w) + HALF) / np.float32(n_z)
                             x = i + (line[0, 0] + s * (line[1, 0] - line[0, 0]))
                             y = j + (line[0, 1] + s * (line[1, 1] - line[0, 1]))
                             z = k + (line[0, 2] + s * (line[1, 2] - line[0, 2]))
-                            fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
-                            x1, y1, z1 = np.float32(x - fx), np.float32(y - fy), np.float32(z - fz)
-                            x0, y0, z0 = (one - x1) * mass, one - y1, one - z1
-                            x1 = x1 * mass
-                            a, b, c = int(fx) % n, int(fy) % n, int(fz) % n
-                            d, e, f = (a + 1) % n, (b + 1) % n, (c + 1) % n
-                            mesh[a, b, c] += x0 * y0 * z0
-                            mesh[a, b, f] += x0 * y0 * z1
-                            mesh[a, e, c] += x0 * y1 * z0
-                            mesh[a, e, f] += x0 * y1 * z1
-                            mesh[d, b, c] += x1 * y0 * z0
-                            mesh[d, b, f] += x1 * y0 * z1
-                            mesh[d, e, c] += x1 * y1 * z0
-                            mesh[d, e, f] += x1 * y1 * z1
-
-
-@cache
-def by_jax(side: int) -> Assignment:
-    """The same by JaxPM, for a mesh of side^3: what a GPU is good at."""
-    import jax
-    import jax.numpy as jnp
-    from jaxpm.painting import cic_paint, cic_read
-
-    lattice = jnp.stack(jnp.meshgrid(*[jnp.arange(side, dtype=jnp.float32)] * 3, indexing="ij"), axis=-1)
-    empty = jnp.zeros((side,) * 3, jnp.float32)
-
-    @jax.jit
-    def read(meshes, displacement):
-        return jnp.stack([cic_read(mesh, lattice + displacement) for mesh in meshes], axis=-1)
-
-    @jax.jit
-    def sheet(displacement):
-        """All cells at once, a tracer of each a pass; a cell that has fewer adds nothing."""
-        rolled = {c: displacement for c in [(0, 0, 0)]}
-        for c in np.ndindex(2, 2, 2):
-            rolled[c] = jnp.roll(displacement, [-x for x in c], (0, 1, 2)) + jnp.array(c, jnp.float32)
-        count = []
-        for axis in range(3):
-            edges = [rolled[tuple(np.add(c, np.eye(3, dtype=int)[axis]))] - rolled[c] for c in rolled if not c[axis]]
-            longest = jnp.max(jnp.abs(jnp.stack(edges)), axis=(0, -1))
-            count.append(jnp.clip(jnp.ceil(PER_VOXEL * longest), 1, MOST))
-        mass = 1 / (count[0] * count[1] * count[2])
-
-        def add(number, mesh):
-            index = (number // MOST**2, number // MOST % MOST, number % MOST)
-            inside = (index[0] < count[0]) & (index[1] < count[1]) & (index[2] < count[2])
-            s = [((u + 0.5) / n)[..., None] for u, n in zip(index, count, strict=True)]
-            moved = sum(
-                field * (s[0] if c[0] else 1 - s[0]) * (s[1] if c[1] else 1 - s[1]) * (s[2] if c[2] else 1 - s[2])
-                for c, field in rolled.items()
-            )
-            return cic_paint(mesh, lattice + moved, jnp.where(inside, mass, 0))
-
-        return jax.lax.fori_loop(0, MOST**3, add, empty)
-
-    return Assignment(jnp.asarray, jax.jit(lambda displacement: cic_paint(empty, lattice + displacement)), read, sheet)
+                            _add(mesh, x, y, z, mass)

@@ -7,78 +7,91 @@ goes on. A cube is a function of the settings, its set and its index alone.
 
 import json
 import os
+import re
 import signal
-import warnings
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
+from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
+from importlib.util import find_spec
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from .cubes import CubeSuite, open_cubes, open_data
 from .files import write_atomically
 from .particle_mesh import METHOD, simulate_cube
-from .presets import Config, SimulationConfig, locate
+from .presets import PRESETS, Config, SimulationConfig, locate
 
 SETS = ("LH", "CV", "1P")
 ORDER = ("CV", "1P", "LH")  # of simulation: the controls first
 PACKAGES = ("jaxpm", "jax", "numba", "numpy", "scipy")
+LOCK = ".simulation.lock"
+OURS = re.compile(r"Grids_Mcdm_JaxPM_(LH|CV|1P)_\d+_z=0\.0\.npy(\.partial)?|params_(LH|CV|1P)_JaxPM\.txt")
+BROKEN = (
+    "a simulating process ended before its cube was done: the memory (about 1 GB a process at 128^3) or the disk is "
+    'full, or a script has no `if __name__ == "__main__":` around what it does; the same call goes on where it was'
+)
 FIDUCIAL = {"Omega_m": 0.3, "sigma_8": 0.8}
 RANGES = {"Omega_m": (0.1, 0.5), "sigma_8": (0.6, 1.0)}
 
 
 def simulate_suite(
-    path: str | Path, config: SimulationConfig | None = None, progress: bool = True
+    path: str | Path,
+    config: SimulationConfig | None = None,
+    progress: bool = True,
+    only: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, CubeSuite]:
     """Simulate the LH, CV and 1P sets into a folder, or finish what an earlier call left, or reuse what is there.
 
-    path      folder, made when absent
-    config    mesh side, box [Mpc/h], number of cubes a set, steps, seed, processes (`SimulationConfig`)
-    Returns   {set name: CubeSuite} for every set with at least one cube.
-    Raises ValueError when the folder holds a suite made with other settings; ImportError without the extra.
+    path       folder, made when absent
+    config     mesh side, box [Mpc/h], number of cubes a set, steps, seed, processes (`SimulationConfig`)
+    progress   show a bar
+    only       {set name: numbers of its cubes}, the same universes as in the whole suite; all sets, whole, when absent
+    Returns {set name: CubeSuite} for every set with at least one cube.
+    Raises ValueError for a folder that holds other files, or a suite made with other settings, or that another process
+    is filling; ModuleNotFoundError without the extra; BrokenProcessPool when a process ends before its cube is done.
     """
     config = config or SimulationConfig()
     folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_other_files(folder)
     counts = dict(zip(SETS, (config.n_lh, config.n_cv, config.n_1p), strict=True))
-    sets = {name: _UnfinishedSet(folder, name, config) for name in SETS if counts[name]}
-    jobs = {(name, i): sets[name].job(i) for name in ORDER if name in sets for i in sets[name].todo()}
-    total = sum(counts.values())
-    if jobs:
-        bar = tqdm(total=total, initial=total - len(jobs), desc="simulate", unit="cube", disable=not progress)
-        with bar, ProcessPoolExecutor(config.processes, get_context("spawn"), _one_core) as pool:
-            waiting, running = iter(jobs.items()), {}
-            try:
-                while True:
-                    for key, job in islice(waiting, config.processes - len(running)):
-                        running[pool.submit(_fill, *job)] = key
-                    if not running:
-                        break
-                    for future in wait(running, return_when=FIRST_COMPLETED).done:
-                        name, index = running.pop(future)
-                        future.result()
-                        sets[name].record(index)
-                        bar.update()
-            finally:  # whoever stops the run keeps the cubes that are under way
-                for future in as_completed(running):
-                    if not future.exception():
-                        name, index = running[future]
-                        sets[name].record(index)
+    wanted = {name: range(count) for name, count in counts.items()} if only is None else dict(only)
+    sets = {name: _UnfinishedSet(folder, name, config, wanted[name]) for name in SETS if len(wanted.get(name, ()))}
+    if not all(one.finished for one in sets.values()):
+        _refuse_missing_packages()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(folder / LOCK, timeout=0):
+                sets = {name: _UnfinishedSet(folder, name, config, wanted[name]) for name in sets}
+                _fill_sets(sets, config.processes, progress)
+        except Timeout:
+            raise ValueError(
+                f"another process is simulating into {folder}; wait for it, or name another folder"
+            ) from None
     return {name: open_cubes(folder / grid_name(name, config.side)) for name in sets}
 
 
 def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
-    """The suite of a configuration: cubes that somebody brought, or simulated ones, made now if they are missing.
+    """The suite of a configuration: cubes that somebody brought, or a preset's own, simulated now if they are missing.
 
     set_name    LH, CV, 1P; that of the configuration when absent
+    Raises FileNotFoundError where the path is not the one of a preset that simulates, and nothing is there.
     """
     path = locate(config.data.path)
-    if not path.exists() or any(path.glob("simulation_*.json")):
-        simulate_suite(path, config.simulation)
+    if config.data.path in {preset.data.path for preset in PRESETS.values() if preset.name != "cmd"}:
+        if not path.exists() or any(path.glob("simulation_*.json")):
+            simulate_suite(path, config.simulation)
+    elif not path.exists():
+        raise FileNotFoundError(
+            f"there are no cubes at {path}; check the path (--data.path, UVAE_DATA), fetch public cubes with "
+            "`python -m uvae_lib download`, or simulate some there with `python -m uvae_lib simulate --data.path`"
+        )
     return open_data(config.data, set_name)
 
 
@@ -121,25 +134,84 @@ def cube_seed(set_name: str, index: int, seed: int) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
 
 
+def _fill_sets(sets: dict[str, "_UnfinishedSet"], processes: int, progress: bool) -> None:
+    """Simulate what is missing, side by side; every cube is recorded when it is on the disk."""
+    jobs = {(name, i): sets[name].job(i) for name in ORDER if name in sets for i in sets[name].todo()}
+    total = sum(len(one.table) for one in sets.values())
+    bar = tqdm(total=total, initial=total - len(jobs), desc="simulate", unit="cube", disable=not progress)
+    with bar, ProcessPoolExecutor(processes, get_context("spawn"), _one_core) as pool:
+        waiting, running = iter(jobs.items()), {}
+        try:
+            while True:
+                for key, job in islice(waiting, processes - len(running)):
+                    running[pool.submit(_fill, *job)] = key
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    name, index = running.pop(future)
+                    future.result()
+                    sets[name].record(index)
+                    bar.update()
+        except BrokenProcessPool as error:
+            raise BrokenProcessPool(BROKEN) from error
+        finally:  # whoever stops the run keeps the cubes that are under way
+            for future in as_completed(running):
+                if not future.exception():
+                    name, index = running[future]
+                    sets[name].record(index)
+
+
+def _refuse_other_files(folder: Path) -> None:
+    """Raise ValueError for a file, or a folder with files of others: cubes are simulated into one of their own."""
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file; name a folder to simulate into")
+    if not folder.is_dir() or any(folder.glob("simulation_*.json")):
+        return
+    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and not OURS.fullmatch(p.name))
+    if others:
+        raise ValueError(
+            f"{folder} holds files that are not of a simulation ({', '.join(others[:3])}"
+            f"{', ...' if len(others) > 3 else ''}); name a folder that is empty or not there yet"
+        )
+
+
+def _refuse_missing_packages() -> None:
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        advice = 'install the extra: pip install -e ".[simulate]"'
+        raise ModuleNotFoundError(f"simulation needs {', '.join(missing)}; {advice}", name=missing[0])
+
+
 class _UnfinishedSet:
     """One file of cubes on its way: a partial file, and a record of the cubes in it that are done."""
 
-    def __init__(self, folder: Path, name: str, config: SimulationConfig):
-        self.name, self.config, self.table = name, config, cosmologies(name, config)
+    def __init__(self, folder: Path, name: str, config: SimulationConfig, cubes: Sequence[int] | None = None):
+        whole = cosmologies(name, config)
+        self.cubes = list(range(len(whole)) if cubes is None else cubes)
+        if not set(self.cubes) <= set(range(len(whole))):
+            raise ValueError(f"found cubes {min(self.cubes)} to {max(self.cubes)} of a {name} set of {len(whole)}")
+        self.name, self.config, self.table = name, config, whole.iloc[self.cubes]
         self.final = folder / grid_name(name, config.side)
         self.partial = self.final.with_name(self.final.name + ".partial")
         self.sidecar = folder / f"simulation_{name}_{config.side}.json"
-        settings = _settings(name, config, len(self.table))
+        settings = _settings(name, config, len(whole))
+        if self.cubes != list(range(len(whole))):
+            settings["cubes"] = self.cubes
         self.state = {"settings": settings, "done": []}
         found = json.loads(self.sidecar.read_text()) if self.sidecar.exists() else self.state
         if found["done"] and (self.final.exists() or self.partial.exists()):
             self.state = found
-            differ = [key for key in settings if found["settings"].get(key) != settings[key]]
+            differ = [k for k in settings | found["settings"] if found["settings"].get(k) != settings.get(k)]
             if differ:
                 raise ValueError(
                     f"{folder} holds a {name} set made with other settings ({', '.join(differ)}); "
                     "simulate into another folder, or remove this one"
                 )
+
+    @property
+    def finished(self) -> bool:
+        """Whether every cube is in its place."""
+        return self.final.exists() and len(self.state["done"]) == len(self.table)
 
     def todo(self) -> list[int]:
         """The cubes that are missing; makes the partial file and the parameter file when there are any."""
@@ -156,7 +228,7 @@ class _UnfinishedSet:
         return left
 
     def job(self, index: int) -> tuple:
-        seed = cube_seed(self.name, index, self.config.seed)
+        seed = cube_seed(self.name, self.cubes[index], self.config.seed)
         return self.partial, index, *self.table.iloc[index].round(6), seed, self.config
 
     def record(self, index: int) -> None:
@@ -184,11 +256,10 @@ def _one_core() -> None:
     Ctrl-C reaches the whole group of processes: these finish their cubes, the first one does not start others.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not any(Path("/dev").glob("nvidia[0-9]*")):  # JAX would look for one, and say that it found none
+    if not [*Path("/dev").glob("nvidia[0-9]*"), *Path("/dev").glob("kfd")]:  # JAX would look for a GPU, and complain
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-    warnings.simplefilter("ignore")
 
 
 def _fill(partial: Path, index: int, omega_m: float, sigma_8: float, seed: int, config: SimulationConfig) -> int:
