@@ -3,7 +3,7 @@
 note       exactly the note: its model, its loss, one target a set given three slices; as long as reference
 smoke      tests and CI: 32-pixel slices of six small cubes, seconds
 demo       first contact: 64 cubes of 128^3, minutes on two CPU cores
-reference  the numbers and pictures that are shown: 400 cubes, hours
+reference  the numbers and pictures that are shown: 1000 cubes, hours
 cmd        CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
 """
 
@@ -37,7 +37,7 @@ class SimulationConfig:
     """Steps from a = 0.1 to a = 1."""
     seed: int = 0
     processes: int = 2
-    """Simulated side by side, one core and about 2 GB each at 128^3."""
+    """Simulated side by side, one core and about 1 GB each at 128^3."""
 
 
 @dataclass(frozen=True)
