@@ -117,7 +117,7 @@ def cube_distributions(
     drawn = ax.add_collection(LineCollection(lines, lw=0.8, alpha=0.8, colors=None if values is not None else "0.4"))
     if values is not None:
         drawn.set(array=as_array(values), cmap="viridis")
-        colour_bar(drawn, ax, SYMBOLS.get(name, name))
+        colour_bar(drawn, ax, SYMBOLS.get(name, name), extend="neither")
     lowest = densities[densities > 0].min()
     ax.set(xlabel=xlabel, ylabel="probability density", xlim=edges[[0, -1]], yscale="log",
            ylim=(lowest / 2, 2 * densities.max()))  # fmt: skip
