@@ -29,7 +29,7 @@ def test_truth_against_itself_has_no_error():
 
 def test_fields_drawn_alike_differ_by_their_scatter_alone():
     found = samples.sample_quality(universes(20), universes(20, seed=1), 32.0)
-    assert found["power_error"] < 0.2 and found["pdf_error"] < 0.1
+    assert found["power_error"] < 0.2 and found["pdf_error"] < 0.1 and 0.7 < found["bispectrum_error"] < 2.5
     assert max(found[f"{name}_error"] for name in ("length", "peak", "minimum")) < 0.05 and found["euler_error"] < 0.15
     assert found["chi2_truth"] == pytest.approx(1, abs=0.15) and found["chi2"] == pytest.approx(1, abs=0.25)
 
@@ -47,7 +47,7 @@ def test_the_same_spectrum_with_other_phases_shows_beyond_it():
     shuffled = [torch.fft.irfft2(a.abs() * b / b.abs(), s=(SIZE, SIZE)) for a, b in zip(modes, random, strict=True)]
     found = samples.sample_quality(skewed, shuffled, 32.0)
     assert found["power_error"] < 1e-3
-    assert found["pdf_error"] > 0.3 and found["bispectrum_error"] > 0.7 and found["kurtosis_error"] < -0.2
+    assert found["pdf_error"] > 0.3 and found["bispectrum_error"] > 5 and found["kurtosis_error"] < -0.2
 
 
 def test_the_error_of_a_curve_is_its_largest_gap_over_its_largest_value():

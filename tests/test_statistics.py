@@ -508,8 +508,10 @@ def test_a_quadratic_field_has_the_reduced_bispectrum_that_is_known():
     g = gaussian_field(1500, 48, power)
     g = g / g.std()
     field = g + 0.05 * (g.square() - g.square().mean((-2, -1), keepdim=True))
-    found = reduced_bispectrum(field, BOX, TRIANGLES) - reduced_bispectrum(g, BOX, TRIANGLES)
-    torch.testing.assert_close(found, torch.full((4,), 0.1, dtype=torch.float64), atol=0.01, rtol=0)
+    found, of_g = (
+        reduced_bispectrum(bispectrum(x, BOX, TRIANGLES), power_spectrum(x, BOX)[1], TRIANGLES) for x in (field, g)
+    )
+    torch.testing.assert_close(found - of_g, torch.full((4,), 0.1, dtype=torch.float64), atol=0.01, rtol=0)
 
 
 def test_three_waves_that_close_have_their_product_as_bispectrum():
@@ -535,5 +537,6 @@ def test_bins_that_make_no_triangle_are_refused(bins):
 
 def test_second_differences_of_noise_have_the_kurtosis_of_a_gaussian_and_spikes_more():
     field = white_noise(40, 64, 64)
-    assert second_difference_kurtosis(field).item() == pytest.approx(3, abs=0.1)
-    assert second_difference_kurtosis(field**3) > 10
+    assert second_difference_kurtosis(field).shape == (40,)
+    assert second_difference_kurtosis(field).mean().item() == pytest.approx(3, abs=0.1)
+    assert second_difference_kurtosis(field**3).min() > 10

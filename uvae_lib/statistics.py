@@ -204,25 +204,28 @@ def bispectrum(field: Tensor, box_size: float, triangles: list[tuple[int, int, i
     return box_size**4 * torch.stack([triple / count for triple, count in pairs], dim=-1)
 
 
-def reduced_bispectrum(fields: Tensor, box_size: float, triangles: list[tuple[int, int, int]]) -> Tensor:
-    """Q = B / (P1 P2 + P2 P3 + P3 P1), (n_triangles,), of mean B and mean P over fields (n, H, H).
+def reduced_bispectrum(triple: Tensor, power: Tensor, triangles: list[tuple[int, int, int]]) -> Tensor:
+    """Q = B / (P1 P2 + P2 P3 + P3 P1), (n_triangles,), of the mean B and the mean P of fields.
+
+    triple (n, n_triangles)   `bispectrum` of each field at these triangles
+    power (n, n_k)            `power_spectrum` of each field
 
     Of f = g + c (g^2 - <g^2>) with a Gaussian g it is 2 c on every triangle, to first order in c.
     """
-    power = power_spectrum(fields, box_size)[1].mean(dim=0)
-    p1, p2, p3 = (power[[bins[side] - 1 for bins in triangles]] for side in range(3))
-    mean = torch.stack([bispectrum(part, box_size, triangles).sum(dim=0) for part in fields.split(16)]).sum(dim=0)
-    return mean / len(fields) / (p1 * p2 + p2 * p3 + p3 * p1)
+    mean = power.mean(dim=0)
+    p1, p2, p3 = (mean[[bins[side] - 1 for bins in triangles]] for side in range(3))
+    return triple.mean(dim=0) / (p1 * p2 + p2 * p3 + p3 * p1)
 
 
 def second_difference_kurtosis(field: Tensor) -> Tensor:
-    """E d^4 / (E d^2)^2 of the second differences d of neighbours in rows and columns, pooled: (..., H, W) -> ().
+    """E d^4 / (E d^2)^2 of the second differences d of neighbours in rows and columns: (..., H, W) -> (...).
 
-    3 for a Gaussian field; knots and caustics make it larger, and pixel noise hides them first here.
+    3 for a Gaussian field; knots and caustics make it larger, and pixel noise hides them first here. Its tail is heavy
+    (empty voxels in logarithms): compare medians over slices.
     """
     field = _at_least_float32(field)
-    squares = torch.cat([field.diff(n=2, dim=dim).flatten() for dim in (-2, -1)]).square()
-    return squares.square().mean() / squares.mean().square()
+    squares = torch.cat([field.diff(n=2, dim=dim).flatten(-2) for dim in (-2, -1)], dim=-1).square()
+    return squares.square().mean(dim=-1) / squares.mean(dim=-1).square()
 
 
 # --- bands, chi squared

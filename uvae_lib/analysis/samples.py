@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..statistics import (
+    bispectrum,
     leave_one_out_chi2,
     minimum_counts,
     minkowski,
@@ -43,7 +44,7 @@ def sample_quality(truth: list[Tensor], drawn: list[Tensor], box: float) -> dict
       length_error, euler_error   Minkowski functionals, see `curve_error`
       peak_error, minimum_error   counts of peaks and minima, likewise
       bispectrum, bispectrum_error   see `bispectra`
-      kurtosis_truth, kurtosis, kurtosis_error   of second differences, pooled; the error is relative
+      kurtosis_truth, kurtosis, kurtosis_error   of second differences, medians over slices; the error is relative
       chi2_truth, chi2            leave-one-out chi^2 of P(k) a degree of freedom; None with too few slices
     """
     pooled = [torch.cat(slices)[:, 0] for slices in (truth, drawn)]
@@ -56,7 +57,7 @@ def sample_quality(truth: list[Tensor], drawn: list[Tensor], box: float) -> dict
     }
     found = power_and_pdf(truth, drawn, box)
     found |= {f"{name}_error": curve_error(*map(curve, pooled)) for name, curve in curves.items()}
-    kurtosis = [float(second_difference_kurtosis(x)) for x in pooled]
+    kurtosis = [float(second_difference_kurtosis(x).median()) for x in pooled]
     found |= {"kurtosis_truth": kurtosis[0], "kurtosis": kurtosis[1], "kurtosis_error": kurtosis[1] / kurtosis[0] - 1}
     return found | bispectra(*pooled, box) | power_chi2(truth, drawn, box)
 
@@ -111,17 +112,30 @@ def triangles(size: int) -> dict[str, list[tuple[int, int, int]]]:
 
 
 def bispectra(truth: Tensor, drawn: Tensor, box: float) -> dict:
-    """Reduced bispectrum of slices (n, H, H), (m, H, H).
+    """Reduced bispectrum of slices (n, H, H), (m, H, H), those of a universe beside each other.
 
-    Returns {"bispectrum": {shape: {"k", "truth", "drawn"}}, "bispectrum_error": root mean square of the gap over that
-    of the truth, all triangles together}; k [h/Mpc] of the equal sides.
+    Returns {"bispectrum": {shape: {"k", "truth", "drawn", "scatter"}}, "bispectrum_error": root mean square over all
+    triangles of the gap over the scatter}; k [h/Mpc] of the equal sides, scatter: standard error of the truth, by
+    leaving out one of 12 groups of slices in turn. The error is about 1.4 where both are drawn alike.
     """
-    found, step = {}, 2 * math.pi / box
+    found, step, gaps = {}, 2 * math.pi / box, []
+    groups = torch.arange(len(truth)).tensor_split(min(12, len(truth)))
     for name, bins in triangles(truth.shape[-1]).items():
-        a, b = (reduced_bispectrum(x, box, bins) for x in (truth, drawn))
-        found[name] = {"k": [(side[-1] + 0.5) * step for side in bins], "truth": a.tolist(), "drawn": b.tolist()}
-    a, b = (torch.tensor([q for shape in found.values() for q in shape[key]]) for key in ("truth", "drawn"))
-    return {"bispectrum": found, "bispectrum_error": float((b - a).square().mean().sqrt() / a.square().mean().sqrt())}
+        (triple, power), other = (_triples(x, box, bins) for x in (truth, drawn))
+        a, b = reduced_bispectrum(triple, power, bins), reduced_bispectrum(*other, bins)
+        without = [~torch.isin(torch.arange(len(truth)), group) for group in groups]
+        left = torch.stack([reduced_bispectrum(triple[rows], power[rows], bins) for rows in without])
+        scatter = left.std(dim=0, correction=0) * (len(groups) - 1) ** 0.5
+        gaps.append((b - a) / scatter)
+        k = [(side[-1] + 0.5) * step for side in bins]
+        found[name] = {"k": k, "truth": a.tolist(), "drawn": b.tolist(), "scatter": scatter.tolist()}
+    return {"bispectrum": found, "bispectrum_error": float(torch.cat(gaps).square().mean().sqrt())}
+
+
+def _triples(slices: Tensor, box: float, bins: list[tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
+    """Bispectrum (n, n_triangles) and P(k) (n, n_k) of each of the slices (n, H, H), some of them at a time."""
+    triple = torch.cat([bispectrum(part, box, bins) for part in slices.split(16)])
+    return triple, power_spectrum(slices, box)[1]
 
 
 def power_chi2(truth: list[Tensor], drawn: list[Tensor], box: float, n_bands: int = 8) -> dict:
