@@ -374,6 +374,30 @@ def parameter_directions(run: Run, suite: CubeSuite, n_slices: int = 9, most: in
     }
 
 
+def decoded_directions(run: Run, h: Tensor, width: Tensor, n: int) -> Tensor:
+    """Directions of h that change its decoded slice most: the first singular vectors of the decoder, scaled by width.
+
+    h, width (512,): where, and how far h reaches there, as the width of p(h | z) says
+    Returns (n, 512), steps of one width, the strongest first.
+    """
+    from scipy.sparse.linalg import LinearOperator, svds
+
+    at, step = h.clone().requires_grad_(), 0.25  # a clone: h may be of an inference, in which no gradient is known
+    mean = run.model.decoder_h(at[None])
+
+    def along(v: np.ndarray) -> np.ndarray:
+        ends = decode(run, h + torch.tensor([[step], [-step]]) * torch.from_numpy(v.ravel()).to(h) * width)
+        return ((ends[0] - ends[1]) / (2 * step)).flatten().numpy()
+
+    def back(v: np.ndarray) -> np.ndarray:
+        pull = torch.from_numpy(v).to(h).view_as(mean)
+        return (torch.autograd.grad(mean, at, pull, retain_graph=True)[0] * width).numpy()
+
+    linear = LinearOperator((mean.numel(), len(h)), matvec=along, rmatvec=back, dtype=np.float32)
+    _, strength, vectors = svds(linear, k=n, tol=0.05, random_state=0)
+    return torch.from_numpy(vectors[np.argsort(-strength)].copy()).to(h) * width
+
+
 def prior_directions(run: Run, z: Tensor, n: int) -> tuple[Tensor, Tensor]:
     """Directions of z that change p(h | z) most: the eigenvectors of its Fisher information with regard to z.
 

@@ -33,7 +33,7 @@ from .features import (
     noise_cubes,
 )
 from .metrics import fvu_of_cubes, latent_metrics, probe_table, reconstruction_metrics, slice_curve
-from .samples import SAMPLED, conditional_spread, sample_quality, two_sample_classifier
+from .samples import MERITS, SAMPLED, conditional_spread, sample_quality, two_sample_classifier
 
 __all__ = ["analyse_run", "evaluate_run", "summary"]
 
@@ -254,12 +254,10 @@ def summary(metrics: dict) -> str:
         ("FVU on training cubes / PCA-512", metrics["train"]["fvu"], r["fvu_pca"]),
         ("k of r(k) >= 0.9 [h/Mpc] / PCA-512", r["k_r90"], r["k_r90_pca"]),
     ]
-    errors = {"P(k)": "power", "PDF": "pdf", "Minkowski length": "length", "Euler number": "euler", "peaks": "peak",
-              "minima": "minimum", "bispectrum": "bispectrum", "kurtosis": "kurtosis"}  # fmt: skip
     for name in SAMPLED:
         rows += [
             (f"{name}: {text} error / truth-truth", metrics[name][f"{key}_error"], truth[f"{key}_error"])
-            for text, key in errors.items()
+            for key, text in MERITS.items()
         ]
     rows += [("KL(z), KL(h) [nats]", latent["kl_z"], latent["kl_h"])]
     rows += [("active units of z, h", latent["active_z"], latent["active_h"])]

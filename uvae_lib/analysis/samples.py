@@ -32,6 +32,10 @@ SAMPLED = {  # what is drawn of held-out universes
     "gaussian_universe": "universes from the Gaussian of observed z",
     "prior_universe": "universes from N(0, I)",
 }
+MERITS = {  # name of `sample_quality`: what it is called
+    "power": "P(k)", "pdf": "PDF", "length": "Minkowski length", "euler": "Euler number", "peak": "peaks",
+    "minimum": "minima", "bispectrum": "bispectrum", "kurtosis": "kurtosis",
+}  # fmt: skip
 
 
 def sample_quality(truth: list[Tensor], drawn: list[Tensor], box: float) -> dict:

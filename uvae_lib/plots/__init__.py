@@ -30,6 +30,7 @@ from .curves import (
     loss_terms,
     pca_limit,
     pixel_histograms,
+    ratios,
     spectra,
 )
 from .diagram import model_diagram

@@ -169,6 +169,25 @@ def _ratios(ax: Axes, k: np.ndarray, bands: Mapping[str, np.ndarray], reference:
 
 
 @plot
+def ratios(panels: Mapping[str, tuple]) -> Figure:
+    """Curves that are 1 where a sample is like the truth, a panel a statistic, all with one legend.
+
+    panels   {what is divided: (label of x, x (n,), {label: curve})}; x is logarithmic where it is a wavenumber
+    """
+    figure, axes = new_figure(PAGE, 0.4 * -(-len(panels) // 2)), {}
+    for number, (title, (xlabel, x, curves)) in enumerate(panels.items(), start=1):
+        ax = axes[title] = figure.add_subplot(-(-len(panels) // 2), 2, number)
+        for (label, curve), colour in zip(curves.items(), curve_colours(curves, next(iter(curves))), strict=True):
+            draw_band(ax, as_array(x), as_band(curve), colour, label)
+        ax.axhline(1, color="0.6", lw=0.8, ls="--", zorder=0)
+        ax.set(xlabel=xlabel, ylabel=title, xscale="log" if xlabel == WAVENUMBER else "linear")
+        ax.set_ylim(max(ax.get_ylim()[0], -0.5), min(ax.get_ylim()[1], 2.5))
+    lines = {label: line for ax in axes.values() for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=2)
+    return figure
+
+
+@plot
 def fidelity(k, r: Mapping[str, object], T: Mapping[str, object]) -> Figure:
     """How much of the truth a reconstruction keeps, scale by scale: phases r(k), amplitudes T(k) = sqrt(P / P_true).
 

@@ -9,6 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D
 
@@ -35,7 +36,7 @@ from .figure import (
 @plot
 def slice_grid(
     slices_log, box_size: float, titles: Sequence[str] | None = None, columns: int = 4,
-    row_labels: Sequence[str] | None = None, *, ax: Axes | None = None,
+    row_labels: Sequence[str] | None = None, label: str = LOG_DENSITY, *, ax: Axes | None = None,
 ) -> Figure:  # fmt: skip
     """Slices side by side with one colour scale, as one image.
 
@@ -44,6 +45,7 @@ def slice_grid(
     titles       n texts, drawn above the slices
     columns      slices in a row
     row_labels   a text left of each row
+    label        of the colour bar, where pixels are no log densities
     Raises ValueError for another number of titles than slices, or of labels than rows.
     """
     slices = as_images(slices_log)
@@ -54,7 +56,7 @@ def slice_grid(
     ax = ax or new_axes(min(PAGE, 1.2 + 3 * columns), 0.5 + rows / columns, squares=True)
     image = _mosaic(ax, tiles.reshape(rows, columns, *slices.shape[1:]), box_size, shared_norm(slices), titles=titles,
                     row_labels=row_labels)  # fmt: skip
-    colour_bar(image, ax, LOG_DENSITY)
+    colour_bar(image, ax, label)
     return ax.figure
 
 
@@ -155,7 +157,7 @@ def reconstructions(truth, recon, box_size: float, titles: Sequence[str] | None 
 @plot
 def traversal_strip(
     frames, values, row_labels: Sequence[str], box_size: float, anchor=None, value_name: str = "",
-    *, ax: Axes | None = None,
+    marked: Sequence[int] = (), *, ax: Axes | None = None,
 ) -> Figure:  # fmt: skip
     """Decoded slices along latent directions, one row a direction; or their differences to an anchor.
 
@@ -165,6 +167,7 @@ def traversal_strip(
     box_size     side of a slice [Mpc/h]
     anchor       (H, W) or (rows, H, W): subtracted from the frames, which are then drawn with a symmetric map
     value_name   what the values are, written above them
+    marked       the column of each row that is the anchor: it is outlined
     """
     frames = as_array(frames)
     if frames.ndim == 5:
@@ -178,10 +181,11 @@ def traversal_strip(
         norm, colours, label = symmetric_norm(frames), DIFFERENCE_MAP, r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
     values = as_array(values)
     zero = 1e-3 * np.abs(values).max()  # what rounding leaves of it, and what nobody sees
-    texts = [f"${v:+.2g}$" if abs(v) > zero else "$0$" for v in values.ravel()]
+    sign = "+" if values.min() < -zero else ""
+    texts = [f"${v:{sign}.2g}$" if abs(v) > zero else "$0$" for v in values.ravel()]
     above = {"headers" if values.ndim == 1 else "titles": texts}
     ax = ax or new_axes(PAGE, 0.5 + rows / n, squares=True)
-    image = _mosaic(ax, frames, box_size, norm, colours, row_labels=row_labels, **above)
+    image = _mosaic(ax, frames, box_size, norm, colours, row_labels=row_labels, marked=marked, **above)
     if value_name:
         ax.set_title(value_name, size=rcParams["axes.labelsize"], pad=1.7 * rcParams["font.size"])
     colour_bar(image, ax, label)
@@ -233,12 +237,14 @@ def _gap(tiles: np.ndarray) -> int:
 def _mosaic(
     ax: Axes, tiles: np.ndarray, box_size: float, norm: Normalize, colours: str = DENSITY_MAP, *,
     titles: Sequence[str] | None = None, headers: Sequence[str] = (), row_labels: Sequence[str] | None = None,
+    marked: Sequence[int] = (),
 ) -> AxesImage:  # fmt: skip
     """Draw tiles (rows, columns, H, W) as ONE image; the axes [Mpc/h] start anew at each tile.
 
     titles      a text above each tile, row by row, fewer than tiles when the last row is not full, or else
     headers     a text above each column; both shrink to the width of a tile
     row_labels  a text left of each row, instead of the axis
+    marked      the column of each row that is outlined
     """
     rows, columns, height, width = tiles.shape
     present = ~np.isnan(tiles).all(axis=(2, 3))
@@ -273,6 +279,8 @@ def _mosaic(
     ax.spines[:].set_visible(False)
     places = [(x, y) for y in tops for x in lefts]
     texts = [*(titles if titles is not None else headers)]
+    for row, column in enumerate(marked):
+        ax.add_patch(Rectangle(places[row * columns + column], box_size, box_size, fill=False, ec="tab:green", lw=2))
     for (x, y), text in zip(places, texts, strict=False):
         ax.annotate(text, (x + box_size / 2, y), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom",
                     gid="title")  # fmt: skip
