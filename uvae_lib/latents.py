@@ -374,28 +374,21 @@ def parameter_directions(run: Run, suite: CubeSuite, n_slices: int = 9, most: in
     }
 
 
-def decoded_directions(run: Run, h: Tensor, width: Tensor, n: int) -> Tensor:
+def decoded_directions(run: Run, h: Tensor, width: Tensor, n: int, rounds: int = 4) -> Tensor:
     """Directions of h that change its decoded slice most: the first singular vectors of the decoder, scaled by width.
 
-    h, width (512,): where, and how far h reaches there, as the width of p(h | z) says
+    h, width (512,)   where, and how far h reaches there, as the width of p(h | z) says
+    rounds            of subspace iteration, with two directions more than asked for
     Returns (n, 512), steps of one width, the strongest first.
     """
-    from scipy.sparse.linalg import LinearOperator, svds
-
-    at, step = h.clone().requires_grad_(), 0.25  # a clone: h may be of an inference, in which no gradient is known
-    mean = run.model.decoder_h(at[None])
-
-    def along(v: np.ndarray) -> np.ndarray:
-        ends = decode(run, h + torch.tensor([[step], [-step]]) * torch.from_numpy(v.ravel()).to(h) * width)
-        return ((ends[0] - ends[1]) / (2 * step)).flatten().numpy()
-
-    def back(v: np.ndarray) -> np.ndarray:
-        pull = torch.from_numpy(v).to(h).view_as(mean)
-        return (torch.autograd.grad(mean, at, pull, retain_graph=True)[0] * width).numpy()
-
-    linear = LinearOperator((mean.numel(), len(h)), matvec=along, rmatvec=back, dtype=np.float32)
-    _, strength, vectors = svds(linear, k=n, tol=0.05, random_state=0)
-    return torch.from_numpy(vectors[np.argsort(-strength)].copy()).to(h) * width
+    found, step = torch.randn(len(h), n + 2, generator=Generator().manual_seed(0)), 0.25
+    at = h.expand(n + 2, -1).clone().requires_grad_()
+    mean = run.model.decoder_h(at)
+    for _ in range(rounds):
+        moves = step * torch.linalg.qr(found).Q.T * width
+        change = (decode(run, h + moves) - decode(run, h - moves)) / (2 * step)
+        found = (torch.autograd.grad(mean, at, change.clone(), retain_graph=True)[0] * width).T
+    return torch.linalg.svd(found, full_matrices=False).U.T[:n] * width
 
 
 def prior_directions(run: Run, z: Tensor, n: int) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
@@ -270,6 +271,31 @@ def summary(metrics: dict) -> str:
     rows = [(name, *(math.nan if x is None else x for x in pair)) for name, *pair in rows]  # JSON has no NaN
     lines = [f"{name:56s} {value:10.4g} {reference:10.4g}" for name, value, reference in rows]
     return "\n".join(lines + [f"left out, {name}: {why}" for name, why in metrics["missing"].items()])
+
+
+def merits(metrics: dict) -> tuple[pd.DataFrame, dict]:
+    """Figures of merit of drawn slices beside those of other true slices.
+
+    Returns a table, errors down and samples across, with chi^2 of P(k) in its last row; and the panels of
+    `plots.ratios`: P(k), the density of pixels, bispectra over the truth's.
+    """
+    names = {"truth_against_truth": "other true slices"} | SAMPLED
+    found = {text: metrics[name] for name, text in names.items()}
+    rows = {text: [x[f"{key}_error"] for key in MERITS] + [x["chi2"]] for text, x in found.items()}
+    first, keys = metrics["observed_universe"], ("power", "power_low", "power_high")
+    edges = np.array(first["pdf_edges"])
+    powers = {text: tuple(np.array(x[key], float) for key in keys) for text, x in found.items()}
+    panels = {
+        "P(k) ratio": (plots.WAVENUMBER, first["k"], powers),
+        "PDF ratio": (plots.PIXELS, (edges[1:] + edges[:-1]) / 2, {text: x["pdf"] for text, x in found.items()}),
+    }
+    for shape, bispectrum in first["bispectrum"].items():
+        both = {text: [np.array(x["bispectrum"][shape][key], float) for key in ("drawn", "truth")]
+                for text, x in found.items()}  # fmt: skip
+        panels[f"bispectrum ratio,\n{shape}"] = (
+            plots.WAVENUMBER, bispectrum["k"], {text: a / b for text, (a, b) in both.items()}
+        )  # fmt: skip
+    return pd.DataFrame(rows, index=[*MERITS.values(), "chi^2 of P(k)"]), panels
 
 
 def figures(run: Run, suite: CubeSuite, metrics: dict) -> dict[str, Figure]:
