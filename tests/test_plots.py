@@ -82,6 +82,7 @@ EVERY |= {
     "response": lambda: plots.response(
         "sigma_8", K, np.linspace(-3, 3, 12), {"1P cubes": (band(K), band(np.linspace(-1, 1, 11)))}
     ),
+    "kl_growth": lambda **ax: plots.kl_growth([1, 3, 15], [[5, 1, 9], [9, 1, 12], [14, 1, 14]], **ax),
     "closure": lambda **ax: plots.closure([0.7, 0.8, 0.9], {"1P cubes": [0.7, 0.8, 0.9], "decoded": [0.7, 0.8, 1]},
                                           "sigma_8", **ax),
     "model_diagram": lambda **ax: plots.model_diagram(**ax),
@@ -101,7 +102,16 @@ ONE_PANEL = {
     "probe_scatter": lambda **ax: plots.probe_scatter(K, K + 0.1, **ax),
     **{
         name: EVERY[name]
-        for name in ("coverage", "clusters", "strips", "kl_by_rank", "closure", "model_diagram", "cube_distributions")
+        for name in (
+            "coverage",
+            "clusters",
+            "strips",
+            "kl_by_rank",
+            "kl_growth",
+            "closure",
+            "model_diagram",
+            "cube_distributions",
+        )
     },
 }
 STYLES = {"screen": {}, "one column": paper.rc("mnras")}
@@ -543,6 +553,12 @@ def test_panels_stand_on_each_other_in_one_column_of_a_journal():
     with paper.style("mnras"):
         upper, lower = (ax.get_subplotspec() for ax in EVERY["fidelity"]().axes)
     assert (upper.colspan, lower.rowspan.start) == (lower.colspan, 1)
+
+
+def test_two_plots_of_one_panel_make_a_figure_with_letters():
+    figure = plots.side_by_side(EVERY["closure"], EVERY["coverage"])
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["(a)", "(b)"]
+    assert [bool(ax.lines) for ax in figure.axes] == [True, True]
 
 
 def test_pca_limit_reads_the_curve_at_the_size_of_the_code():

@@ -119,14 +119,18 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.0f}" if "e+" in text and abs(value) < 1e6 else text
 
 
+def kept_baselines(run: Run) -> dict:
+    """What `baselines.train_baselines` wrote into the run folder; {} where nothing was trained."""
+    kept = run.folder / "baselines.json"
+    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+
+
 def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
     """Put the table of targets between the marks <!-- results:begin --> and <!-- results:end --> of a Markdown file."""
-    kept = run.folder / "baselines.json"
-    baselines = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
     lines = [
         [row.what, number(row.measured), row.beside, number(row.reference), row.target,
          {True: "yes", False: "no"}.get(row.met, "–")]
-        for row in target_rows(metrics, baselines)
+        for row in target_rows(metrics, kept_baselines(run))
     ]  # fmt: skip
     head = ["what", "measured", "beside it", "", "target", "met"]
     made = metrics["made"]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -225,3 +226,26 @@ def slice_curve(train: FeatureTable, test: FeatureTable) -> dict[str, list]:
             "read_width": np.sqrt((np.square(sigma) @ np.square(np.atleast_2d(weights)).T).mean(axis=0)).tolist(),
         })  # fmt: skip
     return {"sizes": train.sizes.tolist()} | {name: [row[name] for row in rows] for name in rows[0]}
+
+
+# --- what a reader is shown
+
+
+def probe_summary(probes: dict[str, dict]) -> pd.DataFrame:
+    """Kept probes as a table of texts: R^2 with its 68 % interval and the error of each parameter."""
+    rows = {}
+    for name, kept in probes.items():
+        rows[name] = {
+            f"R2 of {p}": "does not vary" if value is None else f"{value:.2f}" for p, value in kept["r2"].items()
+        }
+        for p, (low, high) in kept.get("r2_interval", {}).items():
+            rows[name][f"R2 of {p}"] += "" if low is None else f" ({low:.2f} to {high:.2f})"
+        rows[name] |= {f"error of {p}": f"{value:.3f}" for p, value in kept["error"].items()}
+    return pd.DataFrame(rows).T.fillna("")
+
+
+def verdict(one: list, other: list) -> str:
+    """How the interval of a score stands to another's: better than, worse than, or level with where they overlap."""
+    if None in (*one, *other):
+        return "not to be compared (fewer than five cubes) with"
+    return "better than" if one[0] > other[1] else "worse than" if one[1] < other[0] else "level with"

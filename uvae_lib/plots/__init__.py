@@ -17,6 +17,7 @@ from .cosmology import (
     cube_estimates,
     effects,
     kl_by_rank,
+    kl_growth,
     probe_scatter,
     response,
     slices_needed,
@@ -49,5 +50,6 @@ from .figure import (
     WAVENUMBER,
     Picture,
     cube_label,
+    side_by_side,
 )
 from .slices import crop_on_cube, cube_3d, reconstructions, slice_grid, traversal_strip

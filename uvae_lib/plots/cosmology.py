@@ -186,6 +186,25 @@ def kl_by_rank(kl: Mapping[str, object], threshold: float = 0.01, *, ax: Axes | 
 
 
 @plot
+def kl_growth(sizes, parts, *, ax: Axes | None = None) -> Figure:
+    """KL(q(z) || N(0, I)) and its three parts against the number of slices that z is read from.
+
+    sizes   (s,) slices of a cube
+    parts   (s, 3) what widths, offset of the mean and spread of the means cost (`loss.kl_parts`) [nats]
+    """
+    sizes, parts = as_array(sizes), as_array(parts)
+    ax = ax or new_axes(COLUMN, 0.6)
+    ax.plot(sizes, parts.sum(axis=1), "o-", ms=dot(), color=TRUTH, label="KL($z$)")
+    for label, part in zip(("widths", "offset of the mean", "spread of the means"), parts.T, strict=True):
+        ax.plot(sizes, part, "o--", ms=dot(), label=label)
+    ax.set(xscale="log", xlabel="slices of a cube", ylabel="nats", ylim=(0, None))
+    ax.set_xticks(sizes, [f"{size:g}" for size in sizes], minor=False)
+    ax.minorticks_off()
+    ax.legend()
+    return ax.figure
+
+
+@plot
 def effects(k, z_rows, z_dims: Sequence[int], h_rows, h_dims: Sequence[int]) -> Figure:
     """What the dimensions with the largest KL do, scale by scale, one row a dimension.
 

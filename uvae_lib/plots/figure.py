@@ -113,12 +113,30 @@ def new_axes(*size, **options) -> Axes:
 
 
 def two_panels(ratio: float, narrow_ratio: float, **options) -> tuple[Picture, np.ndarray]:
-    """Two panels side by side, or, in one column of a journal, on each other in a higher figure."""
+    """Panels (a), (b) side by side, or, in one column of a journal, on each other in a higher figure."""
     figure = new_figure(PAGE, ratio)
-    if figure.get_figwidth() >= NARROW:
-        return figure, figure.subplots(1, 2)
-    figure.set_figheight(narrow_ratio * figure.get_figwidth())
-    return figure, figure.subplots(2, 1, **options)
+    wide = figure.get_figwidth() >= NARROW
+    if not wide:
+        figure.set_figheight(narrow_ratio * figure.get_figwidth())
+    axes = figure.subplots(1, 2) if wide else figure.subplots(2, 1, **options)
+    for ax, letter in zip(axes, "ab", strict=True):
+        ax.set_title(f"({letter})", loc="left", size=rcParams["axes.labelsize"])
+    return figure, axes
+
+
+@plot
+def side_by_side(*draws: Callable, ratio: float = 0.45) -> Figure:
+    """Two plots of one panel as panels (a), (b) of one figure, on each other in one column of a journal; one as it is.
+
+    draws   one or two, called with ax=, e.g. `partial(plots.closure, asked, read, name)`
+    ratio   height / width of the figure where it is wide
+    """
+    if len(draws) == 1:
+        return draws[0]()
+    figure, axes = two_panels(ratio, 2.8 * ratio)
+    for draw, ax in zip(draws, axes, strict=True):
+        draw(ax=ax)
+    return figure
 
 
 def as_array(values) -> np.ndarray:
