@@ -163,7 +163,7 @@ class FlowConfig:
     """Channels of the slices' network at full resolution; deeper levels have up to 8 times as many."""
     h_width: int = 48
     """Channels of the network of h's picture; deeper levels have up to twice as many."""
-    ode_steps: int = 6
+    ode_steps: int = 5
     """Midpoint steps of a draw, two calls of a network each."""
     steps: int = 3000
     """Of training."""
