@@ -9,7 +9,7 @@ from suites import SIDE, lognormal_suite, tiny_config
 
 from uvae_lib import analysis
 from uvae_lib.__main__ import main
-from uvae_lib.analysis import acceptance, analyse_run, evaluate_run, features, summary
+from uvae_lib.analysis import acceptance, analyse_run, evaluate_run, summary
 from uvae_lib.analysis.samples import SAMPLED
 from uvae_lib.runs import load_run
 from uvae_lib.training import fit
@@ -22,14 +22,6 @@ def add_set(folder, name: str, params: np.ndarray) -> None:
                 folder / f"Grids_Mcdm_IllustrisTNG_{name}_{SIDE}_z=0.0.npy")  # fmt: skip
     shutil.rmtree(folder / "more")
     np.savetxt(folder / f"params_{name}_IllustrisTNG.txt", params)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def little():
-    """Corrections are fitted to few new slices, which saves most of the time of so small an evaluation."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "N_DRAWN", 48)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -110,8 +110,14 @@ def test_keys_turn_the_cube_and_cut_it(show):
 
 
 def test_a_slice_is_completed_when_the_hand_rests(show):
-    complete = "lambda mean, z, generator: mean + torch.randn(mean.shape, generator=generator)"
-    page = show("completed", f"LatentExplorer(run, suite, n_slices=4, complete={complete})", "import torch")
+    imports = (
+        "dataclasses import replace",
+        "uvae_lib.presets import FlowConfig",
+        "uvae_lib.variants.flows import Flows",
+    )
+    flows = "replace(run, flows=Flows(run.model, FlowConfig(ode_steps=1), True))"
+    first = "".join(f"from {name}\n" for name in imports)
+    page = show("completed", f"LatentExplorer({flows}, suite, n_slices=4)", first)
     page.get_by_text("completed slice").wait_for()
     assert moved(page, "z0", times=3)
     page.get_by_text("decoded mean").wait_for(state="detached")

@@ -28,7 +28,7 @@ from .runs import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from .slices import SliceSets
 from .training import LitUniverseVAE, _seed, draw_noise, train_module
 from .variants import covers_box
-from .variants.flows import Flows, draw_angle, flows_as_bytes, read_about
+from .variants.flows import Flows, draw_angle, flows_as_bytes
 
 SETS_AT_A_TIME = 8  # that are encoded
 
@@ -169,7 +169,7 @@ def fit_flows(
     settings = settings or run.config.flows
     settings = replace(settings, steps=steps or settings.steps)
     path, key = run.folder / FLOWS, weights_key(run, asdict(settings))
-    if run.flows and read_about(path)[1].get("key") == key:
+    if run.flows and run.flows.about["key"] == key:
         return run
     place = run.folder / "flows" / key[:12]
     with lock_run(place):
@@ -177,8 +177,8 @@ def fit_flows(
         best = {k.removeprefix("model."): v for k, v in load_file(place / "best.safetensors").items()}
         flows = module.average.cpu()
         flows.load_state_dict({name: best[name] for name in flows.state_dict()})
-        about = {"key": key, "seconds": keeper.seconds(), "val_loss": keeper.best_loss, "made": provenance()}
-        write_atomically(path, flows_as_bytes(flows, about))
+        flows.about = {"key": key, "seconds": keeper.seconds(), "val_loss": keeper.best_loss, "made": provenance()}
+        write_atomically(path, flows_as_bytes(flows))
         shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the best weights and the history stay
     return load_run(folder)
 

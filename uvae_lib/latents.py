@@ -5,7 +5,6 @@ Random numbers come from a torch.Generator that is given.
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -18,8 +17,6 @@ from .cubes import CubeSuite
 from .presets import PARAMETERS
 from .runs import Run
 from .statistics import r2
-
-Completion = Callable[[Tensor, Tensor, Generator], Tensor]  # decoded means, z (n, 512), generator -> slices
 
 
 class Posterior(NamedTuple):
@@ -171,23 +168,18 @@ def reconstruct_given_others(run: Run, slices: Tensor) -> Tensor:
     return decode(run, encode_slices(run, slices, z, features).mu)
 
 
-def sample_slices(
-    run: Run, z: Posterior | None, n: int, generator: Generator, complete: Completion | None = None
-) -> Tensor:
+def sample_slices(run: Run, z: Posterior | None, n: int, generator: Generator) -> Tensor:
     """New slices: z ~ q(z | an observed universe), or ~ N(0, I) when z is None; h given z; its decoded mean, completed.
 
-    z         of one universe, (512,), or of one for each slice, (n, 512)
-    n         slices, each with a z of its own
-    complete  what adds to the decoded mean the small scales that it lacks, given z: that mean of z where a universe
-              was observed; the flows of the run when absent
+    z   of one universe, (512,), or of one for each slice, (n, 512)
+    n   slices, each with a z of its own
+    h and the small scales that a decoded mean lacks come from the flows of the run, where it has them.
 
     Returns (n, 1, H, H) pixels.
     """
     z = z or sample_universes(n, generator, latent_dim=run.config.model.latent_dim)
     draws = Posterior(z.mu.expand(n, -1), z.logvar.expand(n, -1)).sample(generator)
     mean = decode(run, draw_h(run, draws, torch.randn(draws.shape, generator=generator)))
-    if complete:
-        return complete(mean, z.mu.expand(n, -1), generator)
     return complete_means(run, mean, draws, torch.randn(mean.shape, generator=generator))
 
 

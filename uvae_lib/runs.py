@@ -31,7 +31,7 @@ from .files import write_atomically
 from .model import UniverseVAE
 from .presets import RENAMED, Config, from_dict, locate, to_dict
 from .variants import build, covers_box
-from .variants.flows import Flows, flows_as_bytes, load_flows, read_about
+from .variants.flows import Flows, flows_as_bytes, load_flows
 from .variants.likelihoods import make_likelihood
 
 try:
@@ -226,8 +226,7 @@ def export_run(folder: str | Path, to: str | Path) -> list[Path]:
     run, to = load_run(folder), Path(to)
     write_atomically(to / "best.safetensors", weights_as_bytes(run.model, run.likelihood, torch.bfloat16))
     if run.flows:
-        about = read_about(run.folder / FLOWS)[1]
-        write_atomically(to / FLOWS, flows_as_bytes(run.flows, about, torch.bfloat16))
+        write_atomically(to / FLOWS, flows_as_bytes(run.flows, torch.bfloat16))
     names = ("run.json", "history.csv", "metrics.json", "baselines.json")
     kept = [name for name in names if (run.folder / name).exists()]
     for name in kept:

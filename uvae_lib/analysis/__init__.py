@@ -23,15 +23,12 @@ from ..statistics import fvu
 from . import controls, responses
 from .cube import FEWEST, cube_reference
 from .features import (
-    Completions,
     Encodings,
-    completions,
     encode_cubes,
     encode_suite,
     evenly,
     keep_features,
     kept_features,
-    noise_cubes,
 )
 from .metrics import fvu_of_cubes, latent_metrics, probe_table, reconstruction_metrics, slice_curve
 from .samples import MERITS, SAMPLED, conditional_spread, sample_quality, two_sample_classifier
@@ -57,23 +54,23 @@ def analyse_run(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool =
     further = {name: further_set(run, suite, name) for name in ("CV", "1P")}
     data = [found and found.fingerprint for found in (suite, *(found for found, _ in further.values()))]
     ids = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    key, path = weights_key(run, VERSION, n_slices, ids, data), run.folder / "metrics.json"
+    flows = run.flows and run.flows.about["key"]
+    key, path = weights_key(run, VERSION, n_slices, ids, data, flows), run.folder / "metrics.json"
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.get("weights") == key:
             return kept
     encoded = encode_suite(run, suite, n_slices, progress)
     keep_features(run, suite, encoded.table, "LH", n_slices)
-    completed = completions(run, suite, encoded.of(noise_cubes(run)))
     found = {
         "cubes": {part: len(cubes) for part, cubes in run.split.items()},
         "slices_per_cube": encoded.n_slices,
         "missing": {name: why for name, (_, why) in further.items() if why},
         "leaks": controls.leaks(ids, run.split, run.info.get("cubes")),
     }
-    found |= _model_metrics(run, suite, encoded, completed)
-    found |= _controls(run, suite, encoded, completed, found["missing"], progress)
-    found |= _cosmology(run, encoded, completed.new, {name: cubes for name, (cubes, _) in further.items()}, found)
+    found |= _model_metrics(run, suite, encoded)
+    found |= _controls(run, suite, encoded, found["missing"], progress)
+    found |= _cosmology(run, encoded, {name: cubes for name, (cubes, _) in further.items()}, found)
     found = plain_json(found) | {"weights": key, "made": provenance()}
     write_atomically(path, json.dumps(found, indent=1))
     return found
@@ -94,25 +91,29 @@ def further_set(run: Run, suite: CubeSuite, name: str) -> tuple[CubeSuite | None
     return found, ""
 
 
-def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings, completed: Completions) -> dict:
+def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
     """Reconstruction, latents, and drawn slices of held-out universes beside true ones."""
     test, train = encoded.of(run.split["test"]), encoded.of(run.split["train"])
     generator, n, box = torch.Generator().manual_seed(0), encoded.n_slices, run.image_box
     truth = [cube.truth for cube in test]
     pooled, n_pooled = [torch.cat(truth)], n * len(test)
     twice = [
-        [completed.reconstructions(cube.recon, cube.z.mu.expand(n, -1), generator) for cube in test] for _ in range(2)
+        [
+            latents.complete_means(run, cube.recon, cube.z.mu, torch.randn(cube.recon.shape, generator=generator))
+            for cube in test
+        ]
+        for _ in range(2)
     ]
     observed = torch.stack([cube.z.mu for cube in train])
     universes = {"gaussian_universe": observed, "prior_universe": None}
     drawn = {
         "mean_plus_noise": (truth, twice[0]),
         "observed_universe": (
-            truth, [latents.sample_slices(run, cube.z, n, generator, completed.new) for cube in test]
+            truth, [latents.sample_slices(run, cube.z, n, generator) for cube in test]
         ),
     } | {
         name: (pooled, [latents.sample_slices(run, latents.sample_universes(n_pooled, generator, z), n_pooled,
-                                              generator, completed.new)])
+                                              generator)])
         for name, z in universes.items()
     }  # fmt: skip
     return {
@@ -131,14 +132,12 @@ def other_slices(run: Run, suite: CubeSuite, cubes: list[int], n: int) -> list[t
     return [latents.spread_slices(run, suite, cube, n, seed=cube if shift else cube + 1, shift=shift) for cube in cubes]
 
 
-def _controls(
-    run: Run, suite: CubeSuite, encoded: Encodings, completed: Completions, missing: dict, progress: bool
-) -> dict:
+def _controls(run: Run, suite: CubeSuite, encoded: Encodings, missing: dict, progress: bool) -> dict:
     """What z must not know, and what a generator must not do."""
     n, table = encoded.n_slices, encoded.table
     held, train = encoded.of(run.split["test"]), table.rows(run.split["train"])
     test, found = table.rows(run.split["test"]), {}
-    drawn = latents.sample_slices(run, None, N_SAMPLES, torch.Generator().manual_seed(1), completed.new)
+    drawn = latents.sample_slices(run, None, N_SAMPLES, torch.Generator().manual_seed(1))
     true = torch.cat([cube.truth for cube in held])
     some = true[evenly(list(range(len(true))), N_SAMPLES)]
     found["memorisation"] = controls.memorisation_test(run, suite, drawn, some, progress)
@@ -154,16 +153,14 @@ def _controls(
     if len(train.cubes) < FEWEST:
         missing["outliers"] = f"{len(train.cubes)} training cubes have no distribution to be out of: use {FEWEST}"
         return found
-    shared = cube_reference(run, suite, encoded, completed, n)
+    shared = cube_reference(run, suite, encoded, n)
     return found | {"outliers": {
         "distance": shared.distance(test.z(n)).tolist(), "distance_limit": shared.distance_limit,
         "error": [float(fvu(cube.truth, cube.recon)) for cube in held], "error_limit": shared.error_limit,
     }}  # fmt: skip
 
 
-def _cosmology(
-    run: Run, encoded: Encodings, complete: latents.Completion | None, sets: dict[str, CubeSuite | None], metrics: dict
-) -> dict:
+def _cosmology(run: Run, encoded: Encodings, sets: dict[str, CubeSuite | None], metrics: dict) -> dict:
     """What z knows of the parameters, where they are known; the main directions of z; nats by dimension."""
     n, table, missing = encoded.n_slices, encoded.table, metrics["missing"]
     learned, test = table.rows(run.split["train"] + run.split["val"]), table.rows(run.split["test"])
@@ -186,9 +183,7 @@ def _cosmology(
         found["probes"] = {name: probe.named(names) for name, probe in probe_table(learned, test, n).items()}
         found["truth"] = test.params.tolist()
         found["curve"] = slice_curve(learned, test) | {"trained": run.config.training.set_size - 1}
-        found["responses"] = responses.parameter_walks(
-            run, learned, sets["1P"], complete, n_slices=int(table.sizes[-1])
-        )
+        found["responses"] = responses.parameter_walks(run, learned, sets["1P"], n_slices=int(table.sizes[-1]))
         fixed = [name for name, value in found["probes"]["z, ridge"]["r2"].items() if not math.isfinite(value)]
         if fixed:
             missing["R2"] = f"{', '.join(fixed)} does not vary over the test cubes, so that it has no R^2"
@@ -206,10 +201,10 @@ def _cosmology(
 
 def classify(run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
     """`two_sample_classifier` on test cubes: new slices of observed universes, and other true slices beside them."""
-    completed, cubes = completions(run, suite), encode_cubes(run, suite, run.split["test"], n_slices)
+    cubes = encode_cubes(run, suite, run.split["test"], n_slices)
     truth, generator = [cube.truth for cube in cubes], torch.Generator().manual_seed(0)
     n = len(truth[0])
-    drawn = [latents.sample_slices(run, cube.z, n, generator, completed.new) for cube in cubes]
+    drawn = [latents.sample_slices(run, cube.z, n, generator) for cube in cubes]
     return {
         "observed_universe": two_sample_classifier(truth, drawn),
         "truth_against_truth": two_sample_classifier(truth, other_slices(run, suite, run.split["test"], n)),

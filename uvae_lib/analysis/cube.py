@@ -21,19 +21,18 @@ from ..statistics import fvu, pixel_pdf, power_spectrum
 from .controls import upper_bound
 from .features import (
     PDF_EDGES,
-    Completions,
     Encodings,
     FeatureTable,
-    completions,
     describe,
     encode_cubes,
     encode_slices_of_cube,
+    evenly,
     kept_features,
-    noise_cubes,
 )
 from .metrics import half_widths, residuals_of
 
 N_MODEL = 60  # slices drawn from the model
+N_LIMIT = 32  # validation cubes, at most, whose errors make a limit
 FEWEST = 4  # training cubes that have a distribution to be out of
 
 
@@ -43,7 +42,6 @@ class CubeReference:
 
     train            of training cubes;  n_slices that distances, errors and probes are of
     ids              names of the training cubes
-    completed        `completions` of the run
     centre, root     (D,), (D, D): Mahalanobis distance |root @ (z - centre)| to the training cubes
     distance_limit, error_limit   that one more cube of the kind exceeds in 1 of 100 cases; infinite with fewer than
                      three validation cubes
@@ -53,7 +51,6 @@ class CubeReference:
     train: FeatureTable
     ids: list[str]
     n_slices: int
-    completed: Completions
     centre: np.ndarray
     root: np.ndarray
     distance_limit: float
@@ -100,13 +97,10 @@ class CubeEstimate:
     warnings: tuple[str, ...]
 
 
-def cube_reference(
-    run: Run, suite: CubeSuite, encoded: Encodings | None = None, completed: Completions | None = None,
-    n_slices: int = 15,
-) -> CubeReference:  # fmt: skip
+def cube_reference(run: Run, suite: CubeSuite, encoded: Encodings | None = None, n_slices: int = 15) -> CubeReference:
     """Prepare the estimates of cubes.
 
-    encoded, completed  of the run's suite, where they are at hand; else the features are read from the run folder
+    encoded  of the run's suite, where it is at hand; else the features are read from the run folder
 
     Raises ValueError for fewer than four training cubes.
     """
@@ -120,7 +114,7 @@ def cube_reference(
     table = encoded.table if encoded else kept_features(run, suite, n_slices=n_slices)
     n_slices = int(table.sizes[table.at(n_slices)])
     train, val = (table.rows(run.split[part]) for part in ("train", "val"))
-    chosen = noise_cubes(run)
+    chosen = evenly(run.split["val"], N_LIMIT)
     seen = encoded.of(chosen) if encoded else encode_cubes(run, suite, chosen, n_slices)
     z = train.z(n_slices).astype(float)
     shrunk = LedoitWolf().fit(z)  # there are fewer cubes than dimensions
@@ -129,11 +123,10 @@ def cube_reference(
         train=train,
         ids=[suite.cube_id(i) for i in run.split["train"]],
         n_slices=n_slices,
-        completed=completed or completions(run, suite, seen),
         centre=shrunk.location_,
         root=np.linalg.cholesky(shrunk.precision_).T,
         distance_limit=np.inf,
-        error_limit=upper_bound([float(fvu(c.truth, c.recon)) for c in seen if c.cube in run.split["val"]]),
+        error_limit=upper_bound([float(fvu(c.truth, c.recon)) for c in seen]),
         width=dict(zip(train.names.tolist(), np.asarray(width).tolist(), strict=True)),
     )
     return CubeReference(**vars(found) | {"distance_limit": upper_bound(found.distance(val.z(n_slices)))})
@@ -169,7 +162,7 @@ def estimate_cube(
     row = describe(run, seen.truth, seen.truth[:0], len(axes), seen.zs)
     z, recon = row["mu"][-1], latents.decode(run, latents.encode_slices(run, seen.truth, seen.z.mu).mu)
     generator = torch.Generator().manual_seed(seed)
-    drawn = latents.sample_slices(run, seen.z, N_MODEL, generator, shared.completed.new)[:, 0]
+    drawn = latents.sample_slices(run, seen.z, N_MODEL, generator)[:, 0]
     known = bool(drawn.isfinite().all())
     if not known:  # z is so far off that the networks overflow
         cautions.insert(0, "out of distribution: the model's own slices of this universe are not finite numbers")

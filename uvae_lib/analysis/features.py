@@ -7,7 +7,6 @@ every cube, is kept in the run folder; `CubeEncoding`, with its slices, stays in
 import io
 import warnings
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,14 +19,11 @@ from ..files import write_atomically
 from ..presets import PARAMETERS
 from ..runs import Run, weights_key
 from ..statistics import pixel_pdf, power_spectrum
-from ..variants import covers_box
 from ..variants.fourier import SliceSummary
-from ..variants.residuals import fit_corrections, fit_noise
 
 SIZES = (1, 2, 3, 5, 10, 15)  # numbers of slices of a cube; twice the largest is added
 PDF_EDGES = torch.linspace(-4, 5, 37)  # of standardised pixels
 N_TRAIN = 512  # training cubes, at most, whose slices are decoded and held in memory
-N_NOISE, N_DRAWN = 64, 1440  # cubes from which the noise is learned; new slices that its corrections are fitted to
 VERSION = 3  # of what is kept in the run folder
 
 
@@ -229,42 +225,3 @@ def _encode(run: Run, zs: Tensor) -> latents.Posterior:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="a set of .* is smaller", category=UserWarning)
         return latents.encode_set(run, zs)
-
-
-# --- the small scales that decoded means lack
-
-
-class Completions(NamedTuple):
-    """What completes decoded means: of reconstructions, and of new slices (None: `latents.sample_slices` knows)."""
-
-    reconstructions: latents.Completion
-    new: latents.Completion | None
-
-
-def noise_cubes(run: Run) -> list[int]:
-    """Cubes that teach the noise: validation cubes, and training cubes up to N_NOISE."""
-    val = evenly(run.split["val"], N_NOISE // 2)
-    return val + evenly(run.split["train"], N_NOISE - len(val))
-
-
-def completions(
-    run: Run, suite: CubeSuite, encoded: list[CubeEncoding] | None = None, n_slices: int = 15
-) -> Completions:
-    """One model of the small scales for metrics, pictures and estimates: the run's flows, else noise fitted here.
-
-    encoded  of `noise_cubes`, where they are at hand
-    """
-    if run.flows:
-        return Completions(
-            lambda mean, z, generator: latents.complete_means(
-                run, mean, z, torch.randn(mean.shape, generator=generator)
-            ),
-            None,
-        )
-    encoded = encode_cubes(run, suite, noise_cubes(run), n_slices) if encoded is None else encoded
-    z, truth = torch.stack([cube.z.mu for cube in encoded]), [cube.truth for cube in encoded]
-    noise = fit_noise(truth, [cube.recon for cube in encoded], z, covers_box(run.config, run.side))
-    generator, few = torch.Generator().manual_seed(0), max(1, N_DRAWN // len(encoded))
-    drawn = [latents.sample_slices(run, cube.z, few, generator, noise.complete) for cube in encoded]
-    noise.corrections = fit_corrections(truth, drawn, z, noise.rings)
-    return Completions(lambda mean, z, generator: mean + noise.draw(mean, z, generator), noise.complete)

@@ -146,7 +146,6 @@ def parameter_walks(
     run: Run,
     table: FeatureTable,
     one_p: CubeSuite | None,
-    complete: latents.Completion | None,
     *,
     n_slices: int = 30,
     seed: int = 0,
@@ -157,8 +156,6 @@ def parameter_walks(
 
     table     of the cubes that the sheet and the probe are learned from
     one_p     the 1P set; without it the walk spans the middle 80 % of the table, and the truth is absent
-    complete  what adds the small scales to decoded means; the flows of the run when absent. All random numbers are
-              the same everywhere on the path
 
     Returns a dictionary a parameter: values, at, asked; `model`, `model_mean` (decoded means alone) and `truth` as
     `responses`; `mismatch`; `read` and `read_truth` (v, p), the ridge on z of what was decoded, of the 1P cubes.
@@ -168,11 +165,6 @@ def parameter_walks(
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(n_slices, z.shape[1], generator=generator)
     white = torch.randn(n_slices, 1, *[run.config.data.image_size] * 2, generator=generator)
-
-    def completed(mean: Tensor, z: Tensor) -> Tensor:
-        if complete:
-            return complete(mean, z.expand(n_slices, -1), torch.Generator().manual_seed(seed + 1))
-        return latents.complete_means(run, mean, z, white)
 
     def read(sets: list[Tensor]) -> list[list[float]]:
         rows = np.stack([latents.encode_cube(run, slices).mu.numpy() for slices in sets])
@@ -191,7 +183,7 @@ def parameter_walks(
         asked[:, i] = values
         path = sheet(asked)
         means = [latents.decode(run, latents.draw_h(run, step, draw)) for step in path]
-        whole = [completed(*pair) for pair in zip(means, path, strict=True)]
+        whole = [latents.complete_means(run, mean, step, white) for mean, step in zip(means, path, strict=True)]
         row = {"values": values.tolist(), "at": float(middle[i]), "asked": asked.tolist(), "read": read(whole)}
         sets = {"model_mean": means, "model": whole}
         if cubes:

@@ -263,11 +263,13 @@ class Flows(nn.Module):
     model      the trained model
     settings   widths and steps of a draw
     periodic   a slice is the whole periodic box
+    `about` holds JSON values on their training; its "key" is the digest of the weights and settings of it.
     """
 
     def __init__(self, model: UniverseVAE, settings: FlowConfig, periodic: bool):
         super().__init__()
         self.settings = settings
+        self.about: dict = {}
         self.slices = SliceFlow(model.image_size, model.latent_dim, settings.width, periodic)
         self.h = HFlow(model, settings.h_width, periodic)
         self.register_buffer("z_mean", torch.zeros(model.latent_dim))
@@ -305,13 +307,13 @@ class Flows(nn.Module):
         return torch.cat([self.slices(*part, self.settings.ode_steps) for part in parts])
 
 
-def flows_as_bytes(flows: Flows, about: dict, dtype: torch.dtype | None = None) -> bytes:
-    """Flows in the safetensors format, with their settings and JSON values about them; numbers in dtype where given."""
+def flows_as_bytes(flows: Flows, dtype: torch.dtype | None = None) -> bytes:
+    """Flows with their settings and `about` in the safetensors format; numbers in dtype where one is given."""
     state = {
         name: value.to("cpu", dtype if value.is_floating_point() else None).contiguous()
         for name, value in flows.state_dict().items()
     }
-    return save(state, {"settings": json.dumps(asdict(flows.settings)), "about": json.dumps(about)})
+    return save(state, {"settings": json.dumps(asdict(flows.settings)), "about": json.dumps(flows.about)})
 
 
 def load_flows(path: Path, model: UniverseVAE, periodic: bool) -> Flows | None:
@@ -325,9 +327,11 @@ def load_flows(path: Path, model: UniverseVAE, periodic: bool) -> Flows | None:
     if not path.exists():
         return None
     try:
-        settings, _ = read_about(path)
+        with safe_open(path, "pt") as file:
+            notes = {name: json.loads((file.metadata() or {})[name]) for name in ("settings", "about")}
         with torch.random.fork_rng(devices=[]):
-            flows = Flows(model, settings, periodic)
+            flows = Flows(model, from_dict(notes["settings"], FlowConfig), periodic)
+        flows.about = notes["about"]
         flows.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=True)
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()[:200]
@@ -336,10 +340,3 @@ def load_flows(path: Path, model: UniverseVAE, periodic: bool) -> Flows | None:
             "`python -m uvae_lib train-flows`"
         ) from error
     return flows.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def read_about(path: Path) -> tuple[FlowConfig, dict]:
-    """Settings of the flows in a file, and what is known of their training."""
-    with safe_open(path, "pt") as file:
-        notes = file.metadata()
-    return from_dict(json.loads(notes["settings"]), FlowConfig), json.loads(notes["about"])

@@ -59,7 +59,7 @@ class LatentExplorer(ModelExplorer):
     Level z: the slice keeps its place in units of p(h | z)'s width while z moves, along the directions that change
     p(h | z) most (in widths of N(0, I)) and along Omega_m and sigma_8 (in their own units). Level h: h moves at
     fixed z, along the dimensions with the largest KL (in widths of p(h | z)). The decoded mean is drawn at once, the
-    completed slice when the hand rests.
+    completed slice when the hand rests, where the run has flows.
 
     run, suite     a trained model and cubes with its voxel size
     cube           the universe; its z is the mean of q(z | n_slices slices)
@@ -70,21 +70,18 @@ class LatentExplorer(ModelExplorer):
     n_directions   sliders a level, fewer where fewer directions change anything
     directions     from `latents.parameter_directions`; made of the suite when absent. No slider for what the suite
                    does not label.
-    complete       what adds to the decoded mean the small scales that it lacks, from decoded means (n, 1, H, H), z
-                   (n, 512) and a generator
     Raises IndexError for a cube that is not there, ValueError for another setting that is impossible.
     """
 
     def __init__(
         self, run: Run, suite: CubeSuite, *, cube: int = 0, seed: int = 0, level: str = "z", start: str = "draw",
         n_slices: int = 9, n_directions: int = 5, directions: Mapping[str, latents.Direction] | None = None,
-        complete: latents.Completion | None = None,
     ):  # fmt: skip
         check_voxels(run, suite)
         one_of("level", level, tuple(LEVELS)), one_of("start", start, tuple(STARTS))
         if not 0 <= seed <= 99:
             raise ValueError(f"found seed={seed}; use 0 to 99")
-        self.cube, self.seed, self.complete = cubes(suite, cube), whole("seed", seed, 99), complete
+        self.cube, self.seed = cubes(suite, cube), whole("seed", seed, 99)
         found = latents.parameter_directions(run, suite, n_slices) if directions is None else directions
         self.directions = {name: found[name] for name in found if name in suite.params}
         self.level, self.start = (
@@ -160,7 +157,7 @@ class LatentExplorer(ModelExplorer):
         """Axes and colour bars of the two panels."""
         reach, length = self.reach.value, self.run.image_box
         panels = [
-            live.Panel("decoded slice" if self.complete is None else "slice", length, *self._scale),
+            live.Panel("slice" if self.run.flows else "decoded slice", length, *self._scale),
             live.Panel("difference to the anchor", length, -reach, reach, DIFFERENCE, plots.DIFFERENCE_MAP),
         ]
         self._panels = live.ImagePanels(panels, [self.run.config.data.image_size] * 2)
@@ -196,13 +193,14 @@ class LatentExplorer(ModelExplorer):
         """Where the walk starts: h (512,) and its decoded mean (1, 1, H, H); then draw."""
         start, seed, now = self.start.value, self.seed.value, self._now
         if start == "draw":
-            self._h, self._said = now.prior.sample(Generator().manual_seed(seed))[0], f"draw {seed}"
+            white = torch.randn(1, len(now.z.mu), generator=Generator().manual_seed(seed))
+            self._h, self._said = latents.draw_h(self.run, now.z.mu, white)[0], f"draw {seed}"
         elif start == "mean":
             self._h, self._said = now.prior.mu[0], "mean"
         else:
             number = seed % self.n_slices
             self._h, self._said = now.h.mu[number], f"slice {number + 1} of {self.n_slices}"
-        self.seed.disabled = start == "mean" and self.complete is None
+        self.seed.disabled = start == "mean" and not self.run.flows
         self._from, self._completed = latents.decode(self.run, self._h[None]), None
         self._draw()
 
@@ -222,19 +220,20 @@ class LatentExplorer(ModelExplorer):
         if step.any():
             self._to = latents.traverse(self.run, self._h, step, torch.ones(1), z if of_z else None)
         self._show(self._from, self._to, "decoded mean")
-        if self.complete is not None:
+        if self.run.flows:
             self._settle_soon()
 
     def settle(self) -> None:
         """Draw the completed slice."""
-        if self.complete is not None:
+        if self.run.flows:
             if self._completed is None:
                 self._completed = self._complete(self._from, self._now.z.mu)
             self._show(self._completed, self._complete(self._to, self._z), "completed slice")
 
     def _complete(self, mean: Tensor, z: Tensor) -> Tensor:
         """The same noise at every place, so that what moves is what was moved."""
-        return self.complete(mean, z[None], Generator().manual_seed(self.seed.value))
+        white = torch.randn(mean.shape, generator=Generator().manual_seed(self.seed.value))
+        return latents.complete_means(self.run, mean, z, white)
 
     def _show(self, anchor: Tensor, now: Tensor, what: str) -> None:
         """Both panels and the curves of slices (1, 1, H, H)."""
