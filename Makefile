@@ -6,6 +6,8 @@ SHELL := bash
 export PYTHONHASHSEED := 0
 export NO_COLOR := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# As uvae_lib does, for notebooks that import torch before it: beside other work, threads that spin cost four times as much.
+export OMP_WAIT_POLICY ?= PASSIVE
 # Kernels inherit MPLBACKEND, and a value such as Agg silently takes the pictures out of the notebooks.
 unexport MPLBACKEND
 

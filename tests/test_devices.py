@@ -1,5 +1,8 @@
 """Operators against torch's own table of those that Apple's GPUs have: what training, explorers and evaluation call."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,13 @@ def test_every_operator_of_the_statistics_is_on_apple_s_gpus(on_mps):
         statistics.power_spectrum(field, 32.0), statistics.cross_correlation(field, field.flip(1), 32.0)
         statistics.pixel_pdf(field, torch.linspace(-3, 3, 7))
     assert called.names and sorted(name for name in called.names if not on_mps(name)) == []
+
+
+@pytest.mark.parametrize("given, found", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_sleep_unless_somebody_wants_them_to_spin(given, found):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true"} | ({"OMP_WAIT_POLICY": given} if given else {})
+    done = subprocess.run(
+        [sys.executable, "-c", "import uvae_lib, torch"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert f"OMP_WAIT_POLICY = '{found}'" in done.stderr

@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from suites import lognormal_suite, tiny_config
 
+from uvae_lib import training
 from uvae_lib.checkpoints import checkpoints, newest_checkpoint
 from uvae_lib.presets import to_dict
 from uvae_lib.runs import lock_run
@@ -29,7 +30,13 @@ RESULTS = ("last.safetensors", "best.safetensors", "history.csv")
 def train(config, folder, resume=True):
     """What the killed processes do."""
     torch.set_num_threads(1)
+    training.VALIDATION_STEPS = 2
     fit(config, folder, resume=resume, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def short_validation(monkeypatch):
+    monkeypatch.setattr(training, "VALIDATION_STEPS", 2)
 
 
 @pytest.fixture(scope="module")

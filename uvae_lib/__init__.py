@@ -7,7 +7,14 @@
 A name is imported when it is first used, so that `import uvae_lib` alone costs nothing.
 """
 
+import os
+import sys
 from importlib import import_module
+
+# Threads that wait sleep: by default they spin, and beside other work a step then costs four times the processor time.
+# It is read when torch is loaded; somebody's own setting stays.
+if "torch" not in sys.modules:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "model": ("UniverseVAE",),
