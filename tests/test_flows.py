@@ -189,7 +189,7 @@ def test_the_same_noise_draws_the_same_slice_and_in_another_universe_the_same_pl
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("flows")
-    config = replace(tiny_config(lognormal_suite(folder / "cubes"), model={"linear": True}), flows=TINY)
+    config = replace(tiny_config(lognormal_suite(folder / "cubes"), model={"fourier_start": True}), flows=TINY)
     return fit(config, folder / "run", progress=False).folder
 
 

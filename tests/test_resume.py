@@ -18,8 +18,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib.checkpoints import checkpoints, lock_run, newest_checkpoint
+from uvae_lib.checkpoints import checkpoints, newest_checkpoint
 from uvae_lib.presets import to_dict
+from uvae_lib.runs import lock_run
 from uvae_lib.training import fit
 
 KILLS = 20

@@ -95,10 +95,11 @@ def train(
     config = replace(config, training=replace(config.training, **several))
     table(config)
     run = fit(config, resume=resume, progress=progress)
-    last = run.history.dropna(subset="val_fvu").iloc[-1]
+    last = run.history.iloc[-1]
+    head, name = ("val_", "validation") if "val_fvu" in last else ("", "last step, on training cubes")
     print(
-        f"{run.folder}: {len(run.history)} rows of history; validation: unexplained variance {last['val_fvu']:.3f}, "
-        f"KL(z) {last['val_kl_z']:.1f} nats, KL(h) {last['val_kl_h']:.1f} nats"
+        f"{run.folder}: {len(run.history)} rows of history; {name}: unexplained variance {last[head + 'fvu']:.3f}, "
+        f"KL(z) {last[head + 'kl_z']:.1f} nats, KL(h) {last[head + 'kl_h']:.1f} nats"
     )
 
 

@@ -5,14 +5,11 @@ validation loss. Slices, contexts and noise of a step are functions of (seed, st
 Every file is written under a temporary name and renamed: it is whole or absent.
 """
 
-import logging
 import math
 import shutil
 import time
 import warnings
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -24,12 +21,6 @@ from .files import atomic_path, write_atomically
 from .presets import from_dict
 from .runs import differences, weights_as_bytes
 
-try:
-    import fcntl
-except ImportError:  # Windows has no locks of this kind
-    fcntl = None
-
-log = logging.getLogger(__name__)
 KEEP = 2  # checkpoints
 PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "hyper_parameters"}
 
@@ -47,7 +38,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def newest_checkpoint(folder: Path, expected: dict | None = None) -> Path | None:
     """The newest checkpoint that can be used, or None; one that cannot is named in a warning and passed over.
 
-    expected    hyperparameters of the run: config, side, mean, std, split, pool_size
+    expected    hyperparameters of the run: config, side, mean, std, split, pool_size, power
     """
     for path in reversed(checkpoints(folder)):
         reason = _why_not(path, expected)
@@ -104,7 +95,8 @@ class RunCheckpointIO(TorchCheckpointIO):
 class RunKeeper(Callback):
     """Writes the run folder: history, validation, best weights, checkpoints; stops on numbers that are not finite.
 
-    What cannot be written (a full disk) is kept in memory and tried again at the next turn.
+    Lightning's own (ModelCheckpoint, CSVLogger) append to a history that a killed run goes on with, and write in place.
+    stop_asked   set it, and training ends after the step, which is saved; then `stopped` is true
     """
 
     def __init__(self, folder: Path):
@@ -114,15 +106,10 @@ class RunKeeper(Callback):
         self.best_loss = math.inf
         self.before = 0.0  # seconds of training before this process
         self.clock = time.monotonic()
-        self.waiting: dict[Path, str | bytes] = {}
+        self.stop_asked = self.stopped = False
 
     def state_dict(self) -> dict:
-        return {
-            "rows": self.rows,
-            "times": self.times,
-            "best_loss": self.best_loss,
-            "seconds": self.seconds(),
-        }
+        return {"rows": self.rows, "times": self.times, "best_loss": self.best_loss, "seconds": self.seconds()}
 
     def load_state_dict(self, state: dict) -> None:
         self.rows, self.times = list(state["rows"]), list(state["times"])
@@ -138,19 +125,28 @@ class RunKeeper(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         step = trainer.global_step
         due = module.due(step)
-        if not any(due.values()):
+        self.stopped = step < module.config.training.steps and self._must_stop(trainer, due["log"])
+        if not any(due.values()) and not self.stopped:
             return
-        self._refuse_bad_numbers(module, step, due["save"])
+        saving = due["save"] or self.stopped
+        self._refuse_bad_numbers(module, step, saving)
         if due["log"] or due["val"]:
             row = {"step": step} | module.log_row(step)
             if due["val"]:
-                row |= module.validate()
-                self._keep_best(trainer, module, row["val_loss"])
+                row |= module.validate() if module.hparams.split["val"] else {}
+                self._keep_best(trainer, module, row.get("val_loss"))
             self._record(trainer, row)
-        if due["save"] and not trainer.strategy.broadcast(self.folder / "best.safetensors" in self.waiting):
-            trainer.save_checkpoint(checkpoint_path(self.folder, step))  # never newer than the best weights
+        if saving:  # never newer than the best weights
+            trainer.save_checkpoint(checkpoint_path(self.folder, step))
             if trainer.is_global_zero:
                 self._remove_old_checkpoints(step)
+        trainer.should_stop = self.stopped
+
+    def _must_stop(self, trainer, logged: bool) -> bool:
+        """Whether training ends here; several processes agree on it on logged steps."""
+        if trainer.world_size == 1:
+            return self.stop_asked
+        return logged and trainer.strategy.reduce_boolean_decision(self.stop_asked, all=False)
 
     def _refuse_bad_numbers(self, module, step: int, saving: bool) -> None:
         """Raise FloatingPointError for a loss, or weights that are to be saved, that are not finite."""
@@ -168,9 +164,10 @@ class RunKeeper(Callback):
             f"(now {train.clip:g})"
         )
 
-    def _keep_best(self, trainer, module, loss: float) -> None:
-        if loss < self.best_loss:
-            self.best_loss = loss
+    def _keep_best(self, trainer, module, loss: float | None) -> None:
+        """Write weights with the lowest validation loss; without validation the newest."""
+        if loss is None or loss < self.best_loss:
+            self.best_loss = self.best_loss if loss is None else loss
             if trainer.is_global_zero:
                 self.write(self.folder / "best.safetensors", weights_as_bytes(module.evaluated, module.likelihood))
 
@@ -182,42 +179,17 @@ class RunKeeper(Callback):
             self.write(self.folder / "timing.csv", pd.DataFrame(self.times).to_csv(index=False))
 
     def write(self, path: Path, content: str | bytes) -> None:
-        """Write a file and those that had to wait; what fails again is warned of and waits."""
-        self.waiting[path] = content
-        for path, content in list(self.waiting.items()):
-            try:
-                write_atomically(path, content)
-                del self.waiting[path]
-            except OSError as error:
-                warnings.warn(
-                    f"could not write {path}: {error.strerror}. What it held before stays, training goes on and it "
-                    "is tried again; make room on the disk",
-                    stacklevel=1,
-                )
+        """Write a file of the run. Raises OSError with what to do when it cannot be written."""
+        try:
+            write_atomically(path, content)
+        except OSError as error:
+            raise OSError(
+                f"could not write {path}: {error.strerror}. What it held before stays; make room on the disk, then go "
+                "on with --resume"
+            ) from error
 
     def _remove_old_checkpoints(self, step: int) -> None:
         """Keep the last two; later ones are left over from a run that went further and could not be used."""
         written = [path for path in checkpoints(self.folder) if path <= checkpoint_path(self.folder, step)]
         for old in written[:-KEEP]:
             old.unlink()
-
-
-@contextmanager
-def lock_run(folder: Path) -> Iterator[None]:
-    """Hold a run folder against a second training; clear away what a killed one left half written.
-
-    The lock goes with the process, however that ends. Raises ValueError when another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        if fcntl:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"another process is training {folder}; wait for it, or use another --name") from None
-            except OSError as error:  # some file systems of clusters have no locks
-                log.info("%s cannot be locked: %s", folder, error)
-        for pattern in (".*.tmp", "checkpoints/.*.tmp"):
-            for left in folder.glob(pattern):
-                left.unlink()
-        yield

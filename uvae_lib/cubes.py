@@ -3,11 +3,13 @@
 Readers find the files (`readers`), checks refuse what cannot be used and warn of what looks odd (`checks`).
 """
 
+import hashlib
 import math
 import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,17 @@ class CubeSuite:
         i = self._index(i)
         mean = None if self.normalize else self._common_mean()
         return to_overdensity(self.layout.raw(i), self.field_type, f"cube {i} of {self.source}", mean)[0]
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of the cubes (sizes, and a few rows of each) and of the parameters, wherever the files lie."""
+        sizes = f"{self.n_cubes} {self.n_planes} {self.side} {self.box_size:.6g}"
+        cubes = hashlib.blake2b(sizes.encode(), digest_size=8)
+        for i in range(self.n_cubes):
+            cubes.update(np.ascontiguousarray(self.layout.sample(i), "<f4").tobytes())
+        table = self.params.to_csv(index=False, float_format="%.9g")
+        parameters = hashlib.blake2b(table.encode(), digest_size=8)
+        return {"cubes": cubes.hexdigest(), "parameters": parameters.hexdigest()}
 
     def cube_id(self, i: int) -> str:
         """Name of universe i, the same in every field of a suite: for splits and leak checks."""

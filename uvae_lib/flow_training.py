@@ -19,14 +19,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .checkpoints import RunKeeper, lock_run, newest_checkpoint
+from .checkpoints import RunKeeper, newest_checkpoint
 from .cubes import CubeSuite
 from .files import write_atomically
 from .model import leave_one_out
 from .presets import Config, FlowConfig, to_dict
-from .runs import FLOWS, Run, load_run, provenance, weights_key
+from .runs import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from .slices import SliceSets
-from .training import LitUniverseVAE, _seed, _sentences, _trainer, draw_noise
+from .training import LitUniverseVAE, _seed, draw_noise, train_module
 from .variants import covers_box
 from .variants.flows import Flows, draw_angle, flows_as_bytes, read_about
 
@@ -200,11 +200,5 @@ def _train(run: Run, settings: FlowConfig, place: Path, progress: bool) -> tuple
     values = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
     values["config"] = to_dict(config)
     start = newest_checkpoint(place, values)
-    module, keeper = LitFlows(**values).attach(run.open_suite(), run), RunKeeper(place)
-    trainer = _trainer(config, place, progress, [keeper])
-    try:
-        with _sentences(trainer, place):
-            trainer.fit(module, ckpt_path=start, weights_only=True)
-    except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(f"{place} is at step {trainer.global_step} of {settings.steps}") from stop
-    return module, keeper
+    module = LitFlows(**values).attach(run.open_suite(), run)
+    return module, train_module(module, place, start, progress)

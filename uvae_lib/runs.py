@@ -10,8 +10,11 @@ runs/NAME/checkpoints/        what a resumed training needs
 import csv
 import hashlib
 import json
+import logging
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -31,11 +34,17 @@ from .variants import build, covers_box
 from .variants.flows import Flows, flows_as_bytes, load_flows, read_about
 from .variants.likelihoods import make_likelihood
 
+try:
+    import fcntl
+except ImportError:  # Windows has no locks of this kind
+    fcntl = None
+
+log = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 NEEDED = {"config", "side", "box_size", "mean", "std", "split", "pool_size", "finished"}  # in run.json
 FREE = (  # fields that may change in a run
-    "simulation.", "data.path", "data.params", "data.check", "data.pool_", "training.devices", "training.num_nodes",
-    "flows.",
+    "simulation.", "data.path", "data.params", "data.check", "data.pool_", "training.accelerator",
+    "training.devices", "training.num_nodes", "flows.",
 )  # fmt: skip
 FLOWS = "flows.safetensors"
 
@@ -124,6 +133,27 @@ def load_run(folder: str | Path, which: str = "best") -> Run:
         info=info,
         flows=load_flows(folder / FLOWS, model, covers_box(config, info["side"])),
     )
+
+
+@contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Hold a run folder against a second training; clear away what a killed one left half written.
+
+    The lock goes with the process, however that ends. Raises ValueError when another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as file:
+        if fcntl:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another process is training {folder}; wait for it, or use another --name") from None
+            except OSError as error:  # some file systems of clusters have no locks
+                log.info("%s cannot be locked: %s", folder, error)
+        for pattern in (".*.tmp", "checkpoints/.*.tmp"):
+            for left in folder.glob(pattern):
+                left.unlink()
+        yield
 
 
 def read_info(folder: Path) -> tuple[dict, Config]:
@@ -249,6 +279,11 @@ def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:
         raise ValueError(
             f"{suite.source} has {found[0]} cubes of {found[1]}^3 in {found[2]:g} Mpc/h; {folder} was trained on "
             f"{expected[0]} of {expected[1]}^3 in {expected[2]:g} Mpc/h; give the same suite, or another run name"
+        )
+    if "fingerprint" in info and info["fingerprint"]["cubes"] != suite.fingerprint["cubes"]:  # earlier runs have none
+        raise ValueError(
+            f"{suite.source} holds other cubes than those that {folder} was trained on: as many and as large, with "
+            "other numbers; give the same suite, or another run name"
         )
 
 

@@ -10,6 +10,8 @@ import math
 import os
 import platform
 import signal
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -32,18 +34,19 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, lock_run, newest_checkpoint
+from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, newest_checkpoint
 from .cubes import CubeSuite, fit_image_size, open_data, split_cubes
 from .files import write_atomically
 from .loss import active_units, kl_parts, note_loss
 from .model import leave_one_out
-from .presets import Config, from_dict, locate, to_dict
+from .presets import Config, TrainConfig, from_dict, locate, to_dict
 from .runs import (
     Run,
     as_json,
     check_same_cubes,
     differences,
     load_run,
+    lock_run,
     move_data,
     provenance,
     read_info,
@@ -107,7 +110,8 @@ class LitUniverseVAE(pl.LightningModule):
             split["train"], refresh=self.config.data.refresh, augment=self.config.data.augment, seed=train.seed,
             rank=self.trainer.global_rank, world_size=self.trainer.world_size,
         )  # fmt: skip
-        self.validation = self._slices(split["val"], refresh=1, augment=False, seed=train.seed + 1)
+        if split["val"]:
+            self.validation = self._slices(split["val"], refresh=1, augment=False, seed=train.seed + 1)
 
     def _slices(self, cubes: list[int], *, refresh: int, augment: bool, seed: int, **ranks) -> SliceSets:
         """Sets of slices of some cubes, which are held on the device of the training."""
@@ -395,28 +399,28 @@ def fit(
     resume      go on from the newest whole checkpoint of an unfinished run; from the start when there is none
     progress    show a progress bar;  callbacks: further Lightning callbacks
     Raises ValueError when the folder holds a run of another configuration or, without resume, an unfinished one, or
-    when another process trains it; FloatingPointError when the loss is not finite: the last good checkpoint is kept;
-    ConnectionError when another process of a distributed job ended; OSError when the final weights cannot be written.
+    when another process trains it, or the cubes changed; FloatingPointError when the loss is not finite: the last good
+    checkpoint is kept; ConnectionError when a process of a distributed job ended; OSError when a file of the run cannot
+    be written; KeyboardInterrupt at Ctrl-C, after the step is saved (at once when it is pressed again).
 
-    With several processes (training.devices, num_nodes) fit returns in the first and ends the others.
+    With several processes (training.devices, num_nodes) fit returns in the first and ends the others. They share the
+    sets of a step: sets_per_step is raised to a multiple of them.
+    Without cubes for validation (one or two cubes) best.safetensors holds the last weights.
 
     Determinism: on one machine the same configuration, seed, pool_size and number of threads give the same history
     and weights, bit for bit on the CPU, however often the run is killed and resumed. Not repeatable: other thread
     counts, machines or versions of torch; a GPU, whose convolutions add up in no fixed order; timing.csv.
     """
-    folder, train = Path(folder or locate("runs") / config.name), config.training
-    n_processes, rank = train.devices * train.num_nodes, rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))
-    if train.sets_per_step % n_processes:
-        raise ValueError(
-            f"{train.sets_per_step} sets a step cannot be shared by {n_processes} processes; use a multiple of "
-            f"{n_processes} for training.sets_per_step"
-        )
+    folder = Path(folder or locate("runs") / config.name)
+    rank = rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))
     suite = open_data(config.data)
     config = replace(config, data=fit_image_size(config.data, suite))
+    n_sets = config.training.sets_per_step
     if rank:
         _wait_for(folder / "run.json")
     if (folder / "run.json").exists():
         info, found = read_info(folder)
+        config = _shared(config, found.training)
         if differ := differences(found, config):
             raise ValueError(
                 f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
@@ -426,11 +430,19 @@ def fit(
             move_data(folder, config.data.path)
             info, _ = read_info(folder)
     else:
-        info = None
+        info, config = None, _shared(config, config.training)
     if not info or not info["finished"]:
         with nullcontext() if rank else lock_run(folder):
             info = info or _new_run(config, suite, folder)
+            if not rank and not info["split"]["val"]:
+                warnings.warn(
+                    f"{suite.source} has {suite.n_cubes} cubes and none is left for validation: best.safetensors will "
+                    "hold the last weights; give at least three cubes to have one that is not trained on",
+                    stacklevel=2,
+                )
             if progress and not rank:
+                if n_sets != (now := config.training.sets_per_step):
+                    print(f"sets: {now} a step in place of {n_sets}, so that all processes share them")
                 print(pool_sentence(config, suite, info))
             _train(config, folder, suite, info, resume, progress, callbacks or [])
     if rank:
@@ -453,17 +465,13 @@ def _train(
     if checkpoints(folder) and not start:
         warnings.warn(f"no checkpoint of {folder} can be used; training starts from the beginning", stacklevel=3)
     module = LitUniverseVAE(**settings).attach(suite)
-    keeper = RunKeeper(folder)
-    trainer = _trainer(config, folder, progress, [keeper, *callbacks])
-    with _sentences(trainer, folder):
-        trainer.fit(module, ckpt_path=start, weights_only=True)
+    try:
+        keeper = train_module(module, folder, start, progress, callbacks)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"{stop}; go on with --resume") from stop
+    trainer = module.trainer
     if trainer.is_global_zero:
         keeper.write(folder / "last.safetensors", weights_as_bytes(module.evaluated, module.likelihood))
-        if keeper.waiting:
-            raise OSError(
-                f"could not write {', '.join(path.name for path in keeper.waiting)} in {folder}; make room on the "
-                "disk, then go on with --resume"
-            )
         info |= {"finished": True, "seconds": keeper.seconds()} | device_used(trainer.strategy.root_device)
         write_atomically(folder / "run.json", as_json(info))
     trainer.strategy.barrier()
@@ -476,25 +484,70 @@ def device_used(device: torch.device) -> dict[str, str | int]:
     return {"device": device.type.upper(), "memory": psutil.Process().memory_info().rss}
 
 
+def train_module(
+    module: LitUniverseVAE, folder: Path, start: Path | None, progress: bool, callbacks: list[Callback] | None = None
+) -> RunKeeper:
+    """Train a module to its last step and keep its folder; the keeper has the history, the time and the best loss.
+
+    start   checkpoint to go on from
+    Raises KeyboardInterrupt at Ctrl-C, with the step that was reached, and what `fit` does.
+    """
+    keeper = RunKeeper(folder)
+    trainer = make_trainer(module.config, folder, progress, [keeper, *(callbacks or [])])
+    with _sentences(trainer, folder), _saved_at_ctrl_c(keeper), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # Lightning's own use of torch
+        trainer.fit(module, ckpt_path=start, weights_only=True)
+    if keeper.stopped:
+        steps = module.config.training.steps
+        raise KeyboardInterrupt(f"{folder} is at step {trainer.global_step} of {steps}, which is saved")
+    return keeper
+
+
+@contextmanager
+def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
+    """Let Ctrl-C end training after the step, which is saved; pressed again, at once."""
+
+    def ask(signum, frame) -> None:
+        if keeper.stop_asked:
+            raise KeyboardInterrupt
+        keeper.stop_asked = True
+        print("\nstopping after this step, which is saved; Ctrl-C again stops at once", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
 @contextmanager
 def _sentences(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
-    """Say how to go on when training ends early: by Ctrl-C, or with another process of the job."""
-    handler, going_on = signal.getsignal(signal.SIGINT), "go on from the newest checkpoint with --resume"
+    """Say how to go on when training ends early: by Ctrl-C pressed again, or with another process of the job."""
     try:
-        with warnings.catch_warnings():  # Lightning warns of its own use of torch
-            warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-            yield
-    except SystemExit as stop:  # what Lightning makes of Ctrl-C, after it has switched Ctrl-C off
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt(f"{folder}: stopped at step {trainer.global_step}; {going_on}") from stop
+        yield
+    except SystemExit as stop:  # what Lightning makes of KeyboardInterrupt
+        raise KeyboardInterrupt(f"{folder} is at step {trainer.global_step}, the newest checkpoint before it") from stop
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        if trainer.world_size == 1 or not any(word in reason.lower() for word in ("gloo", "nccl", "peer", "socket")):
+        if trainer.world_size == 1:
             raise
         raise ConnectionError(
-            f"{folder}: process {trainer.global_rank} of {trainer.world_size} lost another at step "
-            f"{trainer.global_step} ({reason[:160]}); {going_on}"
+            f"{folder}: process {trainer.global_rank} of {trainer.world_size} ended at step {trainer.global_step} "
+            f"({str(error).splitlines()[0][:160]}); where another process of the job was lost, go on from the newest "
+            "checkpoint with --resume"
         ) from error
+
+
+def _shared(config: Config, job: TrainConfig) -> Config:
+    """A configuration whose sets a step can be shared by the processes of a job, and by its own."""
+    train = config.training
+    n_job, n = job.devices * job.num_nodes, train.devices * train.num_nodes
+    n_sets = -(-train.sets_per_step // n_job) * n_job
+    if n_sets % n:
+        raise ValueError(f"{n_sets} sets a step cannot be shared by {n} processes; use as many as divide them")
+    return replace(config, training=replace(train, sets_per_step=n_sets))
 
 
 def _wait_for(path: Path) -> None:
@@ -529,6 +582,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "pool_size": _pool_size(config, suite, len(split["train"])),
         "power": power if config.model.fourier_start else None,
         "finished": False,
+        "fingerprint": suite.fingerprint,
         **provenance(),
     }
     write_atomically(folder / "run.json", as_json(info))
@@ -540,7 +594,7 @@ def _pool_size(config: Config, suite: CubeSuite, n_train: int) -> int:
     data = config.data
     if data.pool_size:
         return min(n_train, data.pool_size)
-    device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    device = chosen_device(config.training.accelerator)
     return pool_size(
         suite, n_train, dtype=getattr(torch, data.storage), device=device,
         memory=int(data.pool_memory * 2**30) if data.pool_memory else None,
@@ -560,20 +614,21 @@ def pool_sentence(config: Config, suite: CubeSuite, info: dict) -> str:
     )
 
 
-def _trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callback]) -> pl.Trainer:
+def make_trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callback]) -> pl.Trainer:
     train = config.training
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # who started the processes of a job says there which of them died
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     several = train.devices * train.num_nodes > 1
+    sync_batchnorm = several and chosen_device(train.accelerator).type == "cuda"
     strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE), gradient_as_bucket_view=True)
     try:
         plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
         return pl.Trainer(
-            accelerator="auto", devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
-            strategy=strategy if several else "auto", sync_batchnorm=several and torch.cuda.is_available(),
-            precision=choose_precision(train.precision), plugins=[RunCheckpointIO(), *plugins],
+            accelerator=train.accelerator, devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
+            strategy=strategy if several else "auto", sync_batchnorm=sync_batchnorm,
+            precision=choose_precision(train), plugins=[RunCheckpointIO(), *plugins],
             callbacks=[*callbacks, *([_Bar(refresh_rate=train.log_every)] if progress else [])],
             default_root_dir=folder, enable_progress_bar=progress, enable_checkpointing=False,
             enable_model_summary=False, logger=False, use_distributed_sampler=False, num_sanity_val_steps=0,
@@ -584,12 +639,18 @@ def _trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callb
         ) from error
 
 
-def choose_precision(precision: str) -> str:
+def chosen_device(accelerator: str) -> torch.device:
+    """Where training runs: what this machine accelerates with, unless the CPU is asked for."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found if found and accelerator != "cpu" else torch.device("cpu")
+
+
+def choose_precision(train: TrainConfig) -> str:
     """Lightning's name for a precision; "auto" is bfloat16 autocast where the hardware multiplies it."""
+    precision, device = train.precision, chosen_device(train.accelerator).type
     if precision == "auto":
-        on_gpu = torch.cuda.is_available()
-        fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_gpu else _cpu_has_bfloat16()
-        precision = "bfloat16" if fast else "float32"
+        on_gpu = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if on_gpu or (device == "cpu" and _cpu_has_bfloat16()) else "float32"
     return {"bfloat16": "bf16-mixed", "float32": "32-true"}[precision]
 
 

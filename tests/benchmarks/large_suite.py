@@ -65,7 +65,7 @@ def main() -> None:
         clock = time.monotonic()
         config = changed(
             SMOKE,
-            model={"linear": False},  # most slices are empty and have no spectrum to start from
+            model={"fourier_start": False},  # most slices are empty and have no spectrum to start from
             data={"path": str(folder), "pool_memory": 1.0, "val_fraction": 0.01, "test_fraction": 0.01},
             training={"steps": options.steps, "val_every": options.steps, "save_every": options.steps},
         )

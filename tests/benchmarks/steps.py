@@ -15,7 +15,7 @@ from uvae_lib.cubes import CubeSuite, open_cubes
 from uvae_lib.model import UniverseVAE, UpConv
 from uvae_lib.presets import DEMO, Config, to_dict
 from uvae_lib.slices import pixel_power
-from uvae_lib.training import LitUniverseVAE, _trainer, update_average
+from uvae_lib.training import LitUniverseVAE, make_trainer, update_average
 from uvae_lib.variants.layers import posterior_width
 
 LEARNING_RATE = 1e-4
@@ -48,7 +48,7 @@ def our_module(config: Config, suite: CubeSuite, pool_size: int | None = None) -
     power = pixel_power(suite, [0], mean=0.0, std=1.0, size=config.data.image_size)
     pool_size = pool_size or suite.n_cubes
     module = LitUniverseVAE(to_dict(config), suite.side, 0.0, 1.0, split, pool_size, power).attach(suite)
-    module.trainer = _trainer(config, Path("build/benchmarks"), False, [])
+    module.trainer = make_trainer(config, Path("build/benchmarks"), False, [])
     module.setup("fit")
     return module.train()
 

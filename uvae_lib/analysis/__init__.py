@@ -54,9 +54,9 @@ def analyse_run(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool =
             "train on a suite of 3 or more"
         )
     further = {name: further_set(run, suite, name) for name in ("CV", "1P")}
-    sizes = [found.n_cubes if found else 0 for found, _ in further.values()]
+    data = [found and found.fingerprint for found in (suite, *(found for found, _ in further.values()))]
     ids = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    key, path = weights_key(run, VERSION, n_slices, ids, suite.params.to_json(), sizes), run.folder / "metrics.json"
+    key, path = weights_key(run, VERSION, n_slices, ids, data), run.folder / "metrics.json"
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.get("weights") == key:

@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from .. import latents
-from ..checkpoints import RunKeeper, lock_run, newest_checkpoint
+from ..checkpoints import newest_checkpoint
 from ..cubes import CubeSuite
 from ..files import write_atomically
 from ..loss import kl_by_dimension
 from ..presets import PARAMETERS, Config, to_dict
-from ..runs import Run, load_run, provenance
+from ..runs import Run, load_run, lock_run, provenance
 from ..slices import SliceSets
 from ..statistics import fvu, r2
-from ..training import LitUniverseVAE, _sentences, _trainer
+from ..training import LitUniverseVAE, train_module
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
 from .features import CubeEncoding, encode_cubes, evenly
@@ -246,13 +246,8 @@ def _train(
     settings["config"] = to_dict(config)
     with lock_run(place):
         start = newest_checkpoint(place, settings)
-        module, keeper = kind(**settings).attach(suite), RunKeeper(place)
-        trainer = _trainer(config, place, progress, [keeper])
-        try:
-            with _sentences(trainer, place):
-                trainer.fit(module, ckpt_path=start, weights_only=True)
-        except KeyboardInterrupt as stop:
-            raise KeyboardInterrupt(f"{place} is at step {trainer.global_step} of {steps}") from stop
+        module = kind(**settings).attach(suite)
+        keeper = train_module(module, place, start, progress)
     network = module.evaluated.cpu().eval().requires_grad_(False)
     prefix = "model."
     weights = load_file(place / "best.safetensors")

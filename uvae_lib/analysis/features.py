@@ -166,7 +166,7 @@ def keep_features(run: Run, suite: CubeSuite, table: FeatureTable, name: str, n_
 
 def _features_key(run: Run, suite: CubeSuite, n_slices: int) -> str:
     names = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    return weights_key(run, VERSION, names, suite.params.to_json(), suite.box_size, n_slices)
+    return weights_key(run, VERSION, names, suite.fingerprint, n_slices)
 
 
 def _slices(run: Run, suite: CubeSuite, cube: int, n: int) -> tuple[Tensor, Tensor]:

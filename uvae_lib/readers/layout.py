@@ -56,12 +56,21 @@ class SuiteFiles:
 
     def raw(self, i: int) -> np.ndarray:
         """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
-        per_cube = self.maps_per_cube or 1
+        file, i, per_cube = *self._file_of(i), self.maps_per_cube or 1
+        block = file.read(i * per_cube, per_cube)
+        return block if self.maps_per_cube else block[0]
+
+    def sample(self, i: int) -> np.ndarray:
+        """A few rows of cube i, or of the maps of universe i, as stored: (n,), read without the rest."""
+        file, i, per_cube = *self._file_of(i), self.maps_per_cube or 1
+        return np.concatenate([file.sample(block) for block in range(i * per_cube, (i + 1) * per_cube)])
+
+    def _file_of(self, i: int) -> tuple[ArrayFile, int]:
+        """The file of cube i, and its number there."""
         for file in self.files:
-            n_cubes = file.shape[0] // per_cube
+            n_cubes = file.shape[0] // (self.maps_per_cube or 1)
             if i < n_cubes:
-                block = file.read(i * per_cube, per_cube)
-                return block if self.maps_per_cube else block[0]
+                return file, i
             i -= n_cubes
         raise IndexError("no such cube")
 
