@@ -544,3 +544,41 @@ def test_slices_of_small_cubes_get_the_largest_size_that_the_networks_take(tmp_p
 @pytest.mark.parametrize("size", IMAGE_SIZES)
 def test_the_networks_take_every_size_that_is_advised(size):
     assert map_shape(size)[1] == size // 32 and largest_image_size(size + 1) == size
+
+
+# --- by which cubes are known again
+
+
+def fingerprint(path, cubes, name="cubes.npy", params=None):
+    """Of cubes (n, N, N, N) written there."""
+    path.mkdir(parents=True)
+    if name.endswith("npy"):
+        np.save(path / name, cubes)
+    else:
+        with h5py.File(path / name, "w") as file:
+            file["density"] = cubes
+    params = pd.DataFrame({"Omega_m": np.linspace(0.1, 0.5, len(cubes))}) if params is None else params
+    return open_cubes(path / name, box_size=25.0, params=params, check=False, field_type="density").fingerprint
+
+
+def test_cubes_are_known_again_wherever_and_however_they_lie(tmp_path):
+    cubes = np.random.default_rng(0).lognormal(size=(3, 8, 8, 8)).astype(np.float32)
+    here, other, hdf5 = (
+        fingerprint(tmp_path / str(i), values, name)
+        for i, (values, name) in enumerate([(cubes, "a.npy"), (cubes.astype(">f8"), "b.npy"), (cubes, "c.h5")])
+    )
+    assert here == other == hdf5
+
+
+@pytest.mark.parametrize("n_cubes", [1, 3])
+def test_replaced_or_exchanged_cubes_and_a_corrected_table_are_seen(tmp_path, n_cubes):
+    cubes = np.random.default_rng(0).lognormal(size=(n_cubes, 8, 8, 8)).astype(np.float32)
+    first = fingerprint(tmp_path / "first", cubes)
+    replaced = cubes.copy()
+    replaced[-1] = np.random.default_rng(1).lognormal(size=(8, 8, 8))
+    found = fingerprint(tmp_path / "replaced", replaced)
+    assert found["cubes"] != first["cubes"] and found["parameters"] == first["parameters"]
+    if n_cubes > 1:
+        assert fingerprint(tmp_path / "exchanged", cubes[::-1])["cubes"] != first["cubes"]
+    corrected = fingerprint(tmp_path / "corrected", cubes, params=pd.DataFrame({"Omega_m": np.full(n_cubes, 0.3)}))
+    assert corrected["cubes"] == first["cubes"] and corrected["parameters"] != first["parameters"]

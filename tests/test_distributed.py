@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,8 @@ from lightning.pytorch.callbacks import Callback
 from suites import lognormal_suite, tiny_config
 
 from uvae_lib.checkpoints import checkpoints, newest_checkpoint
+from uvae_lib.presets import PRESETS
+from uvae_lib.runs import load_run
 from uvae_lib.training import fit
 
 PATIENCE = 120  # [s] that a job may take to end after one of its processes died
@@ -38,7 +41,7 @@ print("finished", len(run.history), flush=True)
 
 def configured(suite, **training):
     """No batch statistics, and every term of the loss that is not a mean over the batch."""
-    loss = {"likelihood": "spectral", "free_bits": 1.0, "kl_h": 1.0}
+    loss = {"likelihood": "spectral", "kl_h": 1.0}
     return tiny_config(suite, model={"norm": "group"}, loss=loss, steps=6, ema=0.9, **training)
 
 
@@ -105,8 +108,6 @@ def test_two_processes_have_the_gradients_of_one_with_the_same_batch(alone, toge
 
 
 def test_two_processes_have_the_history_of_one(alone, together):
-    from uvae_lib.runs import load_run
-
     run = load_run(together[0])
     assert run.history["step"].tolist() == alone.history["step"].tolist()
     for name in alone.history:
@@ -117,8 +118,6 @@ def test_two_processes_have_the_history_of_one(alone, together):
 
 
 def test_the_noise_estimated_by_two_processes_is_that_of_the_whole_batch(alone, together):
-    from uvae_lib.runs import load_run
-
     power = load_run(together[0], "last").likelihood.power
     torch.testing.assert_close(
         power, alone.likelihood.power, rtol=1e-2, atol=0
@@ -140,8 +139,47 @@ def test_a_process_that_dies_ends_the_job_with_a_sentence_and_a_usable_checkpoin
     _, left = psutil.wait_procs(children, timeout=PATIENCE)
     assert left == []
     said = (tmp_path / "output.txt").read_text()
-    assert f"process {1 - rank} of 2 lost another at step 4" in said and "--resume" in said
+    assert f"process {1 - rank} of 2 ended at step 4" in said and "--resume" in said
     assert newest_checkpoint(folder).name == "step-00000003.ckpt"
     run = fit(configured(suite), folder, resume=True, progress=False)  # one process goes on alone
     assert run.history["step"].tolist() == alone.history["step"].tolist()
     shutil.rmtree(folder)
+
+
+PRESET_JOB = """
+import sys
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+from test_distributed import of_preset
+from uvae_lib.training import fit
+fit(of_preset({name!r}, {suite!r}, devices=2), {folder!r}, progress=False)
+"""
+
+
+def of_preset(name, suite, **training):
+    """The networks, the loss and the kind of targets of a preset at the smallest size, three steps."""
+    preset = PRESETS[name]
+    shortest = tiny_config(
+        suite, steps=3, sets_per_step=4, targets=preset.training.targets, ema=preset.training.ema, **training
+    )
+    return replace(shortest, model=preset.model, loss=preset.loss)
+
+
+@pytest.mark.parametrize("name", ["note", "smoke"])
+def test_a_preset_trains_in_two_processes_with_its_own_losses(suite, tmp_path, name):
+    script = tmp_path / "job.py"
+    script.write_text(
+        PRESET_JOB.format(tests=str(Path(__file__).parent), name=name, suite=suite, folder=str(tmp_path / "run"))
+    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=600)
+    assert done.returncode == 0, done.stderr
+    history = load_run(tmp_path / "run").history
+    assert history["step"].tolist() == [1, 2, 3] and history["loss"].notna().all()
+    shutil.rmtree(tmp_path / "run")
+
+
+def test_the_other_presets_have_the_networks_and_losses_of_these_two():
+    kinds = {name: (p.model, replace(p.loss, kl_warmup=0), p.training.targets) for name, p in PRESETS.items()}
+    assert set(kinds.values()) == {kinds["note"], kinds["smoke"]}

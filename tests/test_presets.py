@@ -17,6 +17,7 @@ from uvae_lib.presets import (
     SMOKE,
     Config,
     DataConfig,
+    LossConfig,
     ModelConfig,
     SimulationConfig,
     TrainConfig,
@@ -248,3 +249,24 @@ def test_a_folder_with_a_colon_in_its_name_is_a_folder(project, monkeypatch):
 
 def test_the_simulation_of_a_preset_is_one_value():
     assert SimulationConfig() == DEMO.simulation and ModelConfig() != SMOKE.model
+
+
+def test_configurations_of_stored_runs_are_read_by_the_former_names_of_their_fields():
+    stored = {"model": {"linear": True}, "loss": {"noise_of_z": 0.2, "free_bits": 0.0}}
+    assert from_dict(stored) == Config(model=ModelConfig(fourier_start=True), loss=LossConfig(residual_spectrum=0.2))
+    with pytest.raises(ValueError, match="no field free_bits"):
+        from_dict({"loss": {"free_bits": 0.5}})
+
+
+def test_the_note_is_the_note_s_model_loss_and_sets_trained_as_long_as_the_reference():
+    note, train = PRESETS["note"], PRESETS["note"].training
+    assert (note.model, note.loss) == (ModelConfig(), LossConfig())
+    assert (note.loss.likelihood, note.loss.kl_z, note.loss.kl_h, note.loss.kl_warmup) == ("note", 1.0, 1.0, 0)
+    assert (train.set_size, train.targets, train.ema, train.clip) == (4, "last", 0.0, 0.0)
+    assert (train.steps, note.data.image_size) == (PRESETS["reference"].training.steps, 128)
+    assert (note.data, note.simulation) == (DEMO.data, DEMO.simulation)
+
+
+def test_a_choice_that_is_none_is_refused():
+    with pytest.raises(ValueError, match='found norm="layer"; expected one of batch, group'):
+        Config(model=ModelConfig(norm="layer"))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from uvae_lib.checkpoints import checkpoints
 from uvae_lib.runs import export_run, load_run, move_data
-from uvae_lib.training import fit, update_average, weighted_terms
+from uvae_lib.training import _shared, chosen_device, fit, update_average, weighted_terms
 
 HISTORY = [
     "step", "loss", "pixels", "l2", "kl_z", "kl_h", "fvu", "weight_z", "weight_h", "lr",
-    "val_loss", "val_fvu", "val_l2", "val_kl_z", "val_kl_h", "active_z", "active_h",
+    "val_loss", "val_fvu", "val_l2", "val_kl_z", "val_kl_h", "val_kl_z_width", "val_kl_z_offset", "val_kl_z_spread",
+    "active_z", "active_h",
 ]  # fmt: skip
 
 
@@ -228,6 +230,15 @@ def test_other_cubes_are_refused(trained, tmp_path):
         fit(replace(config, data=replace(config.data, path=str(path))), run.folder, progress=False)
 
 
+def test_other_cubes_of_the_same_name_number_and_size_are_refused(trained, tmp_path):
+    run, config, _ = trained
+    path = lognormal_suite(tmp_path / "replaced", seed=1)
+    with pytest.raises(ValueError, match=r"holds other cubes than those that .* was trained on: as many and as large"):
+        fit(replace(config, data=replace(config.data, path=str(path))), run.folder, progress=False)
+    with pytest.raises(ValueError, match="holds other cubes"):
+        replace(run, config=replace(config, data=replace(config.data, path=str(path)))).open_suite()
+
+
 def test_an_unfinished_run_is_refused_without_resume(trained, copy):
     _, config, _ = trained
     info = json.loads((copy / "run.json").read_text())
@@ -238,9 +249,37 @@ def test_an_unfinished_run_is_refused_without_resume(trained, copy):
         fit(config, copy, progress=False)
 
 
-def test_sets_that_cannot_be_shared_by_the_processes_are_refused(suite, tmp_path):
-    with pytest.raises(ValueError, match="2 sets a step cannot be shared by 3 processes; use a multiple of 3"):
-        fit(tiny_config(suite, devices=3), tmp_path / "run", progress=False)
+@pytest.mark.parametrize("n_sets, devices, num_nodes, shared", [(2, 1, 1, 2), (2, 4, 1, 4), (2, 4, 2, 8), (6, 4, 1, 8)])
+def test_sets_a_step_are_raised_so_that_all_processes_have_some(suite, n_sets, devices, num_nodes, shared):
+    config = tiny_config(suite, sets_per_step=n_sets, devices=devices, num_nodes=num_nodes)
+    assert _shared(config, config.training).training.sets_per_step == shared
+
+
+def test_a_run_of_several_processes_goes_on_with_its_sets_in_one_and_not_in_a_number_that_does_not_divide_them(suite):
+    job = tiny_config(suite, devices=4).training
+    assert _shared(tiny_config(suite, devices=1), job).training.sets_per_step == 4
+    with pytest.raises(ValueError, match="4 sets a step cannot be shared by 3 processes"):
+        _shared(tiny_config(suite, devices=3), job)
+
+
+@pytest.mark.parametrize("n_cubes", [1, 2, 3, 4])
+def test_few_cubes_are_enough_to_train_and_it_is_said_when_none_is_left_for_validation(tmp_path, n_cubes):
+    config = tiny_config(lognormal_suite(tmp_path / "cubes", n_cubes), steps=2, set_size=2, val_every=1)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = fit(config, tmp_path / "run", progress=False)
+    said = [str(w.message) for w in caught if "no cube is left for validation" in str(w.message)]
+    assert bool(said) == (run.split["val"] == []) == ("val_loss" not in run.history) == (n_cubes < 3)
+    assert run.split["train"] and run.model is not None
+    if said:
+        assert (run.folder / "best.safetensors").read_bytes() == (run.folder / "last.safetensors").read_bytes()
+    shutil.rmtree(run.folder)
+
+
+def test_the_accelerator_can_be_chosen_and_an_unknown_one_is_refused():
+    assert chosen_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match='found accelerator="cuda"; expected one of auto, cpu, gpu, mps'):
+        tiny_config("cubes", accelerator="cuda")
 
 
 def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_good_checkpoint(suite, tmp_path):

@@ -436,8 +436,8 @@ def fit(
             info = info or _new_run(config, suite, folder)
             if not rank and not info["split"]["val"]:
                 warnings.warn(
-                    f"{suite.source} has {suite.n_cubes} cubes and none is left for validation: best.safetensors will "
-                    "hold the last weights; give at least three cubes to have one that is not trained on",
+                    f"no cube is left for validation ({suite.n_cubes} in {suite.source}): best.safetensors will hold "
+                    "the last weights; give at least three cubes, so that one is not trained on",
                     stacklevel=2,
                 )
             if progress and not rank:
