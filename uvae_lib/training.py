@@ -615,6 +615,7 @@ def pool_sentence(config: Config, suite: CubeSuite, info: dict) -> str:
 
 
 def make_trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callback]) -> pl.Trainer:
+    """Lightning's trainer of a configuration. Raises ValueError for devices that cannot be had here."""
     train = config.training
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
