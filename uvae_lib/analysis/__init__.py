@@ -282,7 +282,7 @@ def merits(metrics: dict) -> tuple[pd.DataFrame, dict]:
     powers = {text: tuple(np.array(x[key], float) for key in keys) for text, x in found.items()}
     panels = {
         "P(k) ratio": (plots.WAVENUMBER, first["k"], powers),
-        "PDF ratio": (plots.PIXELS, (edges[1:] + edges[:-1]) / 2, {text: x["pdf"] for text, x in found.items()}),
+        "PDF ratio": (plots.figure.PIXELS, (edges[1:] + edges[:-1]) / 2, {text: x["pdf"] for text, x in found.items()}),
     }
     for shape, bispectrum in first["bispectrum"].items():
         both = {text: [np.array(x["bispectrum"][shape][key], float) for key in ("drawn", "truth")]
