@@ -212,6 +212,7 @@ class Config:
 
 NOTE = Config(
     name="note",
+    simulation=SimulationConfig(n_cv=8, n_1p=10),
     data=DataConfig(val_fraction=0.0625, test_fraction=0.125),
     training=TrainConfig(steps=4500, set_size=4, sets_per_step=2, targets="last", val_every=500, save_every=500),
 )

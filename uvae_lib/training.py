@@ -434,6 +434,8 @@ def fit(
     if not info or not info["finished"]:
         with nullcontext() if rank else lock_run(folder):
             info = info or _new_run(config, suite, folder)
+            if not rank and n_sets != (now := config.training.sets_per_step):
+                warnings.warn(f"{now} sets a step in place of {n_sets}, so that all processes have some", stacklevel=2)
             if not rank and not info["split"]["val"]:
                 warnings.warn(
                     f"no cube is left for validation ({suite.n_cubes} in {suite.source}): best.safetensors will hold "
@@ -441,8 +443,6 @@ def fit(
                     stacklevel=2,
                 )
             if progress and not rank:
-                if n_sets != (now := config.training.sets_per_step):
-                    print(f"sets: {now} a step in place of {n_sets}, so that all processes share them")
                 print(pool_sentence(config, suite, info))
             _train(config, folder, suite, info, resume, progress, callbacks or [])
     if rank:
@@ -495,7 +495,8 @@ def train_module(
     keeper = RunKeeper(folder)
     trainer = make_trainer(module.config, folder, progress, [keeper, *(callbacks or [])])
     with _sentences(trainer, folder), _saved_at_ctrl_c(keeper), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")  # Lightning's own use of torch
+        for own_use_of_torch in (r".*isinstance\(treespec, LeafSpec\)", r".*all_gather is deprecated"):  # Lightning's
+            warnings.filterwarnings("ignore", message=own_use_of_torch)
         trainer.fit(module, ckpt_path=start, weights_only=True)
     if keeper.stopped:
         steps = module.config.training.steps
