@@ -323,7 +323,8 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
 
     Every k = 0.05 / (1 - decay) steps (at least 1) the average moves by 1 - decay^k: the exponential average with the
     decay a step, of weights that are looked at twenty times in its memory 1 / (1 - decay), for a k-th of the cost.
-    Until that memory is filled it is the plain mean, so the random start has no part in it.
+    Until that memory is filled it is the plain mean, so the random start has no part in it; in Lightning's
+    EMAWeightAveraging it has.
     """
     k = max(1, round(0.05 / (1 - decay)))
     if step % k:
