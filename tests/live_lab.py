@@ -164,7 +164,7 @@ def picture(page, selector: str) -> bytes:
     return element.screenshot()
 
 
-def changed_picture(page, selector: str, before: bytes, timeout: float = 15) -> bytes:
+def changed_picture(page, selector: str, before: bytes, timeout: float = 60) -> bytes:
     """The picture of an element as soon as it is not `before`. Raises AssertionError after `timeout` [s]."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
