@@ -14,7 +14,7 @@ from uvae_lib.presets import Config, DataConfig, FlowConfig, ModelConfig
 from uvae_lib.runs import export_run, load_run
 from uvae_lib.training import fit
 from uvae_lib.variants import build
-from uvae_lib.variants.flows import Flows, SliceFlow, draw_angle, integrate, load_flows, path
+from uvae_lib.variants.flows import N_GIVEN, Flows, SliceFlow, draw_angle, integrate, load_flows, path
 from uvae_lib.variants.fourier import FourierDecoder
 
 TINY = FlowConfig(width=8, h_width=8, ode_steps=2, steps=6, batch=4, encoded=12, uses=1, lr=1e-3, ema=0.9, save_every=3)
@@ -52,6 +52,7 @@ def flows(model):
         torch.manual_seed(0)
         flows = Flows(model, TINY, periodic=True).eval().requires_grad_(False)
     flows.slices.rings.power.copy_(1 / (1 + torch.arange(len(flows.slices.rings.power))))
+    flows.slices.slopes.copy_(0.1 * normal(*flows.slices.slopes.shape, seed=7))
     return flows
 
 
@@ -88,30 +89,59 @@ def test_the_midpoint_rule_is_of_second_order():
 
 @pytest.mark.parametrize("n_steps", [0, 3])
 def test_networks_that_say_nothing_leave_the_samples_of_the_note(flows, n_steps):
-    z, mu, white = (normal(2, 512, seed=i) for i in range(3))
+    z, mu, white = normal(2, N_GIVEN), normal(2, 512, seed=1), normal(2, 512, seed=2)
     sigma, noise, mean = normal(2, 512, seed=4).exp(), normal(2, 1, 64, 64, seed=5), normal(2, 1, 64, 64, seed=6)
     torch.testing.assert_close(flows.h(mu, sigma, z, white, n_steps), mu + sigma * white)
     drawn = flows.slices(mean, z, noise, n_steps) - mean
-    torch.testing.assert_close(drawn, flows.slices.scale * flows.slices.start(noise))
+    torch.testing.assert_close(drawn, flows.slices.scale(z) * flows.slices.start(noise, z))
 
 
 def test_no_steps_leave_the_samples_of_the_note_whatever_the_networks_say(flows):
-    z, white = normal(2, 512), normal(2, 512, seed=1)
+    z, mu, white = normal(2, N_GIVEN), normal(2, 512, seed=1), normal(2, 512, seed=2)
     mean, noise = normal(2, 1, 64, 64, seed=6), normal(2, 1, 64, 64, seed=5)
     busy = say_something(deepcopy(flows))
-    torch.testing.assert_close(busy.h(z, z.exp(), z, white, 0), z + z.exp() * white)
-    torch.testing.assert_close(busy.slices(mean, z, noise, 0), mean + flows.slices.scale * flows.slices.start(noise))
+    torch.testing.assert_close(busy.h(mu, mu.exp(), z, white, 0), mu + mu.exp() * white)
+    start = flows.slices.scale(z) * flows.slices.start(noise, z)
+    torch.testing.assert_close(busy.slices(mean, z, noise, 0), mean + start)
 
 
-def test_the_start_has_the_spectrum_of_the_residuals(flows):
-    rings = flows.slices.rings
-    field = flows.slices.scale * flows.slices.start(normal(200, 1, 64, 64))
-    found = rings.residual_power(torch.zeros_like(field), field).mean(dim=0)
-    torch.testing.assert_close(found[1:32], rings.power[1:32], rtol=0.1, atol=0)
+def test_the_start_has_the_spectrum_of_the_residuals_of_its_universe(flows):
+    slices, z = flows.slices, normal(1, N_GIVEN)
+    field = slices.scale(z) * slices.start(normal(200, 1, 64, 64), z.expand(200, -1))
+    found = slices.rings.residual_power(torch.zeros_like(field), field).mean(dim=0)
+    torch.testing.assert_close(found[1:32], slices.power(z)[0, 1:32], rtol=0.1, atol=0)
+    assert (slices.power(z)[0] / slices.rings.power - 1).abs().max() > 0.3
 
 
 def test_the_start_has_unit_variance(flows):
-    assert flows.slices.start(normal(50, 1, 64, 64)).var() == pytest.approx(1.0, rel=0.03)
+    assert flows.slices.start(normal(50, 1, 64, 64), normal(50, N_GIVEN)).var() == pytest.approx(1.0, rel=0.03)
+
+
+def test_the_spectrum_of_residuals_and_how_it_follows_z_are_found(flows):
+    slices, z = flows.slices, normal(4000, N_GIVEN)
+    residual = torch.cat([slices.scale(some) * slices.start(normal(200, 1, 64, 64, seed=i), some)
+                          for i, some in enumerate(z.split(200))])  # fmt: skip
+    found = deepcopy(slices)
+    found.measure(residual, torch.zeros_like(residual), z)
+    torch.testing.assert_close(found.slopes[:, 5:32], slices.slopes[:, 5:32], atol=0.02, rtol=0)
+    torch.testing.assert_close(found.rings.power[5:32], slices.rings.power[5:32], rtol=0.05, atol=0)
+
+
+def test_what_differs_from_universe_to_universe_is_given_and_noise_is_not(flows):
+    universes = normal(300, 2).repeat_interleave(4, dim=0)  # two numbers say which, of 512
+    z_mu = 0.01 * normal(1200, 512, seed=1)
+    z_mu[:, [7, 99]] += universes
+    z_sigma = torch.ones_like(z_mu)
+    z_sigma[:, [7, 99]] = 0.3
+    z = z_mu + z_sigma * normal(1200, 512, seed=2)
+    mean = torch.zeros(1200, 1, 64, 64)
+    found = deepcopy(flows)
+    found.measure(0.1 * normal(*mean.shape, seed=3), mean, z, z_mu, z_sigma)
+    given = found.given(z)
+    torch.testing.assert_close(given.mean(dim=0), torch.zeros(N_GIVEN), atol=1e-3, rtol=0)
+    torch.testing.assert_close(given.std(dim=0), torch.ones(N_GIVEN), atol=1e-3, rtol=0)
+    told = torch.linalg.lstsq(given[:, :2], universes - universes.mean(dim=0)).solution
+    assert (given[:, :2] @ told - universes).var() < 0.15  # 0.09 / 1.09 is the noise of q(z)
 
 
 def test_the_picture_of_h_moves_with_the_slice(model):
@@ -148,7 +178,7 @@ def learned():
         return (0.3 * z[:, 0]).exp()[:, None, None, None] * sign, torch.zeros(n, 1, 16, 16), z
 
     truth, mean, _ = examples(256)
-    flow.rings.power.copy_(flow.rings.residual_power(mean, truth).mean(dim=0))
+    flow.rings.power.copy_(flow.rings.residual_power(mean, truth).mean(dim=0))  # the network is to find the spread
     optimizer, losses = torch.optim.Adam(flow.parameters(), lr=5e-3), []
     for _ in range(200):
         white = torch.randn(32, 1, 16, 16, generator=generator)
@@ -210,9 +240,9 @@ def test_trained_flows_come_with_the_run(trained, run_folder):
         assert flows.draw_h(z, z, z, z).isfinite().all()
 
 
-def test_the_start_of_a_flow_is_the_spectrum_of_its_run_and_z_is_standardised(trained):
+def test_the_start_of_a_flow_is_the_spectrum_of_its_run_and_what_it_is_given_of_z(trained):
     assert not torch.equal(trained.flows.slices.rings.power, torch.ones_like(trained.flows.slices.rings.power))
-    assert trained.flows.z_mean.any() and (trained.flows.z_std != 1).all()
+    assert trained.flows.slices.slopes.any() and trained.flows.combinations.any() and trained.flows.centre.any()
 
 
 def test_flows_that_are_there_are_kept(trained, run_folder):

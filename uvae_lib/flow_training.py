@@ -31,13 +31,14 @@ from .variants import covers_box
 from .variants.flows import Flows, draw_angle, flows_as_bytes
 
 SETS_AT_A_TIME = 8  # that are encoded
+MEASURED = 8  # turns of slices from which the flows take what they start with
 
 
 class Encoded(NamedTuple):
     """Slices and what the trained model makes of them.
 
     truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
-    z             (n, 512) drawn from q(z | the others of the set)
+    z             (n, 512) drawn from q(z | the others of the set), whose means and widths are z_mu and z_sigma
     mu, sigma     (n, 512) of p(h | z)
     h             (n, 512) drawn from q(h | slice, z)
     """
@@ -45,6 +46,8 @@ class Encoded(NamedTuple):
     truth: Tensor
     mean: Tensor
     z: Tensor
+    z_mu: Tensor
+    z_sigma: Tensor
     mu: Tensor
     sigma: Tensor
     h: Tensor
@@ -84,8 +87,9 @@ class LitFlows(LitUniverseVAE):
             generator = torch.Generator().manual_seed(_seed(slices.seed, part))
             noise = draw_noise(math.prod(shape), self._frozen[0].latent_dim, generator, self.device)
             with self.trainer.precision_plugin.forward_context():
-                mean, z, prior, post = self._frozen[0].forward_sets(sets, context, noise)
-            parts.append(Encoded(sets.flatten(0, 1), mean, z[0], prior[1], (0.5 * prior[2]).exp(), post[0]))
+                mean, (z, z_mu, z_logvar), (_, mu, logvar), post = self._frozen[0].forward_sets(sets, context, noise)
+            widths = [(0.5 * values).exp() for values in (z_logvar, logvar)]
+            parts.append(Encoded(sets.flatten(0, 1), mean, z, z_mu, widths[0], mu, widths[1], post[0]))
         return Encoded(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
     def batch(self, step: int) -> Encoded:
@@ -109,15 +113,16 @@ class LitFlows(LitUniverseVAE):
         return at_a_time * math.ceil(self.config.flows.encoded / at_a_time)
 
     def on_train_start(self) -> None:
-        """What is fixed before the first step: the residuals' spectrum and the scale of z."""
+        """What is fixed before the first step: the residuals' spectrum and what of z is given."""
         if self.trainer.global_step == 0:
-            first = self.encoded(0)
-            for flows in (self.model, self.average):
-                flows.measure(first.truth, first.mean, first.z)
+            some = zip(*(self.encode(self.slices, turn) for turn in range(MEASURED)), strict=True)
+            first = Encoded(*(torch.cat(values) for values in some))
+            self.model.measure(first.truth, first.mean, first.z, first.z_mu, first.z_sigma)
+            self.average.load_state_dict(self.model.state_dict())
 
     def losses(self, flows: Flows, batch: Encoded, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Of the slices' and of h's flow, two scalars; noise and angles come from the generator."""
-        n, z = len(batch.z), flows.standardise(batch.z)
+        n, z = len(batch.z), flows.given(batch.z)
         white = torch.randn(batch.truth.shape, generator=generator).to(self.device)
         white_h = torch.randn(batch.h.shape, generator=generator).to(self.device)
         angle, angle_h = (draw_angle(n, generator).to(self.device) for _ in range(2))

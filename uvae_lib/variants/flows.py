@@ -11,8 +11,11 @@ Lipman et al. 2023, arXiv:2210.02747). In these the v of a Gaussian is zero: a n
 note's samples as they are, in any number of steps. All that is random is the noise of the start, so the same noise with
 another z is the same place in another universe.
 
-SliceFlow    white noise with the residuals' mean spectrum -> truth - decoded mean, given the decoded mean and z
+SliceFlow    noise with the spectrum that z says -> truth - decoded mean, given the decoded mean and z
 HFlow        h ~ N(mu(z), Sigma(z)) -> h of slices, given z, on the picture that the 512 numbers make
+
+Most of the 512 numbers of z are noise of the prior; the flows are given the 16 combinations that differ most from
+universe to universe, in units of the width of q(z).
 """
 
 import json
@@ -28,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..model import UniverseVAE
+from ..model import UniverseVAE, in_float32
 from ..presets import FlowConfig, from_dict
 from .fourier import FourierDecoder, FourierModes
 from .layers import circular_padding
@@ -37,6 +40,7 @@ from .likelihoods import SpectralLikelihood
 QUARTER = math.pi / 2
 PICTURE = 32  # pixels along the picture of h: the modes' |k| stay below its Nyquist frequency
 N_FREQUENCIES, EMBEDDED = 16, 128
+N_GIVEN = 16  # combinations of z's numbers that the flows see
 
 
 def path(start: Tensor, end: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,15 +102,15 @@ class UNet(nn.Module):
 
     n_in, n_out   channels
     widths        channels of the levels: the maps themselves, then at half the side, a quarter, ...
-    latent_dim    numbers of z
+    n_given       numbers that say which universe
     circular      convolutions wrap around
     """
 
-    def __init__(self, n_in: int, n_out: int, widths: list[int], latent_dim: int, circular: bool):
+    def __init__(self, n_in: int, n_out: int, widths: list[int], n_given: int, circular: bool):
         super().__init__()
         pairs = list(pairwise(widths))
         self.angle = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
-        self.universe = nn.Sequential(nn.Linear(latent_dim, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
+        self.universe = nn.Sequential(nn.Linear(n_given, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
         self.first = nn.Conv2d(n_in, widths[0], kernel_size=3, padding=1)
         self.down = nn.ModuleList(nn.Conv2d(a, b, kernel_size=2, stride=2) for a, b in pairs)
         self.up = nn.ModuleList(nn.ConvTranspose2d(b, a, kernel_size=2, stride=2) for a, b in pairs)  # no overlap
@@ -119,7 +123,7 @@ class UNet(nn.Module):
             circular_padding(self)
 
     def forward(self, x: Tensor, angle: Tensor, z: Tensor) -> Tensor:
-        """x (n, n_in, H, H), angle (n,), z (n, latent_dim) standardised -> (n, n_out, H, H)."""
+        """x (n, n_in, H, H), angle (n,), z (n, n_given) -> (n, n_out, H, H)."""
         embedding = F.silu(self.angle(waves(angle)) + self.universe(z))
         levels = [self.first(x)]
         for down, block in zip(self.down, self.before, strict=True):
@@ -147,61 +151,78 @@ class SliceFlow(nn.Module):
     """Residuals (truth - decoded mean), given the decoded mean and z.
 
     image_size   pixels along a slice
-    latent_dim   numbers of z
+    n_given      numbers of z that it sees, z below
     width        channels at full resolution; deeper levels have 2, 4, 6 and 8 times as many
     periodic     a slice is the whole periodic box: convolutions wrap around
-    `rings.power` is the residuals' mean spectrum, from `set_power`; the start is noise of that spectrum.
+    The start is noise, whose spectrum is `rings.power` times the exponential of `slopes` (n_given, n_rings) of z.
     """
 
-    def __init__(self, image_size: int, latent_dim: int, width: int, periodic: bool):
+    def __init__(self, image_size: int, n_given: int, width: int, periodic: bool):
         super().__init__()
         self.rings = SpectralLikelihood(image_size, periodic)
+        self.register_buffer("slopes", torch.zeros(n_given, len(self.rings.power)))
         widths = levels(image_size, [width * factor for factor in (1, 2, 4, 6, 8)])
-        self.network = UNet(2, 1, widths, latent_dim, periodic)
+        self.network = UNet(2, 1, widths, n_given, periodic)
 
-    @property
-    def scale(self) -> Tensor:
-        """Standard deviation of the residuals [standardised pixels]."""
-        return ((self.rings.power * self.rings.n_modes).sum() / self.rings.n_modes.sum()).sqrt()
+    @torch.no_grad()
+    def measure(self, truth: Tensor, mean: Tensor, z: Tensor) -> None:
+        """Take the spectrum of residuals, and how it follows z: truth, mean (n, 1, H, H), z (n, n_given)."""
+        power = self.rings.residual_power(mean, truth).clamp_min(1e-12)
+        terms = torch.cat([torch.ones_like(z[:, :1]), z], dim=1)
+        ridge = len(z) / 100 * torch.eye(terms.shape[1], device=z.device)
+        self.slopes.copy_(torch.linalg.solve(terms.T @ terms + ridge, terms.T @ power.log())[1:])
+        self.rings.power.copy_((power * (-z @ self.slopes).exp()).mean(dim=0))
 
-    def start(self, white: Tensor) -> Tensor:
+    @in_float32
+    def power(self, z: Tensor) -> Tensor:
+        """Spectrum of the residuals of universes: (n, n_given) -> (n, n_rings)."""
+        return self.rings.power * (z @ self.slopes).exp()
+
+    @in_float32
+    def scale(self, z: Tensor) -> Tensor:
+        """Standard deviation of the residuals [standardised pixels]: (n, n_given) -> (n, 1, 1, 1)."""
+        n_modes = self.rings.n_modes
+        return (self.power(z) @ n_modes / n_modes.sum()).sqrt()[:, None, None, None]
+
+    def start(self, white: Tensor, z: Tensor) -> Tensor:
         """White noise filtered to the residuals' spectrum, in units of `scale`: (n, 1, H, H) -> (n, 1, H, H)."""
-        amplitude = (self.rings.power.sqrt() / self.scale)[self.rings.ring]
-        return torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=white.shape[-2:])
+        amplitude = self.power(z).sqrt()[:, self.rings.ring][:, None]
+        return torch.fft.irfft2(torch.fft.rfft2(white) * amplitude, s=white.shape[-2:]) / self.scale(z)
 
     def velocity(self, x: Tensor, angle: Tensor, mean: Tensor, z: Tensor) -> Tensor:
-        """x (n, 1, H, H) in units of `scale`, angle (n,), mean (n, 1, H, H) pixels, z (n, 512) -> (n, 1, H, H)."""
+        """x (n, 1, H, H) in units of `scale`, angle (n,), mean (n, 1, H, H) pixels, z (n, n_given) -> (n, 1, H, H)."""
         return self.network(torch.cat([x, mean], dim=1).contiguous(memory_format=torch.channels_last), angle, z)
 
     def loss(self, truth: Tensor, mean: Tensor, z: Tensor, white: Tensor, angle: Tensor) -> Tensor:
         """Squared error of the velocity, averaged over pixels and slices.
 
         truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
-        z             (n, 512) standardised
+        z             (n, n_given)
         white         (n, 1, H, H) standard normal numbers
         angle         (n,)
         Returns a scalar; 1 is what a network that says nothing has.
         """
-        x, wanted = path(self.start(white), (truth - mean) / self.scale, angle)
+        x, wanted = path(self.start(white, z), (truth - mean) / self.scale(z), angle)
         return (self.velocity(x, angle, mean, z) - wanted).square().mean()
 
     def forward(self, mean: Tensor, z: Tensor, white: Tensor, n_steps: int) -> Tensor:
-        """Slices from decoded means: (n, 1, H, H) pixels, z (n, 512) standardised, white (n, 1, H, H) -> pixels."""
-        end = integrate(lambda x, angle: self.velocity(x, angle, mean, z), self.start(white), n_steps)
-        return mean + self.scale * end
+        """Slices from decoded means: (n, 1, H, H) pixels, z (n, n_given), white (n, 1, H, H) -> pixels."""
+        end = integrate(lambda x, angle: self.velocity(x, angle, mean, z), self.start(white, z), n_steps)
+        return mean + self.scale(z) * end
 
 
 class HFlow(nn.Module):
     """h given z, in units of the note's prior: u = (h - mu(z)) / sigma(z).
 
     model      the trained model, which says what picture h makes
+    n_given    numbers of z that it sees, z below
     width      channels at the picture's own resolution; deeper levels have 1.5 and 2 times as many
     periodic   a slice is the whole periodic box: convolutions wrap around
     With the Fourier start the 512 modes are a picture of 32 x 32, seen white and with their spectrum, in which large
     modes show how they couple; without it h is its own small map.
     """
 
-    def __init__(self, model: UniverseVAE, width: int, periodic: bool):
+    def __init__(self, model: UniverseVAE, n_given: int, width: int, periodic: bool):
         super().__init__()
         decoder = model.decoder_h
         modes, shape = decoder.modes if isinstance(decoder, FourierDecoder) else None, decoder.map_shape
@@ -210,10 +231,10 @@ class HFlow(nn.Module):
         self.register_buffer("white", white, persistent=False)
         self.register_buffer("physical", physical, persistent=False)
         widths = levels(self.shape[-1], [width, width * 3 // 2, width * 2])
-        self.network = UNet(2 * self.shape[0], self.shape[0], widths, model.latent_dim, periodic)
+        self.network = UNet(2 * self.shape[0], self.shape[0], widths, n_given, periodic)
 
     def velocity(self, u: Tensor, angle: Tensor, mu: Tensor, sigma: Tensor, z: Tensor) -> Tensor:
-        """u, mu, sigma, z (n, 512), angle (n,) -> (n, 512)."""
+        """u, mu, sigma (n, 512), angle (n,), z (n, n_given) -> (n, 512)."""
         seen = [(x @ basis).unflatten(1, self.shape) for x, basis in ((u, self.white), (mu + sigma * u, self.physical))]
         picture = self.network(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last), angle, z)
         return picture.flatten(1) @ self.white.T * (u.shape[1] / picture[0].numel())
@@ -223,7 +244,7 @@ class HFlow(nn.Module):
 
         h           (n, 512) of slices
         mu, sigma   (n, 512) of p(h | z)
-        z           (n, 512) standardised
+        z           (n, n_given)
         white       (n, 512) standard normal numbers
         angle       (n,)
         Returns a scalar; 1 is what a network that says nothing has where the prior's width is right.
@@ -232,7 +253,7 @@ class HFlow(nn.Module):
         return (self.velocity(u, angle, mu, sigma, z) - wanted).square().mean()
 
     def forward(self, mu: Tensor, sigma: Tensor, z: Tensor, white: Tensor, n_steps: int) -> Tensor:
-        """h from standard normal numbers: mu, sigma of p(h | z), z standardised, white, all (n, 512) -> (n, 512)."""
+        """h from standard normal numbers: mu, sigma of p(h | z), white (n, 512), z (n, n_given) -> (n, 512)."""
         return mu + sigma * integrate(lambda u, angle: self.velocity(u, angle, mu, sigma, z), white, n_steps)
 
 
@@ -258,7 +279,7 @@ def pictures(modes: FourierModes) -> tuple[Tensor, Tensor]:
 
 
 class Flows(nn.Module):
-    """Both flows of a run, and the standardisation of z that they share.
+    """Both flows of a run, and what of z they are given.
 
     model      the trained model
     settings   widths and steps of a draw
@@ -270,29 +291,35 @@ class Flows(nn.Module):
         super().__init__()
         self.settings = settings
         self.about: dict = {}
-        self.slices = SliceFlow(model.image_size, model.latent_dim, settings.width, periodic)
-        self.h = HFlow(model, settings.h_width, periodic)
-        self.register_buffer("z_mean", torch.zeros(model.latent_dim))
-        self.register_buffer("z_std", torch.ones(model.latent_dim))
+        self.slices = SliceFlow(model.image_size, N_GIVEN, settings.width, periodic)
+        self.h = HFlow(model, N_GIVEN, settings.h_width, periodic)
+        self.register_buffer("combinations", torch.zeros(model.latent_dim, N_GIVEN))
+        self.register_buffer("centre", torch.zeros(N_GIVEN))
 
-    def standardise(self, z: Tensor) -> Tensor:
-        """z (n, 512) as the networks take it."""
-        return (z - self.z_mean) / self.z_std
+    @in_float32
+    def given(self, z: Tensor) -> Tensor:
+        """What the flows see of z: (n, 512) -> (n, 16), standardised."""
+        return z @ self.combinations - self.centre
 
     @torch.no_grad()
-    def measure(self, truth: Tensor, mean: Tensor, z: Tensor) -> None:
-        """Take the residuals' spectrum and the scale of z from slices, before training.
+    def measure(self, truth: Tensor, mean: Tensor, z: Tensor, z_mu: Tensor, z_sigma: Tensor) -> None:
+        """Take from slices, before training, what of z is given to the flows, and the spectrum of the residuals.
 
-        truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
-        z             (n, 512) draws from their q(z)
+        truth, mean          (n, 1, H, H) slices and their decoded means [standardised pixels]
+        z, z_mu, z_sigma     (n, 512) draws from q(z), and its means and widths
         """
-        self.slices.rings.power.copy_(self.slices.rings.residual_power(mean, truth).mean(dim=0).clamp_min(1e-12))
-        self.z_mean.copy_(z.mean(dim=0))
-        self.z_std.copy_(z.std(dim=0).clamp_min(1e-3))
+        width = z_sigma.square().mean(dim=0).sqrt()
+        told = torch.linalg.svd((z_mu - z_mu.mean(dim=0)) / width, full_matrices=False).Vh[:N_GIVEN]
+        combinations = told.T / width[:, None]
+        drawn = z @ combinations
+        spread = drawn.std(dim=0).clamp_min(1e-6)
+        self.combinations.zero_()[:, : len(told)] = combinations / spread
+        self.centre.zero_()[: len(told)] = drawn.mean(dim=0) / spread
+        self.slices.measure(truth, mean, self.given(z))
 
     def draw_h(self, z: Tensor, mu: Tensor, logvar: Tensor, white: Tensor) -> Tensor:
         """h of new slices: z, the prior's mu and logvar, and standard normal numbers, all (n, 512) -> (n, 512)."""
-        return self.h(mu, (0.5 * logvar).exp(), self.standardise(z), white, self.settings.ode_steps)
+        return self.h(mu, (0.5 * logvar).exp(), self.given(z), white, self.settings.ode_steps)
 
     def complete(self, mean: Tensor, z: Tensor, white: Tensor, batch: int = 16) -> Tensor:
         """Slices from decoded means.
@@ -303,7 +330,7 @@ class Flows(nn.Module):
         batch   slices at a time
         Returns (n, 1, H, H) [standardised pixels].
         """
-        parts = zip(mean.split(batch), self.standardise(z).split(batch), white.split(batch), strict=True)
+        parts = zip(mean.split(batch), self.given(z).split(batch), white.split(batch), strict=True)
         return torch.cat([self.slices(*part, self.settings.ode_steps) for part in parts])
 
 
