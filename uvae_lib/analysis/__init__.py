@@ -35,6 +35,8 @@ from .samples import MERITS, SAMPLED, conditional_spread, sample_quality, two_sa
 
 __all__ = ["analyse_run", "evaluate_run", "summary"]
 
+DRAWN_CUBES = 24  # held-out universes of which slices are drawn: a draw is dear
+CLASSIFIED_CUBES = 12
 N_SAMPLES = 16  # generated slices, and true ones beside them, whose nearest training slice is looked for
 VERSION = 4  # of what is kept in metrics.json
 
@@ -95,12 +97,14 @@ def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
     """Reconstruction, latents, and drawn slices of held-out universes beside true ones."""
     test, train = encoded.of(run.split["test"]), encoded.of(run.split["train"])
     generator, n, box = torch.Generator().manual_seed(0), encoded.n_slices, run.image_box
-    truth = [cube.truth for cube in test]
-    pooled, n_pooled = [torch.cat(truth)], n * len(test)
+    chosen = evenly(run.split["test"], DRAWN_CUBES)
+    some = encoded.of(chosen)
+    truth = [cube.truth for cube in some]
+    pooled, n_pooled = [torch.cat(truth)], n * len(some)
     twice = [
         [
             latents.complete_means(run, cube.recon, cube.z.mu, torch.randn(cube.recon.shape, generator=generator))
-            for cube in test
+            for cube in some
         ]
         for _ in range(2)
     ]
@@ -109,7 +113,7 @@ def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
     drawn = {
         "mean_plus_noise": (truth, twice[0]),
         "observed_universe": (
-            truth, [latents.sample_slices(run, cube.z, n, generator) for cube in test]
+            truth, [latents.sample_slices(run, cube.z, n, generator) for cube in some]
         ),
     } | {
         name: (pooled, [latents.sample_slices(run, latents.sample_universes(n_pooled, generator, z), n_pooled,
@@ -120,7 +124,7 @@ def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
         "reconstruction": reconstruction_metrics(test, train, box),
         "train": fvu_of_cubes(train),
         "latents": latent_metrics(test),
-        "truth_against_truth": sample_quality(truth, other_slices(run, suite, run.split["test"], n), box),
+        "truth_against_truth": sample_quality(truth, other_slices(run, suite, chosen, n), box),
         **{name: sample_quality(*pair, box) for name, pair in drawn.items()},
         "conditional_spread": conditional_spread(*(torch.cat(part) for part in (truth, *twice)), box),
     }
@@ -201,13 +205,14 @@ def _cosmology(run: Run, encoded: Encodings, sets: dict[str, CubeSuite | None], 
 
 def classify(run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
     """`two_sample_classifier` on test cubes: new slices of observed universes, and other true slices beside them."""
-    cubes = encode_cubes(run, suite, run.split["test"], n_slices)
+    chosen = evenly(run.split["test"], CLASSIFIED_CUBES)
+    cubes = encode_cubes(run, suite, chosen, n_slices)
     truth, generator = [cube.truth for cube in cubes], torch.Generator().manual_seed(0)
     n = len(truth[0])
     drawn = [latents.sample_slices(run, cube.z, n, generator) for cube in cubes]
     return {
         "observed_universe": two_sample_classifier(truth, drawn),
-        "truth_against_truth": two_sample_classifier(truth, other_slices(run, suite, run.split["test"], n)),
+        "truth_against_truth": two_sample_classifier(truth, other_slices(run, suite, chosen, n)),
     }
 
 

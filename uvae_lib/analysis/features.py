@@ -23,7 +23,7 @@ from ..variants.fourier import SliceSummary
 
 SIZES = (1, 2, 3, 5, 10, 15)  # numbers of slices of a cube; twice the largest is added
 PDF_EDGES = torch.linspace(-4, 5, 37)  # of standardised pixels
-N_TRAIN = 512  # training cubes, at most, whose slices are decoded and held in memory
+N_TRAIN = 128  # training cubes, at most, whose slices are decoded and held in memory
 VERSION = 3  # of what is kept in the run folder
 
 
