@@ -1,9 +1,8 @@
-"""What makes the model learn: the same data and the same number of slices for every arm, two seeds each.
+"""What each departure from the note gains: alone, and missing from all of them; the same data and number of slices.
 
-    python -m tests.benchmarks.study [--slices 2400] [--seeds 0 1] [--arms plain circular ...] [--data data/demo]
+    python -m tests.benchmarks.study [--slices 2400] [--seeds 0 1] [--arms note all "all but group norm" ...]
 
-Each arm is the one above it with one thing changed (linear with the loss weights and the learning rate that go with
-it). It writes build/study/results.json after each run (arms that are there already are not run again) and a table,
+It writes build/study/results.json after each run (arms that are there already are not run again) and a table,
 tests/benchmarks/study.md: unexplained variance and KLs on held-out cubes, mean and range over the seeds.
 """
 
@@ -19,19 +18,25 @@ import torch
 
 from uvae_lib import latents
 from uvae_lib.files import write_atomically
-from uvae_lib.presets import PARAMETERS, Config, DataConfig, LossConfig, ModelConfig, TrainConfig, locate
+from uvae_lib.presets import PARAMETERS, PRESETS, Config, locate
 from uvae_lib.runs import Run, provenance
 from uvae_lib.statistics import power_spectrum
 from uvae_lib.training import fit
 
 TABLE = Path(__file__).with_suffix(".md")
-PLAIN = Config(
-    name="study",
-    data=DataConfig(val_fraction=0.125, test_fraction=0.125),
-    model=ModelConfig(logvar_h=-4.0, logvar_z=-3.0),
-    loss=LossConfig(kl_h=10.0, kl_warmup=200),
-    training=TrainConfig(set_size=4, sets_per_step=2, lr_warmup=30, log_every=50),
-)
+NOTE, ALL = PRESETS["note"], PRESETS["demo"]
+DEPARTURES = {  # fields of a configuration in which the note and the demo preset differ
+    "fourier start": ("model.fourier_start",),
+    "group norm": ("model.norm",),
+    "wrapping": ("model.circular",),
+    "zero start": ("model.zero_init",),
+    "posterior width": ("model.logvar_h",),
+    "mean over a set": ("model.pooling",),
+    "all targets": ("training.targets",),
+    "residual spectrum": ("loss.residual_spectrum",),
+    "weights of the KLs": ("loss.kl_z", "loss.kl_h", "loss.kl_warmup"),
+    "learning rate, average": ("training.lr", "training.ema"),
+}
 
 
 def changed(config: Config, **parts: dict) -> Config:
@@ -39,30 +44,16 @@ def changed(config: Config, **parts: dict) -> Config:
     return replace(config, **{part: replace(getattr(config, part), **fields) for part, fields in parts.items()})
 
 
-CIRCULAR = changed(PLAIN, model={"circular": True})
-GROUP = changed(CIRCULAR, model={"norm": "group"})
-ZERO = changed(GROUP, model={"zero_init": True})
-LINEAR = changed(
-    ZERO, model={"fourier_start": True, "logvar_h": -5.0, "logvar_z": -1.0}, loss={"kl_h": 100.0}, training={"lr": 1e-3}
-)
-ARMS = {
-    "plain": PLAIN,
-    "circular": CIRCULAR,
-    "circular, group": GROUP,
-    "circular, group, zero": ZERO,
-    "linear": LINEAR,
-    "linear, residual spectrum": changed(LINEAR, loss={"residual_spectrum": 0.2}),
-    "... lr 1e-3": changed(ZERO, training={"lr": 1e-3}),
-    "... 24 slices a step": changed(ZERO, training={"sets_per_step": 6}),
-    "... 4 slices a step": changed(ZERO, training={"sets_per_step": 1}),
-    "... sets of 8": changed(ZERO, training={"set_size": 8, "sets_per_step": 1}),
-    "... gaussian": changed(ZERO, loss={"likelihood": "gaussian", "kl_h": 1.0, "kl_z": 0.01}),
-    "... spectral": changed(ZERO, loss={"likelihood": "spectral", "kl_h": 1.0, "kl_z": 0.01}),
-    "... wide start": changed(ZERO, model={"logvar_h": 0.0, "logvar_z": 0.0}),
-    "... kl_h 100": changed(ZERO, loss={"kl_h": 100.0}),
-    "... no augmentation": changed(ZERO, data={"augment": False}),
-    "... clip 1": changed(ZERO, training={"clip": 1.0}),
-}
+def taking(config: Config, names: tuple[str, ...], other: Config) -> Config:
+    """A configuration with these fields, such as "model.norm", of another."""
+    for part, field in (name.split(".") for name in names):
+        config = changed(config, **{part: {field: getattr(getattr(other, part), field)}})
+    return config
+
+
+ARMS = {"note": NOTE, "all": ALL}
+ARMS |= {f"all but {name}": taking(ALL, fields, NOTE) for name, fields in DEPARTURES.items()}
+ARMS |= {f"note and {name}": taking(NOTE, fields, ALL) for name, fields in DEPARTURES.items()}
 
 
 def run_arm(config: Config, slices: int, seed: int, data: str) -> dict[str, float]:
@@ -122,8 +113,8 @@ def table(results: dict) -> str:
     lines = [
         "`python -m tests.benchmarks.study` wrote this. FVU: unexplained variance of the slices of held-out cubes,",
         "mean and range over seeds; R^2 of Omega_m, sigma_8: a ridge on z of 9 slices, each seed's, judged on cubes",
-        "that were not trained on (in brackets a ridge on P(k) of the same slices). An arm that begins with ... is",
-        "`circular, group, zero` with that one change.",
+        "that were not trained on (in brackets a ridge on P(k) of the same slices). `all` is the demo preset's model and",
+        "loss, `note` the note's; the other arms lack, or have, one departure.",
         "",
         "| arm | slices | seeds | held-out FVU | R^2 of Omega_m | R^2 of sigma_8 | KL(z), KL(h) [nats] | commit |",
         "|---|---|---|---|---|---|---|---|",
