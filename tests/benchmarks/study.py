@@ -113,8 +113,8 @@ def table(results: dict) -> str:
     lines = [
         "`python -m tests.benchmarks.study` wrote this. FVU: unexplained variance of the slices of held-out cubes,",
         "mean and range over seeds; R^2 of Omega_m, sigma_8: a ridge on z of 9 slices, each seed's, judged on cubes",
-        "that were not trained on (in brackets a ridge on P(k) of the same slices). `all` is the demo preset's model and",
-        "loss, `note` the note's; the other arms lack, or have, one departure.",
+        "that were not trained on (in brackets a ridge on P(k) of the same slices). `all` is the demo preset's model",
+        "and loss, `note` the note's; the other arms lack, or have, one departure.",
         "",
         "| arm | slices | seeds | held-out FVU | R^2 of Omega_m | R^2 of sigma_8 | KL(z), KL(h) [nats] | commit |",
         "|---|---|---|---|---|---|---|---|",
