@@ -47,6 +47,12 @@ predictions calibrated where half of the matter is baryons.
 
 Storage: log density in float16 changes the density by 2.7e-4 (rms; 2e-3 at most) and P(k) by less than 1e-4. Cubes
 are kept in float32, as CAMELS keeps them.
+
+The reference suite: 1,000 cubes of a Latin hypercube, 24 of one cosmology and 22 with one parameter moved (11 values
+each), 128^3 in float32, 8.8 GB, by `python -m uvae_lib simulate --preset reference`. Two processes on two cores (AMD
+EPYC) made the last 541 of them in 20.1 minutes, 2.2 s a cube with light work beside it; all of them take about 39
+minutes. A stopped simulation was taken up again twice. Log density of its 850 training cubes: mean -0.975, standard
+deviation 1.083.
 """
 
 
