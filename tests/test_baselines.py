@@ -235,7 +235,7 @@ def test_the_supervised_network_learns_the_clustering_strength(run):
 
 
 def test_cubes_without_labels_are_refused_before_anything_is_trained(run):
-    labels = run.open_suite().layout.files[0].path.parent / "params_LH_IllustrisTNG.txt"
+    labels = run.open_suite().files[0].path.parent / "params_LH_IllustrisTNG.txt"
     labels.rename(run.folder / "aside.txt")
     try:
         with pytest.raises(ValueError, match=r"has no Omega_m, sigma_8; .* --what vae"):

@@ -105,13 +105,6 @@ def test_comments_that_do_not_settle_the_order_are_a_refusal(head):
             assert table["sigma_8"][0] == 0.8  # or the order that it names
 
 
-def test_names_may_stand_one_a_line():
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "params.txt"
-        path.write_text("# made by us\n# column 1: sigma_8\n# column 2: Omega_m\n0.8 0.3\n")
-        assert read_parameters(path).iloc[0].to_dict() == {"sigma_8": 0.8, "Omega_m": 0.3}
-
-
 def test_positional_names_are_a_warning_that_names_them(tmp_path):
     path = write_cmd(tmp_path, Y)
     np.savetxt(tmp_path / "params_LH_IllustrisTNG.txt", TRUTH.to_numpy())
@@ -147,17 +140,8 @@ def test_tables_are_handed_over_in_many_forms(tmp_path, given):
     assert found.to_numpy().tolist() == TRUTH.to_numpy().tolist()
 
 
-@quiet
-def test_series_are_a_column_or_the_row_of_one_cube(tmp_path):
-    path = write_npy(tmp_path / "cubes.npy", Y)
-    assert open_cubes(path, params=TRUTH["Omega_m"]).params["Omega_m"].tolist() == [0.1, 0.2, 0.3]
-    assert opened(write_npy(tmp_path / "one.npy", Y[0]), params=TRUTH.iloc[1]).params.to_dict("records") == [
-        {"Omega_m": 0.2, "sigma_8": 0.9}
-    ]
-
-
 def test_columns_of_different_lengths_are_refused(tmp_path):
-    with pytest.raises(CubesError, match="NaN or infinity in 2 rows, first row 1; expected finite numbers"):
+    with pytest.raises(CubesError, match=r"found no table .*same length.*; give one row a cube"):
         open_cubes(write_cmd(tmp_path, Y), params={"Omega_m": [0.1, 0.2, 0.3], "sigma_8": [0.8]})
 
 
@@ -198,7 +182,7 @@ def test_a_table_that_is_not_read_is_said(tmp_path):
         assert open_cubes(path, box_size=8).params.shape == (3, 0)
     TRUTH.to_csv(tmp_path / "params_a.csv")
     TRUTH.to_csv(tmp_path / "params_b.csv")
-    with pytest.warns(UserWarning, match=r"no parameters read: params_a.csv, params_b.csv, .*; pass params="):
+    with pytest.warns(UserWarning, match=r"no parameters read: params_a.csv, params_b.csv could .*; pass params="):
         assert open_cubes(path, box_size=8).params.shape == (3, 0)
 
 
@@ -230,15 +214,6 @@ def test_one_cube_with_axes_of_length_one(tmp_path, shape, order):
     path = write_npy(tmp_path / "cube.npy", np.asarray(Y[0].reshape(shape), order=order))
     same_cubes(open_cubes(path), Y[:1])
     same_cubes(open_cubes(write_hdf5(tmp_path / "cube.h5", "rho", Y[0].reshape(shape))), Y[:1])
-
-
-@quiet
-def test_maps_may_come_in_sets_of_fifteen(tmp_path):
-    maps = np.random.default_rng(0).random((2, 15, 8, 8)).astype("f4")
-    suite = open_cubes(write_npy(tmp_path / "Maps_Mcdm_SIMBA_LH_z=0.00.npy", maps))
-    assert (suite.n_cubes, suite.n_planes, suite.axes) == (2, 15, (0,))
-    np.testing.assert_allclose(suite.overdensity(1), maps[1] / maps[1].mean(), rtol=1e-5)
-    assert "2 universes of 15 maps of 8^2" in suite.describe()
 
 
 @quiet
@@ -290,7 +265,7 @@ def test_cubes_in_two_formats_are_refused_and_the_advice_is_accepted(tmp_path):
     write_hdf5(tmp_path / "more.h5", "rho", Y[:1])
     for i, y in enumerate(Y):
         np.save(tmp_path / f"cube_{i}.npy", y)
-    with pytest.raises(CubesError, match=r"3 npy files .* and 1 hdf5 files .*; expected one format; pass format="):
+    with pytest.raises(CubesError, match=r"both .npy and HDF5 files .*more.h5.*; expected one format; pass format="):
         open_cubes(tmp_path)
     with pytest.warns(UserWarning, match=r"also holds more.h5, not opened"):
         same_cubes(open_cubes(tmp_path, format="npy"), Y)
@@ -312,7 +287,7 @@ def test_a_tree_with_a_folder_for_each_simulation_is_a_suite(tmp_path, suffix):
         (tmp_path / f"run{i}").mkdir()
         path = tmp_path / f"run{i}" / f"density{suffix}"
         np.save(path, y) if suffix == ".npy" else write_hdf5(path, "rho", y)
-        (path.parent / "params.txt").write_text(f"# Omega_m\n{i}\n")
+    (tmp_path / "params.txt").write_text("# Omega_m\n2\n9\n10\n")
     suite = open_cubes(tmp_path)
     same_cubes(suite, Y)
     assert suite.params["Omega_m"].tolist() == [2, 9, 10] and suite.cube_id(2).endswith("run10/density")
@@ -372,8 +347,7 @@ def test_folders_of_other_formats_are_named_for_what_they_are(tmp_path, name, fo
 
 @pytest.mark.parametrize(("value", "box"), [
     (50, 50.0), (np.float32(50), 50.0), ([50.0, 50, 50], 50.0), ("50", 50.0), (b"50.0", 50.0), ("50 Mpc/h", 50.0),
-    ("50 h^-1 Mpc", 50.0), ("50000 kpc/h", 50.0), ("0.05 Gpc/h", 50.0), ("5e1cMpc/h", 50.0), ([50, 50, 25], None),
-    ("50 Mpc", None), ("large", None), ([], None),
+    ("5e1cMpc/h", 50.0), ([50, 50, 25], None), ("50 Mpc", None), ("50000 kpc/h", None), ("large", None), ([], None),
 ])  # fmt: skip
 def test_a_box_is_written_as_number_vector_or_text(value, box):
     assert read_length(value) == pytest.approx(box) if box else read_length(value) is None
@@ -395,9 +369,7 @@ def test_a_box_that_is_not_understood_is_said_and_can_be_given(tmp_path):
     path = write_hdf5(tmp_path / "cubes.hdf5", "rho", Y)
     with h5py.File(path, "a") as file:
         file.attrs["BoxSize"] = "50 Mpc"
-    with pytest.warns(
-        UserWarning, match=r"8 Mpc/h assumed .*; the box BoxSize='50 Mpc' is no length in Mpc/h; pass box_size="
-    ):
+    with pytest.warns(UserWarning, match=r"no box size found .* 8 Mpc/h assumed .*; pass box_size="):
         open_cubes(path)
     assert opened(path, box_size=35).box_size == 35
 

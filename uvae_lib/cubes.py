@@ -5,7 +5,6 @@ Readers find the files (`readers`), checks refuse what cannot be used and warn o
 
 import hashlib
 import math
-import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,83 +12,41 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import psutil
 
 from .presets import DataConfig, locate
 from .readers import find_layout
 from .readers.arrays import CubesError, refusal
-from .readers.checks import CheckReport, check_suite, report_cautions
+from .readers.checks import CheckReport, check_suite
 from .readers.field_type import FIELD_TYPES, guess_field_type, to_overdensity
 from .readers.layout import ReaderOptions, SuiteFiles
 
 __all__ = ["CubeSuite", "CubesError", "fit_image_size", "open_cubes", "open_data", "split_cubes"]
 IMAGE_SIZES = (32, 64, 128, 256, 512)  # that the networks take [pixels]
+CHECKS = ("none", "auto", "full", "sample")
 OPTIONS = ("set_name", "format", "field_type", "box_size", "params", "dataset", "field", "normalize", "check")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class CubeSuite:
+class CubeSuite(SuiteFiles):
     """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers.
 
-    box_size   [Mpc/h] of the whole cube;  box_from  what told it, or that it was assumed
+    box_size    [Mpc/h] of the whole cube
+    box_from    what told it, or that it was assumed
     field_type  of the file: density | delta | overdensity | counts; overdensity() always gives overdensity
-    normalize  each cube is divided by its own mean; see open_cubes
-    report     of the check, None when there was none
-    cautions   what the user was warned of;  notes  what was found and assumed
+    cautions    what the user was warned of
+    notes       what was found and assumed
+    normalize   each cube is divided by its own mean; see open_cubes
+    report      of the check, None when there was none
     """
 
-    layout: SuiteFiles
-    box_size: float
-    box_from: str
-    field_type: str
     normalize: bool = True
     report: CheckReport | None = None
-    cautions: tuple[str, ...] = ()
-
-    @property
-    def n_cubes(self) -> int:
-        return len(self.layout.ids)
-
-    @property
-    def side(self) -> int:
-        return self.layout.files[0].shape[-1]
-
-    @property
-    def n_planes(self) -> int:
-        """Planes along axis 0: the side for cubes, 15 for ready-made maps."""
-        return self.layout.maps_per_cube or self.side
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """Axes along which planes can be cut."""
-        return (0,) if self.layout.maps_per_cube else (0, 1, 2)
-
-    @property
-    def params(self) -> pd.DataFrame:
-        return self.layout.params
 
     @property
     def varying(self) -> list[str]:
         """The parameters that differ between cubes: of the others nothing can be learned."""
         return [name for name, v in self.params.items() if v.max() - v.min() > 1e-9 * v.abs().max()]
-
-    @property
-    def format(self) -> str:
-        return self.layout.format
-
-    @property
-    def source(self) -> str:
-        return self.layout.source
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.layout.notes
-
-    @property
-    def empty_fraction(self) -> float | None:
-        """Share of voxels with y < 1e-7, None without a check."""
-        return self.report.empty_fraction if self.report else None
 
     def overdensity(self, i: int) -> np.ndarray:
         """Universe i as y = rho / <rho>: (n_planes, N, N) float32, never negative, mean 1, a fresh array.
@@ -97,77 +54,65 @@ class CubeSuite:
         Every cube is checked in full when it is read. Raises CubesError when its numbers cannot be used,
         IndexError when there is no such cube.
         """
-        i = self._index(i)
-        mean = None if self.normalize else self._common_mean()
-        return to_overdensity(self.layout.raw(i), self.field_type, f"cube {i} of {self.source}", mean)[0]
+        common = self.report.means[1] if self.report and self.field_type in ("density", "counts") else 1.0
+        mean = None if self.normalize else common
+        return to_overdensity(self.raw(i), self.field_type, f"cube {i} of {self.source}", mean)[0]
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
         """Digests of the cubes (sizes, and a few rows of each) and of the parameters, wherever the files lie."""
         sizes = f"{self.n_cubes} {self.n_planes} {self.side} {self.box_size:.6g}"
         cubes = hashlib.blake2b(sizes.encode(), digest_size=8)
-        for i in range(self.n_cubes):
-            cubes.update(np.ascontiguousarray(self.layout.sample(i), "<f4").tobytes())
+        for file, number in map(self.place, range(self.n_cubes)):
+            cubes.update(np.ascontiguousarray(file.sample(number), "<f4").tobytes())
         table = self.params.to_csv(index=False, float_format="%.9g")
         parameters = hashlib.blake2b(table.encode(), digest_size=8)
         return {"cubes": cubes.hexdigest(), "parameters": parameters.hexdigest()}
 
     def cube_id(self, i: int) -> str:
         """Name of universe i, the same in every field of a suite: for splits and leak checks."""
-        return self.layout.ids[self._index(i)]
-
-    def _index(self, i: int) -> int:
-        i = operator.index(i)
-        if not 0 <= i < self.n_cubes:
-            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
-        return i
-
-    def _common_mean(self) -> float:
-        return self.report.mean if self.field_type in ("density", "counts") else 1.0
+        self.place(i)
+        return self.ids[i]
 
     def describe(self) -> str:
         """A page of text: contents, assumptions, what the check found, memory for training, warnings."""
-        shape = f"{self.n_cubes} cubes of {self.side}^3 voxels"
-        if self.layout.maps_per_cube:
-            shape = f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
         same = set(self.params) - set(self.varying)
         ranges = [f"{n:<12} {v.min():.6g} to {v.max():.6g}" + ", the same in every cube" * (n in same)
                   for n, v in self.params.items()]  # fmt: skip
         found = [
             self.source,
-            f"format {self.format}: {shape}, {_size(self.layout.n_bytes)} in {len(self.layout.files)} files",
+            f"format {self.format}: {self._shape}, {_size(self.n_bytes)} in {len(self.files)} files",
             f"box of {self.box_size:g} Mpc/h, {self.box_size / self.side:.4g} Mpc/h a voxel",
             *(ranges or ["no parameters"]),
         ]
         division = "each cube is divided by its own mean"
         if not self.normalize:
             division = "density and counts are divided by the mean of all cubes, overdensity and delta by nothing"
+        each, free = self.n_planes * self.side**2 * 4, psutil.virtual_memory().available
+        size = largest_image_size(self.side)
+        fits = f"slices of up to {size}^2 pixels fit (data.image_size={size})"
         sections = {
             "Found": found,
             "Assumed": [f"box of {self.box_size:g} Mpc/h {self.box_from}", *self.notes,
                         f"field type {self.field_type}; {division}"],
             "Check": self.report.lines() if self.report else ["none; every cube is checked when it is read"],
-            "Training": self._training(),
+            "Training": [
+                fits if size else f"slices do not fit: the smallest have {IMAGE_SIZES[0]}^2 pixels",
+                f"cubes as float32: {_size(each * self.n_cubes)} for all, {_size(each)} each; {_size(free)} of memory "
+                "are free (a training takes 40 % of it for cubes, holds as many as fit, and exchanges them)"],
             "Warnings": self.cautions or ["none"],
         }  # fmt: skip
         return "\n\n".join("\n".join([title, *(f"  {x}" for x in lines)]) for title, lines in sections.items()) + "\n"
 
-    def _training(self) -> list[str]:
-        """Which slices fit, and how much memory cubes take."""
-        each, free = self.n_planes * self.side**2 * 4, psutil.virtual_memory().available
-        size = largest_image_size(self.side)
-        fits = f"slices of up to {size}^2 pixels fit (data.image_size={size})"
-        return [
-            fits if size else f"slices do not fit: the smallest have {IMAGE_SIZES[0]}^2 pixels",
-            f"cubes as float32: {_size(each * self.n_cubes)} for all, {_size(each)} each; {_size(free)} of memory are "
-            "free (a training takes 40 % of it for cubes, holds as many as fit, and exchanges them as it goes on)",
-        ]
+    @property
+    def _shape(self) -> str:
+        if self.n_planes == self.side:
+            return f"{self.n_cubes} cubes of {self.side}^3 voxels"
+        return f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
 
     def __repr__(self) -> str:
-        what = f"{self.n_cubes} x {self.n_planes} maps" if self.layout.maps_per_cube else f"{self.n_cubes} cubes"
         columns = ", ".join(self.params.columns) or "no parameters"
-        size = f"{self.side}^2" if self.layout.maps_per_cube else f"{self.side}^3"
-        return f"CubeSuite({what} of {size}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
+        return f"CubeSuite({self._shape}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
 
 
 def open_cubes(
@@ -203,20 +148,29 @@ def open_cubes(
     Raises CubesError (a ValueError) when the cubes cannot be used, and warns (UserWarning) of what looks odd.
     """
     check = {True: "auto", False: "none"}.get(check, check)
-    _check_options(path, field_type, check)
+    if not isinstance(path, str | Path):
+        raise refusal("open_cubes", f"{type(path).__name__} as the path", "one file or folder", "open each by itself")
+    for name, value, known in (("field_type", field_type, (None, *FIELD_TYPES)), ("check", check, CHECKS)):
+        if value not in known:
+            raise refusal(f"{name}={value!r}", f"an unknown {name}", f"one of {', '.join(known[1:])}", "choose one")
+    if check == "none" and not normalize and field_type not in ("overdensity", "delta"):
+        found, expected = "normalize=False without a check", "a check, which finds the common mean"
+        raise refusal(path, found, expected, 'pass check="full"')
     path = Path(path).expanduser()
     layout = find_layout(path, format, ReaderOptions(set_name, field, dataset, params))
     _check_size(layout, path, image_size)
     box, box_from, cautions = _box_size(box_size, layout, path)
-    if check == "none" and not normalize and field_type not in ("overdensity", "delta"):
-        found, expected = "normalize=False without a check", "a check, which finds the common mean"
-        raise refusal(path, found, expected, 'pass check="full"')
     report = check_suite(layout, field_type, check) if check != "none" else None
     if report is not None:
-        cautions += report_cautions(report, box / layout.files[0].shape[-1], one_at_a_time="/1P/" in layout.ids[0])
+        cautions += report.cautions(box / layout.side, one_at_a_time="/1P/" in layout.ids[0])
         field_type = report.field_type
-    field_type = field_type or guess_field_type(layout.raw(0), f"cube 0 of {layout.source}", layout.field_type)
-    suite = CubeSuite(layout, box, box_from, field_type, normalize, report, (*layout.cautions, *cautions))
+    found = {
+        "box_size": box,
+        "box_from": box_from,
+        "field_type": field_type or guess_field_type(layout.raw(0), f"cube 0 of {layout.source}", layout.field_type),
+        "cautions": (*layout.cautions, *cautions),
+    }
+    suite = CubeSuite(**vars(layout) | found, normalize=normalize, report=report)
     for caution in suite.cautions:
         warnings.warn(caution, UserWarning, stacklevel=2)
     return suite
@@ -243,8 +197,7 @@ def fit_image_size(data: DataConfig, suite: CubeSuite) -> DataConfig:
     """
     if data.image_size <= suite.side:
         return data
-    size = largest_image_size(suite.side)
-    if size is None:
+    if (size := largest_image_size(suite.side)) is None:
         expected = f"at least {IMAGE_SIZES[0]}, the smallest slice"
         raise refusal(suite.source, f"{suite.side} voxels a side", expected, "give larger cubes")
     text = f"cubes of {suite.side}^3 are smaller than slices of {data.image_size}^2: slices of {size}^2 are cut"
@@ -287,51 +240,30 @@ def split_cubes(
     return {name: [i for i in range(n_cubes) if part_of[labels[i]] == name] for name in ("train", "val", "test")}
 
 
-def _check_options(path, field_type: str | None, check: str) -> None:
-    if not isinstance(path, str | Path):
-        raise refusal("open_cubes", f"{type(path).__name__} as the path", "one file or folder", "open each by itself")
-    if field_type is not None and field_type not in FIELD_TYPES:
-        known = f"one of {', '.join(FIELD_TYPES)}"
-        raise refusal(f"field_type={field_type!r}", "an unknown field type", known, "choose one")
-    if check not in ("auto", "full", "sample", "none"):
-        expected = 'True, False, "auto", "full", "sample" or "none"'
-        raise refusal(f"check={check!r}", "an unknown check", expected, "choose one")
-
-
 def _check_size(layout: SuiteFiles, path: Path, image_size: int | None) -> None:
-    side = layout.files[0].shape[-1]
-    if side < max(2, image_size or 2):
-        size = image_size and largest_image_size(side)
+    """Raise CubesError for cubes that are smaller than a slice, or larger than the memory."""
+    if layout.side < max(2, image_size or 2):
+        size = image_size and largest_image_size(layout.side)
         advice = f"use data.image_size={size}, or larger cubes" if size else "give larger cubes"
-        raise refusal(path, f"{side} voxels a side", f"at least {image_size or 2}", advice)
-    need = 3 * 4 * side**2 * (layout.maps_per_cube or side)
-    free = psutil.virtual_memory().available
+        raise refusal(path, f"{layout.side} voxels a side", f"at least {image_size or 2}", advice)
+    need, free = 3 * 4 * layout.side**2 * layout.n_planes, psutil.virtual_memory().available
     if need > free:
-        found = f"cubes of {side}^3 that take {need / 2**30:.3g} GiB each to read"
-        expected = f"at most the {free / 2**30:.3g} GiB that are free"
+        found, expected = f"cubes that take {_size(need)} each to read", f"at most the {_size(free)} that are free"
         raise refusal(path, found, expected, "cut the cubes, or use a machine with more memory")
 
 
 def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, str, list[str]]:
     """Box [Mpc/h], what told it, and what to warn of: as given, as found, or one Mpc/h a voxel with a warning."""
-    side = layout.files[0].shape[-1]
-    box = layout.box_size if given is None else given
+    box, told = (layout.box_size, layout.box_from) if given is None else (given, "as given")
     if box is None:
-        odd = layout.box_caution and f"{layout.box_caution}; "
-        text = f"no box size found for {path}: {side} Mpc/h assumed (1 Mpc/h a voxel)"
-        return float(side), "assumed, 1 Mpc/h a voxel", [f"{text}; {odd}pass box_size= (--data.box-size) [Mpc/h]"]
-    try:
-        box = float(box)
-    except (TypeError, ValueError):
-        box = math.nan
-    if not 0 < box < math.inf:
-        found = f"a box size of {layout.box_size if given is None else given!r}"
-        raise refusal(path, found, "a positive number", "pass box_size= in Mpc/h (--data.box-size)")
-    told = layout.box_from if given is None else "as given"
+        text = f"no box size found for {path}: {layout.side} Mpc/h assumed (1 Mpc/h a voxel)"
+        return float(layout.side), "assumed, 1 Mpc/h a voxel", [f"{text}; pass box_size= (--data.box-size) [Mpc/h]"]
+    if not isinstance(box, int | float | np.number) or not 0 < box < math.inf:
+        raise refusal(path, f"a box size of {box!r}", "a positive number", "pass box_size= in Mpc/h (--data.box-size)")
     if not 2 <= box <= 5000:
         unit = "kpc/h" if box > 5000 else "Gpc/h"
         return box, told, [f"suspicious unit: a box of {box:g} Mpc/h; box_size is in Mpc/h, this looks like {unit}"]
-    return box, told, [layout.box_caution] if given is None and layout.box_caution else []
+    return float(box), told, [layout.box_caution] if given is None and layout.box_caution else []
 
 
 def _size(n_bytes: float) -> str:

@@ -60,7 +60,7 @@ def measure(folder: Path, n_cubes: int, side: int, planes: int) -> dict[str, dic
     path = make_file(folder, n_cubes, side)
     suite = open_cubes(path, check=False, params="none")
     ways = {f"plane along axis {axis}, memory map": mapped_plane(path, n_cubes, axis) for axis in range(3)}
-    ways["whole cube, plain read"] = lambda number: suite.layout.raw(number % n_cubes)
+    ways["whole cube, plain read"] = lambda number: suite.raw(number % n_cubes)
     ways["whole cube, plain read, checked"] = lambda number: suite.overdensity(number % n_cubes)
 
     def median(prepare: Callable[[], None]) -> dict[str, float]:

@@ -86,7 +86,7 @@ def further_set(run: Run, suite: CubeSuite, name: str) -> tuple[CubeSuite | None
         found = open_data(data, name)
     except CubesError as error:
         return None, str(error)
-    if found.layout.files == suite.layout.files:
+    if found.files == suite.files:
         return None, f"the cubes of this run are in no layout with sets, so there is no {name}"
     if (found.side, found.box_size) != (suite.side, suite.box_size):
         return None, f"{name} has cubes of {found.side}^3 in {found.box_size:g} Mpc/h, the run others"

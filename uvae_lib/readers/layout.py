@@ -1,6 +1,7 @@
-"""What readers share: the SuiteFiles they return, listings of folders, and checks of shapes."""
+"""What readers share: the SuiteFiles they return, the choice among several, and listings of folders."""
 
 import math
+import operator
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,31 +10,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .arrays import (
-    HDF5_MAGIC,
-    NPY_MAGIC,
-    NPZ_MAGIC,
-    ArrayFile,
-    is_stack,
-    open_hdf5,
-    open_npy,
-    open_npz,
-    refusal,
-    regular_file,
-)
+from .arrays import HDF5_MAGIC, NPY_MAGIC, NPZ_MAGIC, ArrayFile, open_hdf5, open_npy, open_npz, refusal, stacked
 
 FORMATS = {"npy": (".npy", ".npz"), "hdf5": (".hdf5", ".h5", ".hdf", ".he5")}  # spelt in small or capital letters
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SuiteFiles:
     """Where the cubes of one suite lie; nothing of their content is read yet.
 
-    files           arrays (n, N, N, N), or (n * maps_per_cube, N, N) for ready-made maps
-    ids             a name for each universe, the same in every field of a suite
-    box_size        [Mpc/h], None when nothing tells;  box_from  says what told;  box_caution  what to warn of with it
-    maps_per_cube   0 for 3D cubes
-    notes           what was found and assumed;  cautions  what the user should be warned of
+    files        stacks of cubes (n, N, N, N), or of ready-made maps (n, planes, N, N)
+    ids          a name for each universe, the same in every field of a suite
+    box_size     [Mpc/h], None when nothing tells
+    box_from     what told it
+    box_caution  what to warn of with it
+    notes        what was found and assumed
+    cautions     what the user should be warned of
     """
 
     format: str
@@ -45,9 +37,28 @@ class SuiteFiles:
     box_from: str = ""
     box_caution: str = ""
     field_type: str | None = None
-    maps_per_cube: int = 0
     notes: tuple[str, ...] = ()
     cautions: tuple[str, ...] = ()
+
+    @property
+    def n_planes(self) -> int:
+        """Planes along axis 0: the side for cubes, 15 for ready-made maps."""
+        return self.files[0].shape[1]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes along which planes can be cut."""
+        return (0, 1, 2) if self.n_planes == self.side else (0,)
+
+    @property
+    def n_cubes(self) -> int:
+        """Cubes, or universes of maps."""
+        return len(self.ids)
+
+    @property
+    def side(self) -> int:
+        """Voxels along an edge."""
+        return self.files[0].shape[-1]
 
     @property
     def n_bytes(self) -> int:
@@ -56,23 +67,19 @@ class SuiteFiles:
 
     def raw(self, i: int) -> np.ndarray:
         """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
-        file, i, per_cube = *self._file_of(i), self.maps_per_cube or 1
-        block = file.read(i * per_cube, per_cube)
-        return block if self.maps_per_cube else block[0]
+        file, number = self.place(i)
+        return file.read(number)
 
-    def sample(self, i: int) -> np.ndarray:
-        """A few rows of cube i, or of the maps of universe i, as stored: (n,), read without the rest."""
-        file, i, per_cube = *self._file_of(i), self.maps_per_cube or 1
-        return np.concatenate([file.sample(block) for block in range(i * per_cube, (i + 1) * per_cube)])
-
-    def _file_of(self, i: int) -> tuple[ArrayFile, int]:
+    def place(self, i: int) -> tuple[ArrayFile, int]:
         """The file of cube i, and its number there."""
+        number = operator.index(i)
+        if not 0 <= number < self.n_cubes:
+            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
         for file in self.files:
-            n_cubes = file.shape[0] // (self.maps_per_cube or 1)
-            if i < n_cubes:
-                return file, i
-            i -= n_cubes
-        raise IndexError("no such cube")
+            if number < file.shape[0]:
+                break
+            number -= file.shape[0]
+        return file, number
 
 
 @dataclass(frozen=True)
@@ -93,25 +100,21 @@ class Remarks:
     cautions: list[str] = field(default_factory=list)
 
 
-def choose(
-    folder: Path, key: str, values: list[str], wanted: str | None, usual: Iterable[str], notes: list[str]
-) -> str | None:
+def choose(folder: Path, key: str, values: list[str], wanted: str | None, usual: Iterable[str], remarks: Remarks):
     """The value asked for, or the first usual one that is there, or the only one; a note names the others.
 
     Raises CubesError when the one asked for is not there, or several are and none is usual.
     """
     option = {"set": "set_name=", "field": "field="}.get(key)
-    flag = option and f" (--data.{option[:-1].replace('_', '-')})"
-    listing = ", ".join(values[:12])
-    if wanted is not None and wanted not in values:
-        raise refusal(folder, f"{key} {listing or 'none'}", f"{key} {wanted!r}", f"pass {option} one of these{flag}")
-    chosen = wanted or next((value for value in usual if value in values), None)
-    if chosen is None and len(values) > 1:
-        advice = f"pass {option}{flag}, or name the file itself" if option else "name the file itself"
-        raise refusal(folder, f"{key} {listing}", f"one {key}", advice)
-    chosen = chosen or (values[0] if values else None)
-    if len(values) > 1 and wanted is None:
-        notes.append(f"{key} {chosen} of {listing}" + (f"; pass {option} for another{flag}" if option else ""))
+    advice = (
+        f"pass {option} one of these (--data.{option[:-1].replace('_', '-')})" if option else "name the file itself"
+    )
+    chosen = wanted or next((value for value in usual if value in values), None) or (values[0] if values else None)
+    if (wanted or len(values) > 1) and chosen not in (values if wanted else usual):
+        expected = f"{key} {wanted!r}" if wanted else f"one {key}"
+        raise refusal(folder, f"{key} {', '.join(values[:12]) or 'none'}", expected, advice)
+    if len(values) > 1 and not wanted:
+        remarks.notes.append(f"{key} {chosen} of {', '.join(values[:12])}; for another {advice}")
     return chosen
 
 
@@ -126,39 +129,14 @@ def format_of(path: Path) -> str | None:
     return next((name for name, suffixes in FORMATS.items() if path.suffix.lower() in suffixes), None)
 
 
-def is_array(path: Path) -> bool:
-    """Whether a file is called as files of arrays are."""
-    return path.suffix.lower() in (*FORMATS["npy"], *FORMATS["hdf5"])
-
-
-def open_cubes_of(path: Path, dataset: str | None, format: str | None = None) -> ArrayFile:
+def open_cubes_of(path: Path, dataset: str | None, format: str) -> ArrayFile:
     """A file of one cube or of a stack, `.npy`, `.npz` or HDF5.
 
     Raises CubesError when it cannot be used, NoCubes when it is whole and holds something else.
     """
-    regular_file(path)
-    if (format or format_of(path)) == "hdf5":
-        file = open_hdf5(path, dataset)
-    else:
-        file = open_npz(path, dataset) if path.suffix.lower() == ".npz" else open_npy(path)
-    check_stack(path, file.shape, 0)
-    return file
-
-
-def check_stack(path: Path, shape: tuple[int, ...], maps: int) -> int:
-    """Number of universes in a stack of cubes, or of square maps. Raises CubesError for any other shape."""
-    if maps:
-        if len(shape) != 3 or shape[1] != shape[2] or shape[0] % maps:
-            expected = f"(n, N, N) with n a multiple of {maps}"
-            advice = "pass format= (--data.format) if these are not CAMELS maps"
-            raise refusal(path, f"shape {shape}", expected, advice)
-        return shape[0] // maps
-    if not is_stack(shape):
-        shown = shape[1:] if len(shape) == 4 and shape[0] == 1 else shape
-        raise refusal(
-            path, f"an array of shape {shown}", "cubes: (N, N, N) or (n, N, N, N)", "cut or reshape it to cubes"
-        )
-    return shape[0]
+    if format == "hdf5":
+        return open_hdf5(path, dataset)
+    return stacked(open_npz(path, dataset) if path.suffix.lower() == ".npz" else open_npy(path))
 
 
 def check_sides(files: Iterable[ArrayFile]) -> None:
@@ -188,16 +166,12 @@ def _entries(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
         raise refusal(folder, found, "a readable folder", "chmod u+rx it, or ask its owner") from error
 
 
-def files_below(folder: Path, depth: int) -> list[Path]:
+def files_below(folder: Path, depth: int = 3) -> list[Path]:
     """Files of a folder and the folders below; a folder met twice, as in a loop of links, counts once."""
-    met, level, files = set(), [folder], []
+    met, level, files = {}, [folder], []
     for _ in range(depth + 1):
-        fresh = []
-        for place in level:
-            status = place.stat()
-            if (status.st_dev, status.st_ino) not in met:
-                met.add((status.st_dev, status.st_ino))
-                fresh.append(place)
-        files += [file for place in fresh for file in files_in(place)]
-        level = [below for place in fresh for below in folders_in(place)]
+        fresh = {place.resolve(): place for place in level if place.resolve() not in met}
+        met |= fresh
+        files += [file for place in fresh.values() for file in files_in(place)]
+        level = [below for place in fresh.values() for below in folders_in(place)]
     return files

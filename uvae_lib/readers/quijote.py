@@ -12,7 +12,17 @@ import pandas as pd
 
 from . import parameters
 from .arrays import Hdf5File, refusal
-from .layout import ReaderOptions, Remarks, SuiteFiles, check_sides, choose, files_in, folders_in, open_cubes_of
+from .layout import (
+    ReaderOptions,
+    Remarks,
+    SuiteFiles,
+    check_sides,
+    choose,
+    files_in,
+    folders_in,
+    format_of,
+    open_cubes_of,
+)
 
 NAME = re.compile(r"df_m_((?P<side>\d+)_)?((?P<mas>[A-Z]+)_)?z=(?P<z>\d+(\.\d+)?)\.(npy|hdf5)")
 BOX = 1000.0  # [Mpc/h]
@@ -21,8 +31,8 @@ BOX = 1000.0  # [Mpc/h]
 def density_fields(path: Path, request: ReaderOptions) -> SuiteFiles:
     """One cube a realization, of one cosmology: any folder of the tree, or one file."""
     remarks = Remarks()
-    files = _files_of_set(path, request, remarks.notes) if path.is_dir() else [path.absolute()]
-    stacks = tuple(open_cubes_of(file, request.dataset) for file in files)
+    files = _files_of_set(path, request, remarks) if path.is_dir() else [path.absolute()]
+    stacks = tuple(open_cubes_of(file, request.dataset, format_of(file)) for file in files)
     check_sides(stacks)
     folder = files[0].parent.parent
     ids = tuple(f"Quijote/{folder.name}/{file.parent.name}" for file in files)
@@ -53,48 +63,34 @@ def find_sets(path: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _files_of_set(path: Path, request: ReaderOptions, notes: list[str]) -> list[Path]:
+def _files_of_set(path: Path, request: ReaderOptions, remarks: Remarks) -> list[Path]:
+    """One file a realization, at the lowest redshift; field= decides between grids and assignment schemes."""
     sets = find_sets(path)
     if not sets:
         expected = "folders of realizations with df_m_*.npy"
         raise refusal(path, "no Quijote folders", expected, "leave format= out, or check the path")
     usual = ("latin_hypercube", "latin_hypercube_nwLH", "BSQ", "fiducial")
-    name = choose(path, "set", sorted(sets), request.set_name, usual, notes)
-    return _choose_files(sets[name], request.field, notes)
-
-
-def _choose_files(realizations: list[Path], wanted: str | None, notes: list[str]) -> list[Path]:
-    """One file a realization, at the lowest redshift; field= decides between grids and assignment schemes."""
+    realizations = sets[choose(path, "set", sorted(sets), request.set_name, usual, remarks)]
     files = [file for folder in realizations for file in files_in(folder) if NAME.fullmatch(file.name)]
     redshift = {file.name: float(NAME.fullmatch(file.name)["z"]) for file in files}
-    names = sorted(redshift, key=redshift.get)
-    lowest = [name for name in names if redshift[name] == redshift[names[0]]]
-    if (wanted is None and len(lowest) > 1) or wanted not in (None, *names):
-        expected = repr(wanted) if wanted else "one kind of file"
-        found = f"files {', '.join(names[:8])}"
-        raise refusal(realizations[0].parent, found, expected, "pass field= (--data.field) with one of these names")
-    if len(names) > 1:
-        notes.append(f"file {wanted or lowest[0]} of {', '.join(names)}; pass field= (--data.field) for another")
-    chosen = [file.absolute() for file in files if file.name == (wanted or lowest[0])]
-    numbers = [int(file.parent.name) for file in chosen if file.parent.name.isdigit()]
-    last = max((int(folder.name) for folder in realizations if folder.name.isdigit()), default=-1)
-    missing = sorted(set(range(last + 1)) - set(numbers))
+    lowest = [name for name in redshift if redshift[name] == min(redshift.values())]
+    usual = lowest if len(lowest) == 1 else ()
+    name = choose(realizations[0].parent, "field", sorted(redshift), request.field, usual, remarks)
+    chosen = [file.absolute() for file in files if file.name == name]
+    numbers = {int(file.parent.name) for file in chosen if file.parent.name.isdigit()}
+    missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers)
     if len(realizations) > 1 and missing:
         shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
-        notes.append(f"{len(missing)} realizations missing ({shown}); parameters follow the folders' numbers")
+        remarks.notes.append(f"{len(missing)} realizations missing ({shown}); parameters follow the folders' numbers")
     return chosen
 
 
 def _params(folder: Path, given, ids: tuple[str, ...], remarks: Remarks) -> pd.DataFrame:
+    """The rows that the folders' numbers name; row i for cube i of a table that was handed over."""
     source = parameters.quijote_file(folder) if given is None else given
-    fixed = parameters.quijote_cosmology(folder.name)
-    usual = f"{folder.name}_params.txt"
-    if source is None and fixed is not None:
-        remarks.notes.append(f"parameters of the {folder.name} cosmology, the same for every cube (arXiv:1909.05273)")
-        return pd.DataFrame([fixed] * len(ids))
     rows = [name.rpartition("/")[2] for name in ids]
     if not isinstance(source, str | Path) or source == "none" or not all(row.isdigit() for row in rows):
-        return parameters.parameter_table(source, parameters.QUIJOTE, ids, remarks, usual)  # one row a cube
+        return parameters.parameter_table(source, parameters.QUIJOTE, ids, remarks, f"{folder.name}_params.txt")
     table, last = parameters.read_parameters(source, parameters.QUIJOTE, remarks), max(map(int, rows))
     remarks.notes.append(f"parameters from {source}")
     if last >= len(table):
