@@ -130,7 +130,7 @@ def evaluate(
         run: run folder
         n_slices: slices of each cube
         classifier: train a network to tell drawn slices from true ones, too (minutes more)
-        readme: Markdown file that takes the table of targets between its marks
+        readme: Markdown file that takes the tables between its marks, and its picture into notebooks/pictures
         data_path: where its cubes are now, when they have moved; the run keeps it
     """
     from .analysis import evaluate_run, summary

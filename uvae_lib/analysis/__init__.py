@@ -243,7 +243,7 @@ def evaluate_run(folder: str | Path, *, n_slices: int = 15, classifier: bool = F
         write_atomically(run.folder / "metrics.json", json.dumps(metrics, indent=1))
     for name, figure in figures(run, suite, metrics).items():
         with atomic_path(run.folder / "figures" / f"{name}.png") as path:
-            figure.savefig(path, format="png", dpi=120)
+            figure.savefig(path, format="png", dpi=200)
     return metrics
 
 
@@ -300,8 +300,11 @@ def merits(metrics: dict) -> tuple[pd.DataFrame, dict]:
 
 def figures(run: Run, suite: CubeSuite, metrics: dict) -> dict[str, Figure]:
     """The figures that belong to the metrics, by name; reconstructions worst first."""
-    cubes = encode_cubes(run, suite, run.split["test"][:4], 9)
+    shown, generator = evenly(run.split["test"], 4), torch.Generator().manual_seed(0)
+    cubes = encode_cubes(run, suite, shown, 9)
     truth, recon = (run.to_log(torch.cat([getattr(cube, name)[:, 0] for cube in cubes])) for name in ("truth", "recon"))
+    new = run.to_log(torch.cat([latents.sample_slices(run, cube.z, 1, generator)[:, 0] for cube in cubes]))
+    n = len(cubes[0].truth)
     order = (truth - recon).square().mean(dim=(1, 2)).argsort(descending=True)
     chosen = order[[0, len(order) // 2, -1]]
     r, names = metrics["reconstruction"], ("power", "power_low", "power_high")
@@ -310,6 +313,13 @@ def figures(run: Run, suite: CubeSuite, metrics: dict) -> dict[str, Figure]:
         for key, text in (("observed_universe", "new slices / truth"), ("truth_against_truth", "truth / truth"))
     }
     made = {
+        "slices": plots.slice_grid(
+            torch.cat([truth[::n], recon[::n], new]),
+            run.image_box,
+            columns=len(shown),
+            titles=[plots.cube_label(suite.params, cube) for cube in shown] + 2 * len(shown) * [""],
+            row_labels=["simulated", "reconstructed", "new slice of\nthe same universe"],
+        ),
         "loss": plots.loss_curves(run.history),
         "reconstructions": plots.reconstructions(
             truth[chosen], recon[chosen], run.image_box, titles=["worst", "median", "best"]

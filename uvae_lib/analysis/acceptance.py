@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,7 +127,10 @@ def kept_baselines(run: Run) -> dict:
 
 
 def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
-    """Put the table of targets between the marks <!-- results:begin --> and <!-- results:end --> of a Markdown file."""
+    """Put the table of targets between the marks <!-- results:begin --> and <!-- results:end --> of a Markdown file.
+
+    The slices that the run shows go to notebooks/pictures/ beside it, where there is such a folder.
+    """
     lines = [
         [row.what, number(row.measured), row.beside, number(row.reference), row.target,
          {True: "yes", False: "no"}.get(row.met, "–")]
@@ -142,3 +146,5 @@ def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
     )
     rows = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
     put_between(path, "results", f"{rows}\n\n{origin}\n")
+    if (pictures := Path(path).parent / "notebooks" / "pictures").is_dir():
+        shutil.copy(run.folder / "figures" / "slices.png", pictures)
