@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from ipywidgets.widgets import widget as registry
@@ -20,7 +21,7 @@ from uvae_lib.cropping import Cuts, cut_slices, log_density
 from uvae_lib.cubes import open_cubes
 from uvae_lib.loss import kl_by_dimension
 from uvae_lib.training import fit
-from uvae_lib.widgets.explorer import REST, _descendants
+from uvae_lib.widgets import REST, _descendants
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +52,26 @@ def slices(suite):
 
 @pytest.fixture
 def walk(run, suite):
-    direction = latents.Direction(torch.ones(512), 0.5, 1.3)
-    return widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, directions={"sigma_8": direction})
+    return widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, sheet=curved(0.5, 1.3))
 
 
 @pytest.fixture
 def reconstruction(run, suite):
     return widgets.ReconstructionExplorer(run, suite, n_slices=4)
+
+
+NOTHING = (None, pd.DataFrame())  # a sheet of no parameter
+
+
+def curved(low, high):
+    """A sheet on which all numbers of z are s + s^2 / 2, s = sigma_8, known from low to high."""
+    weights = np.outer([0, 1, 0.5], np.ones(512))
+    return latents.ParameterSheet(np.zeros(1), np.ones(1), weights), pd.DataFrame({"sigma_8": [low, high]})
+
+
+def shown(walk):
+    """Names of the sliders on the page."""
+    return [name for name, slider in walk.sliders.items() if slider.layout.display != "none"]
 
 
 def opened(png):
@@ -183,7 +197,7 @@ def test_a_slice_that_is_not_there_is_refused_in_a_sentence(suite, setting, erro
 
 @pytest.mark.parametrize("name", ["z0", "z1", "sigma_8"])
 def test_a_walk_through_z_changes_the_picture_and_back_again(walk, name):
-    slider = dict(walk._sliders())[name]
+    slider = walk.sliders[name]
     first, start = walk.picture.value, slider.value
     slider.value = start + 0.2
     moved = walk.picture.value
@@ -192,11 +206,12 @@ def test_a_walk_through_z_changes_the_picture_and_back_again(walk, name):
 
 
 def test_the_decoded_slice_is_that_of_traverse(walk, run, suite):
-    walk.units["z"][0].value = 2.0
-    walk.labels["sigma_8"].value = 1.0
+    walk.sliders["z0"].value = 2.0
+    walk.sliders["sigma_8"].value = 1.0
     z = latents.encode_cube(run, latents.spread_slices(run, suite, 0, 4, seed=0))
     h = latents.prior_of_h(run, z.mu[None]).sample(torch.Generator().manual_seed(0))[0]
-    step = 2.0 * latents.prior_directions(run, z.mu, 1)[0][0] + (1.0 - walk._label("sigma_8"))
+    start = walk._home["sigma_8"]
+    step = 2.0 * latents.prior_directions(run, z.mu, 1)[0][0] + 1.0 + 1.0 / 2 - start - start**2 / 2
     x = run.to_log(latents.traverse(run, h, step, torch.ones(1), z.mu))[0, 0]
     anchor = run.to_log(latents.decode(run, h[None]))[0, 0]
     expected = walk._panels.draw([x.numpy(), (x - anchor).numpy()])
@@ -205,7 +220,7 @@ def test_the_decoded_slice_is_that_of_traverse(walk, run, suite):
 
 def test_level_h_moves_h_at_fixed_z(walk, run):
     walk.level.value = "h"
-    walk.units["h"][1].value = -1.5
+    walk.sliders["h1"].value = -1.5
     kl = kl_by_dimension(*walk._now.h, *walk._now.prior).mean(dim=0)
     unit, width = kl.argsort(descending=True)[1], (0.5 * walk._now.prior.logvar[0]).exp()
     h = walk._h.clone()
@@ -216,22 +231,22 @@ def test_level_h_moves_h_at_fixed_z(walk, run):
 
 
 def test_each_level_shows_its_own_sliders(walk):
-    assert walk._walks.children == (walk.labels["sigma_8"], *walk.units["z"])
+    assert shown(walk) == ["sigma_8", "z0", "z1"]
     walk.level.value = "h"
-    assert walk._walks.children == tuple(walk.units["h"])
+    assert shown(walk) == ["h0", "h1"]
 
 
 def test_a_direction_that_changes_nothing_has_no_slider(run, suite, monkeypatch):
     ways = torch.nn.functional.one_hot(torch.arange(2), 512).float()
     monkeypatch.setattr(latents, "prior_directions", lambda run, z, n: (ways, torch.tensor([1.0, 0.0])))
-    walk = widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, directions={})
-    assert walk._walks.children == (walk.units["z"][0],)
+    walk = widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, sheet=NOTHING)
+    assert shown(walk) == ["z0"]
 
 
 @pytest.mark.parametrize("level", ["z", "h"])
 def test_sliders_are_sorted_by_the_nats_that_they_say(walk, level):
-    nats = [float(slider.description.split()[-2]) for slider in walk.units[level]]
-    assert nats == sorted(nats, reverse=True) and walk.units[level][0].description.endswith(" nats")
+    nats = [float(walk.sliders[f"{level}{i}"].description.split()[-2]) for i in range(2)]
+    assert nats == sorted(nats, reverse=True) and walk.sliders[f"{level}0"].description.endswith(" nats")
 
 
 def test_directions_of_z_are_those_that_change_the_prior_of_h_most(run):
@@ -271,34 +286,33 @@ def test_at_the_anchor_there_is_no_difference(walk):
 
 def test_the_button_leads_back_to_the_anchor(walk):
     first = walk.picture.value
-    walk.units["z"][0].value, walk.labels["sigma_8"].value = 3.0, 0.9
+    walk.sliders["z0"].value, walk.sliders["sigma_8"].value = 3.0, 0.9
     walk.back.click()
     assert walk.picture.value == first and "at the anchor" in walk.readout.value
 
 
 def test_another_cube_starts_at_its_own_label(walk, suite):
-    walk.units["z"][0].value = 3.0
+    walk.sliders["z0"].value = 3.0
     walk.cube.value = 5
-    assert walk.labels["sigma_8"].value == round(suite.params["sigma_8"][5], 2)
-    assert walk.units["z"][0].value == 0
+    assert walk.sliders["sigma_8"].value == round(suite.params["sigma_8"][5], 2)
+    assert walk.sliders["z0"].value == 0
 
 
 def test_a_label_outside_the_range_of_its_direction_widens_the_slider(run, suite):
-    narrow = {"sigma_8": latents.Direction(torch.ones(512), 0.9, 1.0)}
-    walk = widgets.LatentExplorer(run, suite, cube=5, n_slices=4, n_directions=1, directions=narrow)
-    assert (walk.labels["sigma_8"].min, walk.labels["sigma_8"].max) == (0.9, round(suite.params["sigma_8"][5], 2))
+    walk = widgets.LatentExplorer(run, suite, cube=5, n_slices=4, n_directions=1, sheet=curved(0.9, 1.0))
+    assert (walk.sliders["sigma_8"].min, walk.sliders["sigma_8"].max) == (0.9, round(suite.params["sigma_8"][5], 2))
 
 
-def test_directions_are_found_only_for_parameters_that_vary(run, suite):
-    found = latents.parameter_directions(run, suite, n_slices=3)
-    assert list(found) == ["sigma_8"]  # Omega_m is 0.3 in all of these cubes
-    assert found["sigma_8"].shift.shape == (512,)
-    assert (found["sigma_8"].low, found["sigma_8"].high) == pytest.approx((0.6, 1.2))
+def test_a_sheet_knows_only_parameters_that_vary(run, suite):
+    sheet, known = latents.suite_sheet(run, suite, n_slices=3)
+    assert list(known) == ["sigma_8"]  # Omega_m is 0.3 in all of these cubes
+    assert sheet(known.to_numpy()).shape == (6, 512)
+    assert (known["sigma_8"].min(), known["sigma_8"].max()) == pytest.approx((0.6, 1.2))
 
 
 def test_cubes_without_labels_have_no_sliders_for_them(run, unlabelled):
     walk = widgets.LatentExplorer(run, unlabelled, n_slices=4, n_directions=2)
-    assert walk.labels == {} and walk._walks.children == tuple(walk.units["z"])
+    assert walk.labels == [] and shown(walk) == ["z0", "z1"]
 
 
 @pytest.mark.parametrize(
@@ -339,13 +353,13 @@ def completed(run, suite):
             asked.append(white)
             return mean + 0.3 * white * z.std()
 
-    made = widgets.LatentExplorer(replace(run, flows=Noise()), suite, n_slices=4, n_directions=2, directions={})
+    made = widgets.LatentExplorer(replace(run, flows=Noise()), suite, n_slices=4, n_directions=2, sheet=NOTHING)
     return made, asked
 
 
 def test_a_move_shows_the_decoded_mean_at_once_and_the_completed_slice_after_a_rest(completed, walk):
     explorer, _ = completed
-    explorer.units["z"][0].value = walk.units["z"][0].value = 1.0
+    explorer.sliders["z0"].value = walk.sliders["z0"].value = 1.0
     mean = explorer.picture.value
     np.testing.assert_array_equal(array(mean)[live.TOP :], array(walk.picture.value)[live.TOP :])  # below the titles
     assert "decoded mean" in explorer.readout.value
@@ -357,8 +371,8 @@ def test_the_same_place_is_completed_by_the_same_noise_and_another_seed_by_anoth
     explorer, asked = completed
     explorer.settle()
     first = explorer.picture.value
-    explorer.units["z"][0].value = 1.0
-    explorer.units["z"][0].value = 0.0
+    explorer.sliders["z0"].value = 1.0
+    explorer.sliders["z0"].value = 0.0
     explorer.settle()
     assert explorer.picture.value == first and all(torch.equal(noise, asked[0]) for noise in asked)
     explorer.seed.value = 3
@@ -371,7 +385,7 @@ def test_many_moves_are_completed_once(completed):
 
     async def drag():
         for value in range(8):
-            explorer.units["z"][0].value = value / 4
+            explorer.sliders["z0"].value = value / 4
         seen = len(asked)
         await asyncio.sleep(3 * REST)
         return seen
@@ -385,7 +399,7 @@ def test_a_closed_walk_completes_nothing(completed):
     explorer, asked = completed
 
     async def move_and_close():
-        explorer.units["z"][0].value = 1.0
+        explorer.sliders["z0"].value = 1.0
         explorer.close()
         await asyncio.sleep(2 * REST)
 
@@ -519,8 +533,9 @@ def test_another_cube_draws_one_picture(explorer):
 
 def test_moves_and_cubes_leave_no_observer_and_no_widget_behind(explorer):
     def count():
-        controls = [*_descendants(explorer), *explorer._parked]
-        calls = [calls for c in controls for kinds in c._trait_notifiers.values() for calls in kinds.values()]
+        calls = [
+            calls for c in _descendants(explorer) for kinds in c._trait_notifiers.values() for calls in kinds.values()
+        ]
         return sum(map(len, calls)), len(registry._instances)
 
     before = count()
@@ -539,7 +554,7 @@ def test_a_closed_explorer_leaves_nothing_behind(suite):
 
 def test_a_closed_walk_leaves_nothing_behind(run, suite):
     before = set(registry._instances)
-    widgets.LatentExplorer(run, suite, n_slices=3, n_directions=1, directions={}).close()
+    widgets.LatentExplorer(run, suite, n_slices=3, n_directions=1, sheet=NOTHING).close()
     assert set(registry._instances) == before
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Generator, Tensor
 
@@ -288,16 +289,6 @@ def probe(
     return ProbeResult(predicted, r2(test_params, predicted), error)
 
 
-def directions(z: np.ndarray, params: np.ndarray) -> np.ndarray:
-    """Shift of z per unit of each parameter, the others held: the pattern, not regression weights.
-
-    z (n, 512), params (n, p) of n cubes. Returns (p, 512), the least-squares slopes of z on the parameters: for
-    independent parameters Cov(z, theta) / Var(theta) (Haufe et al. 2014, NeuroImage 87, 96).
-    """
-    design = np.column_stack([params - params.mean(axis=0), np.ones(len(params))])
-    return np.linalg.lstsq(design, z, rcond=None)[0][:-1]
-
-
 class ParameterSheet(NamedTuple):
     """Where universes of given parameters lie in z: a quadratic map, fitted to known cubes (`parameter_sheet`).
 
@@ -334,36 +325,25 @@ def _terms(x: np.ndarray, n: int) -> np.ndarray:
     return np.column_stack([np.ones(len(x)), *x.T, *pairs])[:, :n]
 
 
-class Direction(NamedTuple):
-    """A direction of z that belongs to a parameter: shift (512,) of z per unit, and the range to walk in."""
+def suite_sheet(
+    run: Run, suite: CubeSuite, n_slices: int = 9, most: int = 32
+) -> tuple[ParameterSheet | None, pd.DataFrame]:
+    """The `parameter_sheet` of a suite's cubes, and the parameters that it was fitted to, for walks along them.
 
-    shift: Tensor
-    low: float
-    high: float
-
-
-def parameter_directions(run: Run, suite: CubeSuite, n_slices: int = 9, most: int = 32) -> dict[str, Direction]:
-    """Directions of Omega_m and sigma_8 in z, from cubes whose parameters are known; {} where they are not.
-
-    suite      best cubes of one phase with one parameter moved at a time (1P), else a Latin hypercube
+    suite      best a Latin hypercube; cubes with one parameter moved at a time (1P) tell nothing of products
     n_slices   of a cube are encoded
     most       cubes, evenly spread, are used when there are more
 
-    A parameter that does not vary has no direction; with no more cubes than parameters nothing has.
+    The table has Omega_m and sigma_8 where they vary, and no column where not more cubes than parameters are known.
     """
-    table = suite.params[[name for name in PARAMETERS if name in suite.params]]
-    table = table.loc[:, table.nunique() > 1]
     cubes = np.linspace(0, suite.n_cubes - 1, min(most, suite.n_cubes)).round().astype(int)
-    table = table.iloc[cubes]
-    if not len(table.columns) or len(cubes) <= len(table.columns):
-        return {}
+    known = suite.params[[name for name in PARAMETERS if name in suite.params]].iloc[cubes]
+    known = known.loc[:, known.nunique() > 1]
+    if not len(known.columns) or len(cubes) <= len(known.columns):
+        return None, known.iloc[:, :0]
     slices = (spread_slices(run, suite, int(cube), n_slices, seed=int(cube)) for cube in cubes)
     z = np.stack([encode_cube(run, some).mu.numpy() for some in slices])
-    shifts = torch.from_numpy(directions(z, table.to_numpy())).float()
-    return {
-        name: Direction(shift, float(column.min()), float(column.max()))
-        for shift, (name, column) in zip(shifts, table.items(), strict=True)
-    }
+    return parameter_sheet(z, known.to_numpy()), known
 
 
 def decoded_directions(run: Run, h: Tensor, width: Tensor, n: int, rounds: int = 4) -> Tensor:

@@ -1,0 +1,614 @@
+"""Explorers: sliders that turn a cube, a latent or a reconstruction, for JupyterLab and voila.
+
+    CubeExplorer(suite)                  a cube that is turned, and cut open at a plane
+    SliceExplorer(suite)                 any periodic slice of any cube
+    LatentExplorer(run, suite)           z and h moved by hand, and cosmology where the cubes have labels
+    ReconstructionExplorer(run, suite)   what the model makes of the slices of a cube
+
+A moved slider puts a new picture into the same `ipywidgets.Image` at once, its P(k) and pixel distribution into a
+second one right after. A static image is shown where no kernel runs.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import NamedTuple
+
+import ipywidgets as ui
+import numpy as np
+import pandas as pd
+import torch
+from torch import Generator, Tensor
+
+from . import latents, live, plots
+from .cropping import EPS, log_density, periodic_crop
+from .cubes import CubeSuite
+from .loss import kl_by_dimension
+from .runs import Run
+from .statistics import cross_correlation, fvu, pixel_pdf, power_spectrum
+
+SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+NAMES = {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
+AXES = "xyz"
+LEVELS = {"z": "z: the universe", "h": "h: one slice of it"}
+STARTS = {"draw": "a draw of p(h | z)", "mean": "the mean of p(h | z)", "slice": "a slice of the cube"}
+ORDERS = {"worst": "worst first", "best": "best first", "cut": "as cut"}
+REACHES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # of a difference's colours
+KEPT = 8  # cubes whose encoding is kept
+REST = 0.3  # [s] without a move, after which a picture that takes longer is drawn
+ACTIVE = 0.01  # nats below which a direction changes nothing that can be seen: it has no slider
+POWER = r"$P(k)$ of $\ln\rho$  [(Mpc/$h$)$^2$]"
+
+
+class Explorer(ui.VBox):
+    """Controls, two pictures and a line of text.
+
+    suite      the cubes
+    cube       the first one to show: a slider, read and encoded when its handle rests
+    controls   {name: (a control, the method to call when it is moved)}; each becomes an attribute
+    picture    the slices: a palette PNG;  curves: P(k) and distributions;  readout: what is shown, as text
+
+    A subclass fixes colours and limits in `_open`, at first and for another cube, and shows slices by `_show`.
+    Raises IndexError for a cube that is not there, and, of a subclass, ValueError for a setting that is impossible.
+    """
+
+    def __init__(self, suite: CubeSuite, cube: int, controls: Mapping[str, tuple[ui.Widget, Callable]]):
+        suite.cube_id(cube)
+        last, alone = max(suite.n_cubes - 1, 1), suite.n_cubes == 1
+        self.suite = suite
+        self.cube = control(ui.IntSlider, "cube", value=cube, max=last, continuous_update=False, disabled=alone)
+        for name, (widget, _) in controls.items():
+            setattr(self, name, widget)
+        self.picture, self.curves = (ui.Image(format="png", layout=ui.Layout(max_width="100%")) for _ in range(2))
+        self.readout = ui.HTML()
+        self.box = ui.VBox(
+            [self.cube, *(widget for widget, _ in controls.values())],
+            layout=ui.Layout(flex="1 1 270px", min_width="270px", max_width="330px"),
+        )
+        right = ui.VBox(
+            [self.picture, self.curves], layout=ui.Layout(flex="1 1 640px", min_width="0", align_items="flex-start")
+        )
+        row = ui.Box([self.box, right], layout=ui.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"))
+        super().__init__([self.readout, row])
+        self._quiet = False
+        self._open()
+        for name, (widget, call) in {**controls, "cube": (self.cube, self._open)}.items():
+            self._watch(widget, call)
+            widget.add_class(f"uvae-{name}")
+        for name, widget in (("explorer", self), ("picture", self.picture), ("curves", self.curves)):
+            widget.add_class(f"uvae-{name}")
+
+    def _open(self) -> None:
+        """Another cube: read or encode it, fix colours and limits, and draw."""
+        raise NotImplementedError
+
+    def settle(self) -> None:
+        """Draw what takes longer than a frame: called when no control has moved for REST seconds."""
+
+    def close(self) -> None:
+        """Close the explorer with all that belongs to it."""
+        inside = [*_descendants(self)]
+        for widget in (*inside, self):
+            for part in {"layout", "style"} & set(widget.trait_names()):
+                getattr(widget, part).close()
+        for widget in inside:
+            widget.close()
+        super().close()
+
+    def _watch(self, widget: ui.Widget, call: Callable) -> None:
+        """Call a method when a control changes, unless the explorer itself changes it.
+
+        The call ends before the kernel is idle again, and until then the page sends no further move of that control
+        but keeps the last: a mouse that moves faster than pictures are drawn skips some, and none is drawn too late.
+        """
+        widget.observe(lambda change: self._quiet or call(), names="value")
+
+    @contextmanager
+    def _silence(self) -> Iterator[None]:
+        """A block in which controls are set and nothing is drawn."""
+        self._quiet = True
+        try:
+            yield
+        finally:
+            self._quiet = False
+
+    @property
+    def _pixel(self) -> float:
+        """Side of a voxel [Mpc/h]."""
+        return self.suite.box_size / self.suite.side
+
+    def _limits(self, x: Tensor) -> tuple[float, float]:
+        """Fix the bins of distributions and the limits of curves by slices x (n, H, W); returns those of colours."""
+        self._edges = torch.linspace(float(x.min()) - 1, float(x.max()) + 1, 61)
+        k, power = self._statistics(x)[0]
+        self._k = float(k[0]), float(k[-1])
+        self._axes = (  # of P(k), with room for other slices, and of distributions
+            live.Axis(plots.WAVENUMBER, POWER, self._k, (float(power.min()) / 30, float(power.max()) * 5)),
+            live.Axis(
+                plots.LOG_DENSITY, "probability density", tuple(self._edges[[0, -1]].tolist()), (3e-4, 3), "linear"
+            ),
+        )
+        return tuple(np.quantile(x.numpy(), (0.005, 0.998)).tolist())
+
+    def _frames(self, panels: Sequence[live.Panel], sizes: Sequence[int], colours: Mapping[str, str], middle=(),
+                target: int = 384) -> None:  # fmt: skip
+        """Draw what stays: panels for images of some sizes, and curves between the axes of `_limits`."""
+        self._panels = live.ImagePanels(panels, sizes, target)
+        self._curves = live.Curves([self._axes[0], *middle, self._axes[1]], colours, self._panels.width)
+
+    def _show(
+        self, images: Sequence[np.ndarray], text: str, lines: Mapping[str, tuple], middle=(), outline=None
+    ) -> None:
+        """Put images, a text and curves on the page: lines {name: `_statistics`}, and those of the panels between."""
+        self.picture.value = self._panels.draw(images, outline)
+        self.readout.value = text
+        power, pdf = ({name: pair[i] for name, pair in lines.items()} for i in (0, 1))
+        self.curves.value = self._curves.draw([power, *middle, pdf])
+
+    def _window(self, x: Tensor) -> str | None:
+        """That of spectra: a crop is not periodic."""
+        return None if x.shape[-1] == self.suite.side else "hann"
+
+    def _statistics(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """P(k) and distribution of slices (n, H, W) or of one, each as (x, y) of a curve; means over slices."""
+        x = x if x.ndim == 3 else x[None]
+        k, power = power_spectrum(x, self._pixel * x.shape[-1], self._window(x))
+        centres = (self._edges[1:] + self._edges[:-1]) / 2
+        return (k, power.mean(dim=0)), (centres, pixel_pdf(x, self._edges).mean(dim=0))
+
+    def _cube_text(self) -> str:
+        """Number and cosmology of the cube."""
+        cube, params = self.cube.value, self.suite.params
+        known = [f"{text} = {params[name].iloc[cube]:.2f}" for name, text in NAMES.items() if name in params]
+        return f"cube {cube}" + (f" ({', '.join(known)})" if known else "")
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        """The live widget, and the pictures as they are now for a reader without a kernel."""
+        self.settle()
+        still = base64.b64encode(live.stack(self.picture.value, self.curves.value)).decode()
+        text = f"{type(self).__name__}: {self.readout.value}"
+        return super()._repr_mimebundle_(**options) | {"image/png": still, "text/plain": text}
+
+
+def control(kind: type[ui.Widget], text: str, **options) -> ui.Widget:
+    """A control with a label left of it, and all the width there is."""
+    return kind(description=text, style={"description_width": "112px"}, layout=ui.Layout(width="98%"), **options)
+
+
+def one_of(kind: type[ui.Widget], name: str, value, known: Mapping) -> ui.Widget:
+    """A control that chooses among {value: text}. Raises ValueError for a first value that is not among them."""
+    if value not in known:
+        raise ValueError(f"found {name}={json.dumps(value)}; expected one of {', '.join(map(str, known))}")
+    return control(kind, name, value=value, options=[(text, key) for key, text in known.items()])
+
+
+def _descendants(widget: ui.Widget) -> Iterator[ui.Widget]:
+    for child in getattr(widget, "children", ()):
+        yield child
+        yield from _descendants(child)
+
+
+# --- cubes alone
+
+
+class PlaneExplorer(Explorer):
+    """An explorer of planes of a cube: which cube, along which axis, which plane.
+
+    axis, plane   of the plane to show first
+    more          further controls, all of them calling `_draw`
+    """
+
+    def __init__(self, suite: CubeSuite, cube: int, axis: int, plane: int, **more: ui.Widget):
+        axes = one_of(ui.SelectionSlider, "axis", axis, {a: AXES[a] for a in suite.axes})
+        depth = self._depth(suite, axis)
+        more = {"plane": control(ui.IntSlider, "plane", value=plane % depth, max=depth - 1)} | more
+        super().__init__(
+            suite, cube, {"axis": (axes, self._turn)} | {name: (widget, self._draw) for name, widget in more.items()}
+        )
+
+    @staticmethod
+    def _depth(suite: CubeSuite, axis: int) -> int:
+        """Planes along an axis."""
+        return suite.n_planes if axis == 0 else suite.side
+
+    def _open(self) -> None:
+        self._y = torch.from_numpy(self.suite.overdensity(self.cube.value))
+        x = log_density(self._y[:: max(1, self.suite.n_planes // 16)], EPS)
+        self._frame(x, self._limits(x))
+        self._draw()
+
+    def _frame(self, x: Tensor, scale: tuple[float, float]) -> None:
+        """What stays while planes of the cube are shown; x (n, N, N) are some of them, scale the ends of colours."""
+        raise NotImplementedError
+
+    def _draw(self) -> None:
+        raise NotImplementedError
+
+    def _turn(self) -> None:
+        """Another axis: it may have fewer planes."""
+        with self._silence():
+            self.plane.max = self._depth(self.suite, self.axis.value) - 1
+        self._draw()
+
+    def _where(self, thickness: int = 1) -> str:
+        """Cube, axis and place of the plane, as text."""
+        start, stop = (self._pixel * (self.plane.value + n) for n in (0, thickness))
+        return f"{self._cube_text()}: {AXES[self.axis.value]} = {start:.1f} to {stop:.1f} Mpc/h"
+
+
+class SliceExplorer(PlaneExplorer):
+    """A periodic slice of a cube beside the plane that it is cut from.
+
+    suite         the cubes
+    cube          the first one to show
+    size          side of the crop [voxels], 4 or more; half of the cube's when absent, so that one sees it wrap
+    axis, plane   of the plane to show first
+    corner        (row, col) of the crop's first voxel, taken modulo the side
+    thickness     of the slice [voxels]
+    eps           of x = log(y + eps)
+    """
+
+    def __init__(
+        self, suite: CubeSuite, *, cube: int = 0, size: int | None = None, axis: int = 0, plane: int = 0,
+        corner: tuple[int, int] = (0, 0), thickness: int = 1, eps: float = EPS,
+    ):  # fmt: skip
+        self.size = size or max(4, suite.side // 2)
+        if not 4 <= self.size <= suite.side:
+            raise ValueError(f"a {self.size}-voxel crop does not fit a cube of {suite.side}; use 4 to {suite.side}")
+        thickest = min(32, *(self._depth(suite, a) for a in suite.axes))
+        if not 1 <= thickness <= thickest:
+            raise ValueError(f"found thickness={thickness}; use 1 to {thickest} voxels")
+        row, col = (
+            control(ui.IntSlider, f"corner, {name}", value=start % suite.side, max=suite.side - 1)
+            for name, start in zip(("row", "col"), corner, strict=True)
+        )
+        thick = control(ui.IntSlider, "thickness", value=thickness, min=1, max=max(thickest, 2))
+        log_eps = control(ui.FloatLogSlider, "ε", value=eps, min=-8, max=0, step=0.5, readout_format=".1e")
+        super().__init__(suite, cube, axis, plane, row=row, col=col, thickness=thick, eps=log_eps)
+
+    def _frame(self, x: Tensor, scale: tuple[float, float]) -> None:
+        plane = live.Panel("periodic plane", self.suite.box_size, *scale, "")
+        crop = live.Panel("crop", self._pixel * self.size, *scale)
+        self._frames([plane, crop], [self.suite.side, self.size], {"plane": plots.TRUTH, "crop": plots.COLOURS[1]})
+
+    def _draw(self) -> None:
+        axis, corner, thickness = self.axis.value, (self.row.value, self.col.value), self.thickness.value
+        layers = torch.arange(self.plane.value, self.plane.value + thickness) % self._depth(self.suite, axis)
+        x = log_density(self._y.index_select(axis, layers).mean(dim=axis), self.eps.value)
+        crop = periodic_crop(x, corner, self.size)
+        row, col = (self._pixel * place for place in corner)
+        text = f"{self._where(thickness)}, corner at ({row:.1f}, {col:.1f}) Mpc/h, ε = {self.eps.value:.1e}"
+        lines = {"plane": self._statistics(x), "crop": self._statistics(crop)}
+        self._show([x.numpy(), crop.numpy()], text, lines, outline=(*corner, self.size))
+
+
+class CubeExplorer(PlaneExplorer):
+    """A cube that is turned, and cut open at a plane, which is shown beside it.
+
+    suite           the cubes, all axes of one length
+    cube            the first one to show
+    axis, plane     where it is cut open at first
+    azimuth, tilt   from where it is seen at first [degrees]
+    """
+
+    def __init__(
+        self, suite: CubeSuite, *, cube: int = 0, axis: int = 2, plane: int | None = None, azimuth: float = 35.0,
+        tilt: float = 30.0,
+    ):  # fmt: skip
+        if suite.n_planes != suite.side:
+            raise ValueError(f"found {suite.n_planes} planes of {suite.side}^2 voxels; a cube has as many of each")
+        turn = control(ui.FloatSlider, "turn", value=azimuth, min=-180, max=180, step=1, readout_format=".0f")
+        tilt = control(ui.FloatSlider, "tilt", value=tilt, min=0, max=90, step=1, readout_format=".0f")
+        plane = suite.side // 2 if plane is None else plane
+        super().__init__(suite, cube, axis, plane, azimuth=turn, tilt=tilt)
+
+    def _frame(self, x: Tensor, scale: tuple[float, float]) -> None:
+        cube = live.Panel("cube, cut open", 0, *scale, "")
+        plane = live.Panel("the plane of the cut", self.suite.box_size, *scale)
+        size = max(448, 2 * self.suite.side)  # two pixels a voxel where a face is seen straight
+        self._mean = {"planes of the cube": self._statistics(x)}
+        colours = {"planes of the cube": "0.65", "this plane": plots.COLOURS[1]}
+        self._frames([cube, plane], [size, self.suite.side], colours, target=size)
+
+    def _draw(self) -> None:
+        axis, plane = self.axis.value, self.plane.value
+        view = live.CubeView(self.suite.side, self.azimuth.value, self.tilt.value, axis, plane, self._panels.sides[0])
+        x = log_density(self._y.select(axis, plane), EPS)
+        surface = log_density(self._y[tuple(torch.from_numpy(view.voxel))], EPS)
+        seen = view.draw(surface.numpy(), self._panels.panels[0])
+        self._show([seen, x.numpy()], self._where(), self._mean | {"this plane": self._statistics(x)})
+
+
+# --- what a run makes of cubes
+
+
+def check_voxels(run: Run, suite: CubeSuite) -> None:
+    """Raise ValueError when a run's slices cannot be cut from a suite, or would mean another length."""
+    found, expected = suite.box_size / suite.side, run.box_size / run.side
+    size = run.config.data.image_size
+    if abs(found / expected - 1) > 1e-3 or suite.side < size:
+        raise ValueError(
+            f"found cubes of {suite.side}^3 with voxels of {found:.4g} Mpc/h; the run was trained on slices of "
+            f"{size} pixels with voxels of {expected:.4g} Mpc/h; give it the suite that it knows, or one like it"
+        )
+
+
+class ReconstructionExplorer(Explorer):
+    """Truth, reconstruction and residual of the slices of a cube, sorted by error.
+
+    run, suite   a trained model and cubes with its voxel size
+    cube         the first one to show
+    n_slices     of a cube; each is reconstructed given the others
+    order        "worst", "best" first, or as "cut"
+    """
+
+    def __init__(self, run: Run, suite: CubeSuite, *, cube: int = 0, n_slices: int = 9, order: str = "worst"):
+        check_voxels(run, suite)
+        self.run, self.n_slices, self._encoded = run, n_slices, lru_cache(KEPT)(self._encode)
+        rank = control(ui.IntSlider, "slice", value=1, min=1, max=n_slices)
+        orders = one_of(ui.Dropdown, "order", order, ORDERS)
+        super().__init__(suite, cube, {"order": (orders, self._draw), "rank": (rank, self._draw)})
+
+    def _encode(self, cube: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Truth and reconstructions (n, H, H) log densities, and their unexplained variances (n,)."""
+        slices = latents.spread_slices(self.run, self.suite, cube, self.n_slices, seed=cube)
+        recon = latents.reconstruct_given_others(self.run, slices)
+        truth, recon = (self.run.to_log(x)[:, 0] for x in (slices, recon))
+        return truth, recon, fvu(truth, recon, dim=(1, 2))
+
+    def _open(self) -> None:
+        self._truth, self._recon, self._error = self._encoded(self.cube.value)
+        scale, length = self._limits(self._truth), self.run.image_box
+        reach = float(np.quantile((self._recon - self._truth).abs().numpy(), 0.995))
+        residual = r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{true})$"
+        panels = [
+            live.Panel("truth", length, *scale, ""),
+            live.Panel("reconstruction", length, *scale),
+            live.Panel("residual", length, -reach, reach, residual, plots.DIFFERENCE_MAP),
+        ]
+        r = live.Axis(plots.WAVENUMBER, "correlation  $r(k)$", self._k, (0, 1.02), yscale="linear", level=0.9)
+        colours = {"truth": plots.TRUTH, "reconstruction": plots.COLOURS[1]}
+        self._frames(panels, [self.run.config.data.image_size] * 3, colours, [r], target=256)
+        self._draw()
+
+    def _draw(self) -> None:
+        ranked = self._error.argsort(descending=self.order.value == "worst").tolist()
+        number = self.rank.value - 1 if self.order.value == "cut" else ranked[self.rank.value - 1]
+        truth, recon, error = (x[number] for x in (self._truth, self._recon, self._error))
+        r = cross_correlation(truth, recon, self.run.image_box, self._window(truth))
+        text = f"slice {number + 1} of {self.n_slices}, {float(error):.2f} of its variance unexplained"
+        images = [x.numpy() for x in (truth, recon, recon - truth)]
+        lines = {"truth": self._statistics(truth), "reconstruction": self._statistics(recon)}
+        self._show(images, f"{self._cube_text()}: {text}", lines, [{"reconstruction": r}])
+
+
+class _Way(NamedTuple):
+    """A direction of a latent: its step (512,) for one unit of its slider, its name, and what it changes [nats]."""
+
+    step: Tensor
+    name: str
+    nats: float
+
+
+class _Encoded(NamedTuple):
+    """What the model says of a cube: slices (n, 1, H, H) pixels, q(z), q(h), p(h | z) at the mean of z, and ways."""
+
+    slices: Tensor
+    z: latents.Posterior
+    h: latents.Posterior
+    prior: latents.Posterior
+    ways: dict[str, _Way]
+
+
+class LatentExplorer(Explorer):
+    """A slice decoded from latents that one moves by hand, and its difference to the slice that one started from.
+
+    Level z: the slice keeps its place in units of p(h | z)'s width while z moves, along the directions that change
+    p(h | z) most (in widths of N(0, I)) and, with Omega_m and sigma_8, on the curved sheet of known universes. Level
+    h: h moves at fixed z, along the dimensions with the largest KL (in widths of p(h | z)). The decoded mean is drawn
+    at once, the completed slice when the hand rests, where the run has flows.
+
+    run, suite     a trained model and cubes with its voxel size
+    cube           the universe; its z is the mean of q(z | n_slices slices)
+    seed           which draw of p(h | z), or which slice of the cube, the walk starts from; and of what completes it
+    level          "z" or "h"
+    start          "draw" of p(h | z), its "mean", or a "slice" of the cube
+    n_slices       of a cube are encoded
+    n_directions   sliders a level, fewer where fewer directions change anything
+    sheet          from `latents.suite_sheet`; that of the suite when absent. No slider for what the suite does not
+                   label.
+    sliders        by name: "Omega_m", "sigma_8", then "z0", "z1", ..., "h0", ...
+    """
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self, run: Run, suite: CubeSuite, *, cube: int = 0, seed: int = 0, level: str = "z", start: str = "draw",
+        n_slices: int = 9, n_directions: int = 5,
+        sheet: tuple[latents.ParameterSheet, pd.DataFrame] | None = None,
+    ):  # fmt: skip
+        check_voxels(run, suite)
+        if not 0 <= seed <= 99:
+            raise ValueError(f"found seed={seed}; use 0 to 99")
+        self.run, self.n_slices, self.n_directions = run, n_slices, n_directions
+        self._encoded = lru_cache(KEPT)(self._encode)
+        controls = {
+            "level": (one_of(ui.Dropdown, "level", level, LEVELS), self._show_level),
+            "start": (one_of(ui.Dropdown, "start", start, STARTS), self._anchor),
+            "seed": (control(ui.IntSlider, "seed", value=seed, max=99), self._anchor),
+        }
+        self.sheet, self.known = latents.suite_sheet(run, suite, n_slices) if sheet is None else sheet
+        self.labels = [name for name in self.known if name in suite.params]
+        self.sliders = {
+            name: control(ui.FloatSlider, NAMES[name], step=0.01, readout_format=".2f") for name in self.labels
+        } | {
+            f"{key}{i}": control(ui.FloatSlider, "", min=-4, max=4, step=0.1, readout_format="+.1f")
+            for key in LEVELS
+            for i in range(n_directions)
+        }
+        controls |= {name: (slider, self._draw) for name, slider in self.sliders.items()}
+        reach = control(ui.SelectionSlider, "difference ±", options=REACHES, value=1.0)
+        super().__init__(suite, cube, controls | {"reach": (reach, self._rescale)})
+        self.back = ui.Button(description="back to the anchor", layout=ui.Layout(width="auto"))
+        self.back.on_click(self._reset)
+        self.box.children += (self.back,)
+
+    def _encode(self, cube: int) -> _Encoded:
+        run, n = self.run, self.n_directions
+        slices = latents.spread_slices(run, self.suite, cube, self.n_slices, seed=cube)
+        features = latents.slice_features(run, slices)
+        z = latents.encode_cube(run, slices, features)
+        h = latents.encode_slices(run, slices, z.mu, features)
+        prior = latents.prior_of_h(run, z.mu[None])
+        steps, change = latents.prior_directions(run, z.mu, n)
+        top = kl_by_dimension(*h, *prior).mean(dim=0).topk(n)
+        widths = torch.diag((0.5 * prior.logvar[0]).exp())[top.indices]
+        ways = {f"z{i}": _Way(steps[i], f"dir. {i + 1}", float(change[i])) for i in range(n)}
+        for i, (unit, nats) in enumerate(zip(top.indices.tolist(), top.values.tolist(), strict=True)):
+            ways[f"h{i}"] = _Way(widths[i], f"h{str(unit).translate(SUBSCRIPTS)}", nats)
+        return _Encoded(slices, z, h, prior, ways)
+
+    def _open(self) -> None:
+        self._now = self._encoded(self.cube.value)
+        for name, way in self._now.ways.items():
+            self.sliders[name].description = f"{way.name}: {way.nats:.2g} nats"
+        known, row = self.known, self.suite.params.iloc[self.cube.value]
+        self._home = {name: round(float(row[name]), 2) if name in row else known[name].mean() for name in known}
+        with self._silence():
+            for name in self.labels:
+                slider, here = self.sliders[name], self._home[name]
+                slider.max = max(round(known[name].max(), 2), here)
+                slider.min = min(round(known[name].min(), 2), here)
+        x = self.run.to_log(self._now.slices)[:, 0]
+        self._scale, self._mean = self._limits(x), {"slices of the cube": self._statistics(x)}
+        self._frame()
+        self._show_level()
+
+    def _frame(self) -> None:
+        """Axes and colour bars."""
+        reach, length = self.reach.value, self.run.image_box
+        difference = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
+        panels = [
+            live.Panel("slice" if self.run.flows else "decoded slice", length, *self._scale),
+            live.Panel("difference to the anchor", length, -reach, reach, difference, plots.DIFFERENCE_MAP),
+        ]
+        ticks = (0.2, 0.5, 1.0, 2.0, 5.0)
+        ratio = live.Axis(plots.WAVENUMBER, r"$P(k)$ / anchor", self._k, (0.2, 5), ticks=ticks, level=1.0)
+        colours = {"slices of the cube": "0.65", "anchor": plots.TRUTH, "now": plots.COLOURS[1]}
+        self._frames(panels, [self.run.config.data.image_size] * 2, colours, [ratio])
+
+    def _rescale(self) -> None:
+        self._frame()
+        self._draw()
+
+    def _shown(self) -> dict[str, ui.FloatSlider]:
+        """The sliders of the level, those that change anything."""
+        level, ways = self.level.value, self._now.ways
+        active = {name for name in ways if name[0] == level and ways[name].nats > ACTIVE}
+        active |= set(self.labels) if level == "z" else set()
+        return {name: slider for name, slider in self.sliders.items() if name in active}
+
+    def _show_level(self) -> None:
+        """Put the sliders of the level on the page, all at the anchor, and start anew."""
+        shown = self._shown()
+        for name, slider in self.sliders.items():
+            slider.layout.display = "flex" if name in shown else "none"
+        self._set_back()
+        self._anchor()
+
+    def _reset(self, _=None) -> None:
+        self._set_back()
+        self._draw()
+
+    def _set_back(self) -> None:
+        """All sliders to the anchor."""
+        with self._silence():
+            for name, slider in self.sliders.items():
+                slider.value = self._home.get(name, 0.0)
+
+    def _anchor(self) -> None:
+        """Where the walk starts: h (512,) and its decoded mean (1, 1, H, H); then draw."""
+        start, seed, now = self.start.value, self.seed.value, self._now
+        if start == "draw":
+            white = torch.randn(1, len(now.z.mu), generator=Generator().manual_seed(seed))
+            self._h, self._said = latents.draw_h(self.run, now.z.mu, white)[0], f"draw {seed}"
+        elif start == "mean":
+            self._h, self._said = now.prior.mu[0], "mean"
+        else:
+            number = seed % self.n_slices
+            self._h, self._said = now.h.mu[number], f"slice {number + 1} of {self.n_slices}"
+        self.seed.disabled = start == "mean" and not self.run.flows
+        self._from, self._completed = latents.decode(self.run, self._h[None]), None
+        self._draw()
+
+    def _step(self) -> Tensor:
+        """How far the latent of the level was moved: (512,)."""
+        moved = {name: slider.value for name, slider in self._shown().items()}
+        ways = self._now.ways
+        step = sum((moved[name] * ways[name].step for name in moved if name in ways), torch.zeros(len(self._h)))
+        asked = self._home | {name: moved[name] for name in self.labels if name in moved}
+        if asked != self._home:
+            here, there = self.sheet(np.array([[place[name] for name in self.known] for place in (self._home, asked)]))
+            step = step + there - here
+        return step
+
+    def _draw(self) -> None:
+        """The decoded mean now, the completed slice soon."""
+        step, z = self._step(), self._now.z.mu
+        of_z = self.level.value == "z"
+        self._to, self._z = self._from, z + step if of_z else z
+        if step.any():
+            self._to = latents.traverse(self.run, self._h, step, torch.ones(1), z if of_z else None)
+        self._show_slices(self._from, self._to, "decoded mean")
+        if self.run.flows:
+            self._settle_soon()
+
+    def _settle_soon(self) -> None:
+        """Call `settle` after a rest, where an event loop runs, as it does in a kernel."""
+        self._wake()
+        try:
+            self._timer = asyncio.get_running_loop().call_later(REST, self.settle)
+        except RuntimeError:  # no loop: whoever drives the explorer calls `settle`
+            self._timer = None
+
+    def _wake(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def close(self) -> None:
+        """Close the explorer with all that belongs to it."""
+        self._wake()
+        super().close()
+
+    def settle(self) -> None:
+        """Draw the completed slice."""
+        if self.run.flows:
+            if self._completed is None:
+                self._completed = self._complete(self._from, self._now.z.mu)
+            self._show_slices(self._completed, self._complete(self._to, self._z), "completed slice")
+
+    def _complete(self, mean: Tensor, z: Tensor) -> Tensor:
+        """The same noise at every place, so that what moves is what was moved."""
+        white = torch.randn(mean.shape, generator=Generator().manual_seed(self.seed.value))
+        return latents.complete_means(self.run, mean, z, white)
+
+    def _show_slices(self, anchor: Tensor, now: Tensor, what: str) -> None:
+        """Both panels and the curves of slices (1, 1, H, H)."""
+        anchor, x = (self.run.to_log(pixels)[0, 0] for pixels in (anchor, now))
+        before, after = self._statistics(anchor), self._statistics(x)
+        text = f"{self._cube_text()}, {self._said}, {what}: {self._moves() or 'at the anchor'}"
+        ratio = {"now": (after[0][0], after[0][1] / before[0][1])}
+        lines = self._mean | {"anchor": before, "now": after}
+        self._show([x.numpy(), (x - anchor).numpy()], text, lines, [ratio])
+
+    def _moves(self) -> str:
+        """What was moved, as text."""
+        said = []
+        for name, slider in self._shown().items():
+            if slider.value != self._home.get(name, 0.0):
+                way = self._now.ways.get(name)
+                said.append(f"{way.name} {slider.value:+.1f} σ" if way else f"{NAMES[name]} → {slider.value:.2f}")
+        return ", ".join(said)
