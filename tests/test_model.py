@@ -746,7 +746,8 @@ def eight_sets(tmp_path_factory):
     """
     suite = simulate_suite(tmp_path_factory.getbasetemp() / "smoke", SMOKE.simulation, progress=False)["LH"]
     pool, constants = CubePool(suite, range(6)), standardisation(suite, range(6))
-    return SliceSets(pool, *constants, image_size=32, set_size=4, sets_per_step=8).item(0)
+    sets = SliceSets(pool, *constants, image_size=32, set_size=4, sets_per_step=8).sets(0)
+    return sets[:, :-1], sets[:, -1]
 
 
 def test_the_note_s_model_learns_eight_sets_with_its_own_loss(eight_sets):

@@ -13,12 +13,11 @@ from torch import Tensor
 EPS = 1e-8  # of the transform, as in the note
 
 
-def periodic_crop(plane: Tensor | np.ndarray, corner: tuple, size: int) -> Tensor | np.ndarray:
+def periodic_crop(plane: Tensor | np.ndarray, corner: tuple[int, int], size: int) -> Tensor | np.ndarray:
     """Cut a square from a periodic plane, wrapping past its edges.
 
     plane   (..., N, N)  a field on a periodic grid, tensor or array
-    corner  (row, col)   first pixel of the square, taken modulo N; integers, or integer tensors (arrays) of
-                         the shape of plane's leading dimensions, one corner a plane
+    corner  (row, col)   first pixel of the square, taken modulo N
     size                 side of the square [pixels], at most N
     Returns (..., size, size), of the type of plane. Raises ValueError when the square would cover a pixel twice.
     """
@@ -27,21 +26,8 @@ def periodic_crop(plane: Tensor | np.ndarray, corner: tuple, size: int) -> Tenso
     side = plane.shape[-1]
     if not 1 <= size <= side:
         raise ValueError(f"a {size}-pixel crop does not fit a {side}-pixel periodic plane; use 1 <= size <= {side}")
-    if isinstance(plane, np.ndarray):
-        return periodic_crop(torch.from_numpy(plane), corner, size).numpy()
-    rows, cols = (
-        (torch.as_tensor(start, device=plane.device)[..., None] + torch.arange(size, device=plane.device)) % side
-        for start in corner
-    )
-    if rows.ndim == 1:
-        return plane[..., rows[:, None], cols[None, :]]
-    if rows.shape[:-1] != plane.shape[:-2]:
-        raise ValueError(
-            f"found corners of shape {tuple(rows.shape[:-1])} for planes of shape {tuple(plane.shape[:-2])}; "
-            "give one corner for all planes, or one for each"
-        )
-    flat = (rows[..., :, None] * side + cols[..., None, :]).flatten(-2)
-    return plane.flatten(-2).gather(-1, flat).unflatten(-1, (size, size))
+    rows, cols = ((start + np.arange(size)) % side for start in corner)
+    return plane[..., rows[:, None], cols]
 
 
 def log_density(y: Tensor | np.ndarray, eps: float = EPS) -> Tensor | np.ndarray:

@@ -1,7 +1,12 @@
 """Between particles and mesh: cloud-in-cell painting and reading, and the painting of the matter sheet.
 
-The same three functions twice: compiled loops for one core of a CPU, where XLA's scatter is slow, and JAX for a GPU.
+The same functions twice: compiled loops for one core of a CPU, where XLA's scatter is slow, and JAX for a GPU.
 Particles are given by displacements (N, N, N, 3) [voxels] from a periodic lattice with one point a voxel.
+
+array   any array -> one of this implementation
+paint   displacements -> (N, N, N), particles a voxel
+read    (three meshes, displacements) -> (N, N, N, 3), their values at the particles
+sheet   displacements -> (N, N, N), mass a voxel, mean 1
 
 The sheet: what was between eight neighbouring particles moves by trilinear interpolation. The cell between them is
 sampled at the midpoints of m_1 x m_2 x m_3 parts of equal mass; m_i is `PER_VOXEL` times the longest of its four
@@ -9,8 +14,8 @@ edges along axis i (largest component, in voxels), rounded up, 1 to `MOST`.
 """
 
 from collections.abc import Callable
-from functools import cache
-from typing import NamedTuple
+from functools import cache, partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -23,20 +28,7 @@ MOST = 6  # tracers along an edge
 ONE, HALF = np.float32(1), np.float32(0.5)
 
 
-class Assignment(NamedTuple):
-    """One implementation."""
-
-    array: Callable
-    """any array -> one of this implementation"""
-    paint: Callable
-    """displacements -> (N, N, N), particles a voxel"""
-    read: Callable
-    """(three meshes, displacements) -> (N, N, N, 3), their values at the particles"""
-    sheet: Callable
-    """displacements -> (N, N, N), mass a voxel, mean 1"""
-
-
-def by_loops() -> Assignment:
+def by_loops() -> SimpleNamespace:
     """Compiled loops, for one core."""
 
     def painted(loop: Callable, displacement: np.ndarray) -> np.ndarray:
@@ -49,16 +41,16 @@ def by_loops() -> Assignment:
         _read(*(np.asarray(mesh) for mesh in meshes), displacement, found)
         return found
 
-    return Assignment(
-        lambda field: np.ascontiguousarray(field, np.float32),
-        lambda displacement: painted(_paint, displacement),
-        read,
-        lambda displacement: painted(_sheet, displacement),
+    return SimpleNamespace(
+        array=partial(np.ascontiguousarray, dtype=np.float32),
+        paint=partial(painted, _paint),
+        read=read,
+        sheet=partial(painted, _sheet),
     )
 
 
 @cache
-def by_jax(side: int) -> Assignment:
+def by_jax(side: int) -> SimpleNamespace:
     """JaxPM's painting and reading on a mesh of side^3, for a GPU."""
     lattice = jnp.stack(jnp.meshgrid(*[jnp.arange(side, dtype=jnp.float32)] * 3, indexing="ij"), axis=-1)
     empty = jnp.zeros((side,) * 3, jnp.float32)
@@ -90,7 +82,8 @@ def by_jax(side: int) -> Assignment:
 
         return jax.lax.fori_loop(0, MOST**3, add, empty)
 
-    return Assignment(jnp.asarray, jax.jit(lambda displacement: cic_paint(empty, lattice + displacement)), read, sheet)
+    paint = jax.jit(lambda displacement: cic_paint(empty, lattice + displacement))
+    return SimpleNamespace(array=jnp.asarray, paint=paint, read=read, sheet=sheet)
 
 
 def _compiled(loop: Callable) -> Callable:
@@ -173,11 +166,8 @@ def _tracers(corners):
 @_compiled
 def _sheet(displacement, mesh):
     n = mesh.shape[0]
-    corners, plane, line = (
-        np.empty((2, 2, 2, 3), np.float32),
-        np.empty((2, 2, 3), np.float32),
-        np.empty((2, 3), np.float32),
-    )
+    corners = np.empty((2, 2, 2, 3), np.float32)
+    plane, line = np.empty((2, 2, 3), np.float32), np.empty((2, 3), np.float32)
     for i in range(n):
         for j in range(n):
             for k in range(n):

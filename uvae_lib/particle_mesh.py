@@ -9,14 +9,10 @@ as its stretch asks for, so that voids hold matter and no tracers beat with the 
 cloud-in-cell window, sinc^2(k_i / 2) an axis (k in radians a voxel).
 """
 
-from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from types import SimpleNamespace
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from .mass_assignment import Assignment
 
 PLANCK15 = {"Omega_b": 0.0486, "h": 0.6774, "n_s": 0.9667}  # Planck 2015, table 4, last column
 T_CMB = 2.7255  # [K]
@@ -109,19 +105,11 @@ def linear_power(omega_m: float, sigma_8: float) -> tuple[np.ndarray, np.ndarray
     return k, power * sigma_8**2 / variance(k, power)
 
 
-class Growth(NamedTuple):
-    """First and second-order growth in flat LCDM at some scale factors, D(1) = 1."""
+def growth(omega_m: float, a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Growth in flat LCDM at increasing scale factors a, the last of which is 1 (Bouchet et al. 1995).
 
-    first: np.ndarray
-    """D"""
-    second: np.ndarray
-    """E, (3/7) D^2 where matter dominates"""
-    slope: np.ndarray
-    """dE/dD"""
-
-
-def growth(omega_m: float, a: np.ndarray) -> Growth:
-    """Growth at increasing scale factors a, the last of which is 1 (Bouchet et al. 1995, astro-ph/9406013)."""
+    Returns D, with D(1) = 1; the second-order E, (3/7) D^2 where matter dominates; and dE/dD (astro-ph/9406013).
+    """
     from scipy.integrate import solve_ivp
 
     def change(log_a: float, y: np.ndarray) -> list:
@@ -134,7 +122,7 @@ def growth(omega_m: float, a: np.ndarray) -> Growth:
     start = [early, early, 3 / 7 * early**2, 6 / 7 * early**2]
     solution = solve_ivp(change, [np.log(early), 0.0], start, t_eval=np.log(a), rtol=1e-9, atol=1e-15)
     d, d_rate, e, e_rate = solution.y
-    return Growth(d / d[-1], e / d[-1] ** 2, e_rate / d_rate / d[-1])
+    return d / d[-1], e / d[-1] ** 2, e_rate / d_rate / d[-1]
 
 
 # --- fields, forces, steps
@@ -177,19 +165,14 @@ def wave_numbers(side: int) -> list[np.ndarray]:
     return [whole[:, None, None], whole[None, :, None], half[None, None, :]]
 
 
-class Fields(NamedTuple):
-    """What is done in Fourier space on one mesh, compiled once a process."""
-
-    colour: Callable
-    """(noise, amplitude of every mode) -> field"""
-    start: Callable
-    """linear field -> first and second-order displacement fields, each (N, N, N, 3) [voxels]"""
-    force: Callable
-    """mesh of mass a voxel -> three meshes, minus the gradient of the potential whose Laplacian is the contrast"""
-
-
 @cache
-def _fields(side: int) -> Fields:
+def _fields(side: int) -> SimpleNamespace:
+    """What is done in Fourier space on one mesh, compiled once a process.
+
+    colour   (noise, amplitude of every mode) -> field
+    start    linear field -> first and second-order displacement fields, each (N, N, N, 3) [voxels]
+    force    mesh of mass a voxel -> three meshes, minus the gradient of the potential whose Laplacian is the contrast
+    """
     import jax
     import jax.numpy as jnp
     from jaxpm.kernels import cic_compensation, gradient_kernel, invlaplace_kernel
@@ -214,10 +197,11 @@ def _fields(side: int) -> Fields:
         potential = invlaplace_kernel(k) * cic_compensation(k) * ahead(mesh)
         return tuple(back(-gradient_kernel(k, i) * potential) for i in range(3))
 
-    return Fields(jax.jit(lambda noise, amplitude: back(ahead(noise) * amplitude)), start, force)
+    colour = jax.jit(lambda noise, amplitude: back(ahead(noise) * amplitude))
+    return SimpleNamespace(colour=colour, start=start, force=force)
 
 
-def matter(field) -> "Assignment":
+def matter(field) -> SimpleNamespace:
     """Mass assignment on a field's mesh: compiled loops on a CPU, JaxPM's on a GPU."""
     import jax
 

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from importlib.metadata import version
@@ -42,39 +41,34 @@ RANGES = {"Omega_m": (0.1, 0.5), "sigma_8": (0.6, 1.0)}
 
 
 def simulate_suite(
-    path: str | Path,
-    config: SimulationConfig | None = None,
-    progress: bool = True,
-    only: Mapping[str, Sequence[int]] | None = None,
+    path: str | Path, config: SimulationConfig | None = None, progress: bool = True
 ) -> dict[str, CubeSuite]:
     """Simulate the LH, CV and 1P sets into a folder, or finish what an earlier call left, or reuse what is there.
 
     path       folder, made when absent
     config     mesh side, box [Mpc/h], number of cubes a set, steps, seed, processes (`SimulationConfig`)
     progress   show a bar
-    only       {set name: numbers of its cubes}, the same universes as in the whole suite; all sets, whole, when absent
     Returns {set name: CubeSuite} for every set with at least one cube.
     Raises ValueError for a folder that holds other files, or a suite made with other settings, or that another process
     is filling; ModuleNotFoundError without the extra; BrokenProcessPool when a process ends before its cube is done.
     """
-    config = config or SimulationConfig()
-    folder = Path(path)
+    config, folder = config or SimulationConfig(), Path(path)
     _refuse_other_files(folder)
-    counts = dict(zip(SETS, (config.n_lh, config.n_cv, config.n_1p), strict=True))
-    wanted = {name: range(count) for name, count in counts.items()} if only is None else dict(only)
-    sets = {name: _UnfinishedSet(folder, name, config, wanted[name]) for name in SETS if len(wanted.get(name, ()))}
-    if not all(one.finished for one in sets.values()):
-        _refuse_missing_packages()
+    names = [name for name in SETS if getattr(config, f"n_{name.lower()}")]
+    if not all(_UnfinishedSet(folder, name, config).finished for name in names):
+        missing = [name for name in PACKAGES if find_spec(name) is None]
+        if missing:
+            advice = 'install the extra: pip install -e ".[simulate]"'
+            raise ModuleNotFoundError(f"simulation needs {', '.join(missing)}; {advice}", name=missing[0])
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(folder / LOCK, timeout=0):
-                sets = {name: _UnfinishedSet(folder, name, config, wanted[name]) for name in sets}
-                _fill_sets(sets, config.processes, progress)
+                _fill_sets({name: _UnfinishedSet(folder, name, config) for name in names}, config.processes, progress)
         except Timeout:
             raise ValueError(
                 f"another process is simulating into {folder}; wait for it, or name another folder"
             ) from None
-    return {name: open_cubes(folder / grid_name(name, config.side)) for name in sets}
+    return {name: open_cubes(folder / grid_name(name, config.side)) for name in names}
 
 
 def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
@@ -115,15 +109,14 @@ def cosmologies(set_name: str, config: SimulationConfig) -> pd.DataFrame:
     LH  a Latin hypercube over the CAMELS ranges      CV  the fiducial cosmology, n_cv times
     1P  the first half moves Omega_m alone, the second half sigma_8 alone, over the full ranges
     """
-    names, low, high = list(RANGES), *np.transpose(list(RANGES.values()))
     if set_name == "LH":
         from scipy.stats import qmc
 
         unit = qmc.LatinHypercube(d=2, rng=np.random.default_rng(config.seed)).random(config.n_lh)
-        return pd.DataFrame(qmc.scale(unit, low, high), columns=names)
+        return pd.DataFrame(qmc.scale(unit, *zip(*RANGES.values(), strict=True)), columns=list(RANGES))
     table = pd.DataFrame([FIDUCIAL] * (config.n_cv if set_name == "CV" else config.n_1p))
     if set_name == "1P":
-        for name, rows in zip(names, np.array_split(np.arange(config.n_1p), 2), strict=True):
+        for name, rows in zip(RANGES, np.array_split(np.arange(config.n_1p), 2), strict=True):
             table.loc[rows, name] = np.linspace(*RANGES[name], len(rows))
     return table
 
@@ -136,67 +129,52 @@ def cube_seed(set_name: str, index: int, seed: int) -> int:
 
 def _fill_sets(sets: dict[str, "_UnfinishedSet"], processes: int, progress: bool) -> None:
     """Simulate what is missing, side by side; every cube is recorded when it is on the disk."""
-    jobs = {(name, i): sets[name].job(i) for name in ORDER if name in sets for i in sets[name].todo()}
+    jobs = [(sets[name], i) for name in ORDER if name in sets for i in sets[name].todo()]
     total = sum(len(one.table) for one in sets.values())
     bar = tqdm(total=total, initial=total - len(jobs), desc="simulate", unit="cube", disable=not progress)
     with bar, ProcessPoolExecutor(processes, get_context("spawn"), _one_core) as pool:
-        waiting, running = iter(jobs.items()), {}
+        waiting, running = iter(jobs), {}
         try:
             while True:
-                for key, job in islice(waiting, processes - len(running)):
-                    running[pool.submit(_fill, *job)] = key
+                for one, index in islice(waiting, processes - len(running)):
+                    running[pool.submit(_fill, *one.job(index))] = one, index
                 if not running:
                     break
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    name, index = running.pop(future)
+                    one, index = running.pop(future)
                     future.result()
-                    sets[name].record(index)
+                    one.record(index)
                     bar.update()
         except BrokenProcessPool as error:
             raise BrokenProcessPool(BROKEN) from error
         finally:  # whoever stops the run keeps the cubes that are under way
             for future in as_completed(running):
                 if not future.exception():
-                    name, index = running[future]
-                    sets[name].record(index)
+                    one, index = running[future]
+                    one.record(index)
 
 
 def _refuse_other_files(folder: Path) -> None:
     """Raise ValueError for a file, or a folder with files of others: cubes are simulated into one of their own."""
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file; name a folder to simulate into")
-    if not folder.is_dir() or any(folder.glob("simulation_*.json")):
+    if folder.is_dir() and any(folder.glob("simulation_*.json")):
         return
-    others = sorted(p.name for p in folder.iterdir() if not p.name.startswith(".") and not OURS.fullmatch(p.name))
+    inside = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
+    others = sorted(p.name for p in inside if not p.name.startswith(".") and not OURS.fullmatch(p.name))
     if others:
-        raise ValueError(
-            f"{folder} holds files that are not of a simulation ({', '.join(others[:3])}"
-            f"{', ...' if len(others) > 3 else ''}); name a folder that is empty or not there yet"
-        )
-
-
-def _refuse_missing_packages() -> None:
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
-        advice = 'install the extra: pip install -e ".[simulate]"'
-        raise ModuleNotFoundError(f"simulation needs {', '.join(missing)}; {advice}", name=missing[0])
+        found = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
+        raise ValueError(f"{folder}: found files of others ({found}); name a folder that is empty or not there yet")
 
 
 class _UnfinishedSet:
     """One file of cubes on its way: a partial file, and a record of the cubes in it that are done."""
 
-    def __init__(self, folder: Path, name: str, config: SimulationConfig, cubes: Sequence[int] | None = None):
-        whole = cosmologies(name, config)
-        self.cubes = list(range(len(whole)) if cubes is None else cubes)
-        if not set(self.cubes) <= set(range(len(whole))):
-            raise ValueError(f"found cubes {min(self.cubes)} to {max(self.cubes)} of a {name} set of {len(whole)}")
-        self.name, self.config, self.table = name, config, whole.iloc[self.cubes]
+    def __init__(self, folder: Path, name: str, config: SimulationConfig):
+        self.name, self.config, self.table = name, config, cosmologies(name, config)
         self.final = folder / grid_name(name, config.side)
         self.partial = self.final.with_name(self.final.name + ".partial")
         self.sidecar = folder / f"simulation_{name}_{config.side}.json"
-        settings = _settings(name, config, len(whole))
-        if self.cubes != list(range(len(whole))):
-            settings["cubes"] = self.cubes
+        chosen = {key: getattr(config, key) for key in ("side", "box_size", "n_steps", "seed")}
+        settings = {"set": name, "n_cubes": len(self.table)} | chosen | METHOD
         self.state = {"settings": settings, "done": []}
         found = json.loads(self.sidecar.read_text()) if self.sidecar.exists() else self.state
         if found["done"] and (self.final.exists() or self.partial.exists()):
@@ -228,7 +206,8 @@ class _UnfinishedSet:
         return left
 
     def job(self, index: int) -> tuple:
-        seed = cube_seed(self.name, self.cubes[index], self.config.seed)
+        """Arguments of `_fill`."""
+        seed = cube_seed(self.name, index, self.config.seed)
         return self.partial, index, *self.table.iloc[index].round(6), seed, self.config
 
     def record(self, index: int) -> None:
@@ -237,17 +216,6 @@ class _UnfinishedSet:
         write_atomically(self.sidecar, json.dumps(self.state, indent=1))
         if len(self.state["done"]) == len(self.table):
             os.replace(self.partial, self.final)
-
-
-def _settings(name: str, config: SimulationConfig, n_cubes: int) -> dict:
-    return {
-        "set": name,
-        "n_cubes": n_cubes,
-        "side": config.side,
-        "box_size": config.box_size,
-        "n_steps": config.n_steps,
-        "seed": config.seed,
-    } | METHOD
 
 
 def _one_core() -> None:
@@ -262,9 +230,8 @@ def _one_core() -> None:
     os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
-def _fill(partial: Path, index: int, omega_m: float, sigma_8: float, seed: int, config: SimulationConfig) -> int:
+def _fill(partial: Path, index: int, omega_m: float, sigma_8: float, seed: int, config: SimulationConfig) -> None:
     cube = simulate_cube(omega_m, sigma_8, seed, config.side, config.box_size, config.n_steps)
     cubes = np.lib.format.open_memmap(partial, mode="r+")
     cubes[index] = cube
     cubes.flush()
-    return index

@@ -75,7 +75,9 @@ def pool_size(
     n_pools    processes that share the memory of the device
     Raises ValueError when not one cube fits.
     """
-    budget = _free_memory(torch.device(device)) * 2 // 5 // n_pools if memory is None else memory
+    on_gpu = torch.device(device).type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    budget = free * 2 // 5 // n_pools if memory is None else memory
     each = cube_bytes(suite, dtype)
     if each > budget:
         raise ValueError(
@@ -94,7 +96,6 @@ class CubePool:
     cubes are held is a function of (seed, step).
 
     suite, indices   which cubes;  dtype of storage (float16 halves the memory: |error in x| < 0.005)
-    memory           bytes for the pool; None takes 40 % of what is free on the device
     size             number of cubes held; None as many as fit: give it to repeat a run on another machine
     """
 
@@ -106,19 +107,16 @@ class CubePool:
         eps: float = EPS,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        memory: int | None = None,
         size: int | None = None,
         refresh: int = 8,
         seed: int = 0,
     ):
-        self.suite, self.indices, self.eps = suite, list(indices), eps
-        self.refresh = refresh
-        shape = (suite.n_planes, suite.side, suite.side)
+        self.suite, self.indices, self.eps, self.refresh = suite, list(indices), eps, refresh
         n = len(self.indices)
-        self.size = min(n, size or pool_size(suite, n, dtype=dtype, device=device, memory=memory))
-        self.volumes = torch.empty((self.size, *shape), dtype=dtype, device=device)
+        self.size = min(n, size or pool_size(suite, n, dtype=dtype, device=device))
+        self.volumes = torch.empty((self.size, suite.n_planes, suite.side, suite.side), dtype=dtype, device=device)
         self._held = [None] * self.size
-        self._order = np.random.default_rng(seed).permutation(len(self.indices))
+        self._order = np.random.default_rng(seed).permutation(n) if self.size < n else np.arange(n)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cubes")
         self._ahead: dict[int, Future] = {}
 
@@ -138,10 +136,7 @@ class CubePool:
 
     def _cube(self, position: int) -> int:
         """The order in which cubes come: a shuffled one, over and over, so that those held always differ."""
-        place = position % len(self.indices)
-        if self.size == len(self.indices):
-            return self.indices[place]
-        return self.indices[self._order[place]]
+        return self.indices[self._order[position % len(self.indices)]]
 
     def _read(self, cube: int) -> Tensor:
         x = log_density(torch.from_numpy(self.suite.overdensity(cube)), self.eps)
@@ -158,7 +153,7 @@ class SliceSets:
     thickness      [voxels];  augment: random quarter turns and mirror flips
     seed           every draw is a function of (seed, step)
     rank, world_size    this process cuts its part of the sets of a step (distributed training)
-    Raises ValueError when a slice does not fit the cube or a set asks for more planes than a cube has.
+    Raises ValueError when a set asks for more planes than a cube has; `sets` when a slice does not fit the cube.
     """
 
     def __init__(
@@ -177,10 +172,6 @@ class SliceSets:
         world_size: int = 1,
     ):
         suite = pool.suite
-        if image_size > suite.side:
-            raise ValueError(
-                f"a {image_size}-pixel slice does not fit a {suite.side}-voxel cube; use image_size <= {suite.side}"
-            )
         if not 1 <= thickness <= suite.n_planes:
             raise ValueError(f"found thickness={thickness}; use 1 to {suite.n_planes}, the planes of a cube")
         self.n_slabs = suite.n_planes // thickness
@@ -218,22 +209,10 @@ class SliceSets:
         return Cuts(**{name: torch.from_numpy(value) for name, value in values.items()})
 
     def sets(self, step: int) -> Tensor:
-        """The sets of a step: (sets of this process, set_size, 1, image_size, image_size), standardised."""
+        """The sets of a step: (sets of this process, set_size, 1, image_size, image_size), standardised.
+
+        Of each set the note has all but the last slice as context, `img_zs`, and the last as the target, `img_h`.
+        """
         volumes, _ = self.pool.at(step)
         x = cut_slices(volumes, self.cuts(step)[self.rank :: self.world_size], self.image_size, self.thickness)
         return (x - self.mean) / self.std
-
-    def item(self, step: int) -> tuple[Tensor, Tensor]:
-        """The training items of a step as the note has them: `img_zs` (B, S, 1, H, W) and `img_h` (B, 1, H, W).
-
-        S is set_size - 1: the last slice of each set is the target, never one of the context planes.
-        """
-        sets = self.sets(step)
-        return sets[:, :-1], sets[:, -1]
-
-
-def _free_memory(device: torch.device) -> int:
-    """Bytes that are free on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available

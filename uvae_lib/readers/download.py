@@ -5,7 +5,6 @@ Sources: https://camels-multifield-dataset.readthedocs.io, https://quijote-simul
 """
 
 import re
-import shutil
 from pathlib import Path
 
 import pooch
@@ -18,7 +17,7 @@ QUIJOTE_URL = "https://raw.githubusercontent.com/franciscovillaescusa/Quijote-si
 FIELDS = ("Mgas", "Vgas", "T", "P", "Z", "HI", "ne", "B", "MgFe", "Mcdm", "Vcdm", "Mstar", "Mtot")
 SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "Nbody_IllustrisTNG", "Nbody_SIMBA", "Nbody_Astrid")
 SETS = ("LH", "CV", "EX", "BE", "1P", "SB28")
-GRIDS = (128, 256, 512)
+GRIDS = (128, 256, 512, None)
 QUIJOTE_TABLES = {
     "latin_hypercube": "latin_hypercube/latin_hypercube_params.txt",
     "latin_hypercube_nwLH": "latin_hypercube_nwLH/latin_hypercube_params.txt",
@@ -53,14 +52,11 @@ def download_cmd(
     Returns the path of the cubes, for open_cubes.
     Raises ValueError for a name that is none of the data set's, DownloadError when a file does not arrive whole.
     """
-    _choose("field", field, FIELDS)
     _choose("suite", suite, SUITES)
+    _choose("field", field, ("Mtot",) if suite.startswith("Nbody") else FIELDS)
     _choose("set", set, SETS)
-    if grid is not None:
-        _choose("grid", grid, GRIDS)
-    if suite.startswith("Nbody") and field != "Mtot":
-        raise ValueError(f'found field "{field}" for suite {suite}; expected "Mtot", the only one of N-body suites')
-    folder = default_folder() / "CMD" if folder is None else Path(folder).expanduser()
+    _choose("grid", grid, GRIDS)
+    folder = Path(folder or pooch.os_cache("uvae_lib") / "CMD").expanduser()
     place = f"{base_url or CMD_URL}/{'2D_maps' if grid is None else '3D_grids'}/data/{suite.partition('_')[0]}"
     name = f"Maps_{field}_{suite}_{set}_z={float(redshift):.2f}.npy"
     if grid is not None:
@@ -79,20 +75,13 @@ def download_quijote(
     Raises ValueError for another cosmology, DownloadError when the table does not arrive whole.
     """
     _choose("cosmology", cosmology, tuple(QUIJOTE_TABLES))
-    folder = default_folder() / "Quijote" if folder is None else Path(folder).expanduser()
-    folder = folder / "3D_cubes" / cosmology
-    fetch(
-        f"{base_url or QUIJOTE_URL}/{QUIJOTE_TABLES[cosmology]}", folder, name=f"{cosmology}_params.txt", progress=False
-    )
+    folder = Path(folder or pooch.os_cache("uvae_lib") / "Quijote").expanduser() / "3D_cubes" / cosmology
+    url = f"{base_url or QUIJOTE_URL}/{QUIJOTE_TABLES[cosmology]}"
+    fetch(url, folder, name=f"{cosmology}_params.txt", progress=False)
     return folder, (
         f"Quijote's cubes are on Globus, collection e0eae0aa-5bca-11ea-9683-0e56c063f437 (Quijote_simulations2), "
         f"path /3D_cubes/{cosmology}/<realization>/; transfer the df_m_* files to {folder}/<realization>/"
     )
-
-
-def default_folder() -> Path:
-    """Where downloads are kept when no folder is named: the user's cache."""
-    return Path(pooch.os_cache("uvae_lib"))
 
 
 def fetch(
@@ -107,7 +96,7 @@ def fetch(
     folder, name = Path(folder), name or url.rpartition("/")[2]
     if checksum is not None and not re.fullmatch(r"((md5|sha1|sha256|sha512):)?[0-9a-fA-F]{32,128}", checksum):
         raise ValueError(f'found checksum {checksum!r}; expected "sha256:" and its hexadecimal digits; correct it')
-    http = pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT, hooks={"response": _check_room(folder)})
+    http = pooch.HTTPDownloader(progressbar=progress, timeout=TIMEOUT)
 
     def transfer(url: str, output_file: str, pooch_instance) -> None:
         http(url, output_file, pooch_instance)
@@ -118,35 +107,11 @@ def fetch(
         return Path(pooch.retrieve(url, checksum, fname=name, path=folder, downloader=transfer))
     except CubesError as error:
         raise DownloadError(f"{url}: {str(error).partition(': ')[2]}") from error
-    except ValueError as error:  # pooch: the hash differs; its temporary file is gone, nothing else was replaced
+    except (ValueError, requests.RequestException) as error:  # pooch: another hash; nothing was replaced
         raise DownloadError(
-            f"{url}: found another checksum than expected ({checksum}); the file is damaged or was replaced; "
-            "run again, or ask its authors for the checksum"
+            f"{url}: found {type(error).__name__} ({str(error)[:200]}); expected the whole file, checksum {checksum}; "
+            f"check the names in it and go online, or fetch it with a tool that resumes (wget -c) into {folder}"
         ) from error
-    except requests.HTTPError as error:
-        found = f"HTTP {error.response.status_code} {error.response.reason}"
-        raise DownloadError(
-            f"{url}: found {found}; expected a file; check the names in it, or whether the data have moved"
-        ) from error
-    except requests.RequestException as error:
-        raise DownloadError(
-            f"{url}: found no connection, or one that broke ({type(error).__name__}); expected the whole file; go "
-            f"online and run again, or fetch this address with a tool that resumes (wget -c) into {folder}"
-        ) from error
-
-
-def _check_room(folder: Path):
-    """A hook of requests that refuses an answer larger than what is free on the disk."""
-
-    def hook(response: requests.Response, *args, **kwargs) -> None:
-        need, free = int(response.headers.get("Content-Length", 0)), shutil.disk_usage(folder).free
-        if need > free:
-            raise DownloadError(
-                f"{response.url}: found {free / 2**30:.3g} GiB free in {folder}; expected {need / 2**30:.3g} GiB; "
-                "free some space, or name another folder"
-            )
-
-    return hook
 
 
 def _choose(what: str, value, known: tuple) -> None:
