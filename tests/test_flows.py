@@ -14,7 +14,7 @@ from uvae_lib.presets import Config, DataConfig, FlowConfig, ModelConfig
 from uvae_lib.runs import export_run, load_run
 from uvae_lib.training import fit
 from uvae_lib.variants import build
-from uvae_lib.variants.flows import N_GIVEN, Flows, SliceFlow, draw_angle, integrate, load_flows, path
+from uvae_lib.variants.flows import N_GIVEN, Flows, SliceFlow, ZFlow, draw_angle, integrate, load_flows, path
 from uvae_lib.variants.fourier import FourierDecoder
 
 TINY = FlowConfig(width=8, h_width=8, ode_steps=2, steps=6, batch=4, encoded=12, uses=1, lr=1e-3, ema=0.9, save_every=3)
@@ -138,10 +138,20 @@ def test_what_differs_from_universe_to_universe_is_given_and_noise_is_not(flows)
     found = deepcopy(flows)
     found.measure(0.1 * normal(*mean.shape, seed=3), mean, z, z_mu, z_sigma)
     given = found.given(z)
-    torch.testing.assert_close(given.mean(dim=0), torch.zeros(N_GIVEN), atol=1e-3, rtol=0)
-    torch.testing.assert_close(given.std(dim=0), torch.ones(N_GIVEN), atol=1e-3, rtol=0)
+    torch.testing.assert_close(given.mean(dim=0), torch.zeros(N_GIVEN), atol=0.1, rtol=0)
+    torch.testing.assert_close(given.std(dim=0), torch.ones(N_GIVEN), atol=0.01, rtol=0)
     told = torch.linalg.lstsq(given[:, :2], universes - universes.mean(dim=0)).solution
     assert (given[:, :2] @ told - universes).var() < 0.15  # 0.09 / 1.09 is the noise of q(z)
+    drawn = found.draw_z(normal(20_000, 512, seed=4))  # the flow of z says nothing yet: a Gaussian
+    torch.testing.assert_close(drawn.std(dim=0), z.std(dim=0), atol=0.12, rtol=0)
+    torch.testing.assert_close(torch.cov(drawn[:, [7, 99]].T), torch.cov(z[:, [7, 99]].T), atol=0.1, rtol=0)
+
+
+def test_no_steps_leave_universes_in_the_prior_of_the_note(flows):
+    still = deepcopy(flows)
+    still.settings = replace(flows.settings, ode_steps=0)
+    white = normal(3, 512)
+    assert torch.equal(still.draw_z(white), white)
 
 
 def test_the_picture_of_h_moves_with_the_slice(model):
@@ -213,6 +223,23 @@ def test_the_same_noise_draws_the_same_slice_and_in_another_universe_the_same_pl
     assert alike[0] > 0.9 and abs(alike[1]) < 0.2
 
 
+def test_the_numbers_of_universes_that_are_no_gaussian_are_learned():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = ZFlow(2)
+    generator = torch.Generator().manual_seed(1)
+    optimizer = torch.optim.Adam(flow.parameters(), lr=5e-3)
+    for _ in range(300):
+        angle = 2 * math.pi * torch.rand(256, generator=generator)
+        ring = math.sqrt(2) * torch.stack([angle.cos(), angle.sin()], dim=1)
+        white = torch.randn(256, 2, generator=generator)
+        loss = flow.loss(ring, white, draw_angle(256, generator))
+        optimizer.zero_grad(), loss.backward(), optimizer.step()
+    radius = flow(normal(500, 2, seed=2), 8).norm(dim=1)
+    assert radius.std() < 0.3  # of a Gaussian: 0.66
+    assert radius.mean() == pytest.approx(math.sqrt(2), rel=0.1)
+
+
 # --- training
 
 
@@ -242,7 +269,7 @@ def test_trained_flows_come_with_the_run(trained, run_folder):
 
 def test_the_start_of_a_flow_is_the_spectrum_of_its_run_and_what_it_is_given_of_z(trained):
     assert not torch.equal(trained.flows.slices.rings.power, torch.ones_like(trained.flows.slices.rings.power))
-    assert trained.flows.slices.slopes.any() and trained.flows.combinations.any() and trained.flows.centre.any()
+    assert trained.flows.slices.slopes.any() and trained.flows.combinations.any() and trained.flows.mean.any()
 
 
 def test_flows_that_are_there_are_kept(trained, run_folder):

@@ -1,7 +1,7 @@
 """Training of the flows (`variants.flows`) of a run whose networks stay as they are.
 
 Slices are cut from the training cubes without end, as in the training of the run, and encoded by the trained model:
-z ~ q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. The two flows learn side by side from the same
+z ~ q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. The flows learn side by side from the same
 slices. Slices and noise are functions of (seed, step), and checkpoints are those of `training`: a training that was
 killed goes on to the same numbers.
 """
@@ -28,7 +28,7 @@ from .runs import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from .slices import SliceSets
 from .training import LitUniverseVAE, _seed, draw_noise, train_module
 from .variants import covers_box
-from .variants.flows import Flows, draw_angle, flows_as_bytes
+from .variants.flows import N_SHAPED, Flows, draw_angle, flows_as_bytes
 
 SETS_AT_A_TIME = 8  # that are encoded
 MEASURED = 8  # turns of slices from which the flows take what they start with
@@ -92,13 +92,14 @@ class LitFlows(LitUniverseVAE):
             parts.append(Encoded(sets.flatten(0, 1), mean, z, z_mu, widths[0], mu, widths[1], post[0]))
         return Encoded(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
-    def batch(self, step: int) -> Encoded:
-        """The slices of a step: each of a turn's is used so many times, then others are encoded."""
+    def batch(self, step: int) -> tuple[Encoded, Encoded]:
+        """The slices of a step, and those of its turn: each is used so many times, then others are encoded."""
         flows, n = self.config.flows, self.n_encoded
         turn, place = divmod(step, max(1, n * flows.uses // flows.batch))
         generator = torch.Generator().manual_seed(_seed(self.slices.seed + 2, turn))
         order = torch.cat([torch.randperm(n, generator=generator) for _ in range(flows.uses)])
-        return self.encoded(turn).rows(order[place * flows.batch : (place + 1) * flows.batch].to(self.device))
+        encoded = self.encoded(turn)
+        return encoded.rows(order[place * flows.batch : (place + 1) * flows.batch].to(self.device)), encoded
 
     def encoded(self, turn: int) -> Encoded:
         """The training slices of a turn, kept until another is asked for."""
@@ -120,23 +121,29 @@ class LitFlows(LitUniverseVAE):
             self.model.measure(first.truth, first.mean, first.z, first.z_mu, first.z_sigma)
             self.average.load_state_dict(self.model.state_dict())
 
-    def losses(self, flows: Flows, batch: Encoded, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Of the slices' and of h's flow, two scalars; noise and angles come from the generator."""
-        n, z = len(batch.z), flows.given(batch.z)
-        white = torch.randn(batch.truth.shape, generator=generator).to(self.device)
-        white_h = torch.randn(batch.h.shape, generator=generator).to(self.device)
-        angle, angle_h = (draw_angle(n, generator).to(self.device) for _ in range(2))
-        return (
-            flows.slices.loss(batch.truth, batch.mean, z, white, angle),
-            flows.h.loss(batch.h, batch.mu, batch.sigma, z, white_h, angle_h),
+    def losses(self, flows: Flows, batch: Encoded, turn: Encoded, generator: torch.Generator) -> dict[str, Tensor]:
+        """Of the flows of slices, of h and of z, scalars; noise and angles come from the generator.
+
+        turn   the slices from which the batch was taken: z is cheap to learn from all of them
+        """
+        n, given, numbers = len(batch.z), flows.given(batch.z), flows.given(turn.z)[:, :N_SHAPED]
+        white, white_h, white_z = (
+            torch.randn(x.shape, generator=generator).to(self.device) for x in (batch.truth, batch.h, numbers)
         )
+        angle, angle_h, angle_z = (draw_angle(m, generator).to(self.device) for m in (n, n, len(numbers)))
+        return {
+            "slices": flows.slices.loss(batch.truth, batch.mean, given, white, angle),
+            "h": flows.h.loss(batch.h, batch.mu, batch.sigma, given, white_h, angle_h),
+            "z": flows.z.loss(numbers, white_z, angle_z),
+        }
 
     def training_step(self, step: int) -> Tensor:
         generator = torch.Generator().manual_seed(_seed(self.slices.seed + 1, step))
-        of_slices, of_h = self.losses(self.model, self.batch(step), generator)
-        loss = of_slices + of_h
+        batch, turn = self.batch(step)
+        losses = self.losses(self.model, batch, turn, generator)
+        loss = sum(losses.values())
         self.first_bad_step.masked_fill_(~torch.isfinite(loss.detach()) & (self.first_bad_step < 0), step)
-        self._logged = {"loss_slices": of_slices.detach(), "loss_h": of_h.detach()}
+        self._logged = {f"loss_{name}": value.detach() for name, value in losses.items()}
         return loss
 
     def log_row(self, step: int) -> dict[str, float]:
@@ -149,9 +156,9 @@ class LitFlows(LitUniverseVAE):
         self._held = self._held or self.encode(self.validation, 0)
         generator = torch.Generator().manual_seed(_seed(self.slices.seed + 3, 0))
         with self.trainer.precision_plugin.forward_context():
-            found = torch.tensor([self.losses(self.average, part, generator) for part in self._split(self._held)])
-        of_slices, of_h = found.mean(dim=0).tolist()
-        return {"val_loss": of_slices + of_h, "val_loss_slices": of_slices, "val_loss_h": of_h}
+            found = [self.losses(self.average, part, self._held, generator) for part in self._split(self._held)]
+        mean = {name: float(torch.stack([losses[name] for losses in found]).mean()) for name in found[0]}
+        return {"val_loss": sum(mean.values())} | {f"val_loss_{name}": value for name, value in mean.items()}
 
     def _split(self, encoded: Encoded) -> Iterator[Encoded]:
         for index in torch.arange(len(encoded.z), device=self.device).split(self.config.flows.batch):

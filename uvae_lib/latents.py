@@ -170,18 +170,28 @@ def reconstruct_given_others(run: Run, slices: Tensor) -> Tensor:
 
 
 def sample_slices(run: Run, z: Posterior | None, n: int, generator: Generator) -> Tensor:
-    """New slices: z ~ q(z | an observed universe), or ~ N(0, I) when z is None; h given z; its decoded mean, completed.
+    """New slices: z ~ q(z | an observed universe), or of new universes; h given z; its decoded mean, completed.
 
-    z   of one universe, (512,), or of one for each slice, (n, 512)
+    z   of one universe, (512,), or of one for each slice, (n, 512); when None, each slice is of a universe of its own,
+        drawn from N(0, I)
     n   slices, each with a z of its own
-    h and the small scales that a decoded mean lacks come from the flows of the run, where it has them.
+    The flows of the run carry all Gaussian draws on, where it has flows (`variants.flows`).
 
     Returns (n, 1, H, H) pixels.
     """
-    z = z or sample_universes(n, generator, latent_dim=run.config.model.latent_dim)
-    draws = Posterior(z.mu.expand(n, -1), z.logvar.expand(n, -1)).sample(generator)
-    mean = decode(run, draw_h(run, draws, torch.randn(draws.shape, generator=generator)))
+    shape = n, run.config.model.latent_dim
+    if z is None:
+        draws = draw_z(run, torch.randn(shape, generator=generator))
+    else:
+        draws = Posterior(z.mu.expand(shape), z.logvar.expand(shape)).sample(generator)
+    mean = decode(run, draw_h(run, draws, torch.randn(shape, generator=generator)))
     return complete_means(run, mean, draws, torch.randn(mean.shape, generator=generator))
+
+
+@torch.inference_mode()
+def draw_z(run: Run, white: Tensor) -> Tensor:
+    """z of new universes: N(0, I), carried on by the flow of z where the run has one: white (n, 512) -> (n, 512)."""
+    return run.flows.draw_z(white) if run.flows else white
 
 
 @torch.inference_mode()
@@ -208,24 +218,6 @@ def complete_means(run: Run, mean: Tensor, z: Tensor, white: Tensor) -> Tensor:
     Returns (n, 1, H, H) pixels.
     """
     return run.flows.complete(mean, z.expand(len(mean), -1), white) if run.flows else mean
-
-
-def sample_universes(n: int, generator: Generator, observed: Tensor | None = None, latent_dim: int = 512) -> Posterior:
-    """Universes from N(0, I), or from the Gaussian with the mean and covariance of observed ones.
-
-    Where q(z) of all cubes together is not N(0, I), the second is what a decoder has learned to read (ex-post
-    density estimation, Ghosh et al. 2020, arXiv:1903.12436).
-
-    observed  (n_cubes, 512) means of z
-
-    Returns n universes known exactly, mu (n, 512), for `sample_slices`.
-    """
-    if observed is None:
-        mu = torch.randn(n, latent_dim, generator=generator)
-    else:
-        weights = torch.randn(n, len(observed), generator=generator) / max(1, len(observed) - 1) ** 0.5
-        mu = observed.mean(dim=0) + weights @ (observed - observed.mean(dim=0))
-    return Posterior(mu, torch.full_like(mu, -torch.inf))
 
 
 def decode_universe(run: Run, z: Tensor, place: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
     chosen = evenly(run.split["test"], DRAWN_CUBES)
     some = encoded.of(chosen)
     truth = [cube.truth for cube in some]
-    pooled, n_pooled = [torch.cat(truth)], n * len(some)
+    of_all = torch.cat([cube.truth[: -(-n * len(some) // len(test))] for cube in test])
     twice = [
         [
             latents.complete_means(run, cube.recon, cube.z.mu, torch.randn(cube.recon.shape, generator=generator))
@@ -108,18 +108,11 @@ def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
         ]
         for _ in range(2)
     ]
-    observed = torch.stack([cube.z.mu for cube in train])
-    universes = {"gaussian_universe": observed, "prior_universe": None}
     drawn = {
         "mean_plus_noise": (truth, twice[0]),
-        "observed_universe": (
-            truth, [latents.sample_slices(run, cube.z, n, generator) for cube in some]
-        ),
-    } | {
-        name: (pooled, [latents.sample_slices(run, latents.sample_universes(n_pooled, generator, z), n_pooled,
-                                              generator)])
-        for name, z in universes.items()
-    }  # fmt: skip
+        "observed_universe": (truth, [latents.sample_slices(run, cube.z, n, generator) for cube in some]),
+        "prior_universe": ([of_all], [latents.sample_slices(run, None, len(of_all), generator)]),
+    }
     return {
         "reconstruction": reconstruction_metrics(test, train, box),
         "train": fvu_of_cubes(train),

@@ -64,7 +64,7 @@ def _reconstruction(r: dict) -> list[Target]:
 def _samples(metrics: dict) -> list[Target]:
     """Drawn slices beside truth against truth."""
     rows, same = [], metrics["truth_against_truth"]
-    for name in ("observed_universe", "gaussian_universe", "prior_universe"):
+    for name in ("observed_universe", "prior_universe"):
         found, observed = metrics[name], name == "observed_universe"
         for what, (key, *most) in LIMITS.items():
             value, most = found[key], most[0 if observed else 1]

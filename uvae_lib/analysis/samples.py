@@ -29,7 +29,6 @@ SMOOTHINGS = (0.0, 1.0, 2.0)  # [voxels], the width of a Gaussian
 SAMPLED = {  # what is drawn of held-out universes
     "mean_plus_noise": "reconstructions, completed",
     "observed_universe": "new slices of observed universes",
-    "gaussian_universe": "universes from the Gaussian of observed z",
     "prior_universe": "universes from N(0, I)",
 }
 MERITS = {  # name of `sample_quality`: what it is called

@@ -11,6 +11,7 @@ Lipman et al. 2023, arXiv:2210.02747). In these the v of a Gaussian is zero: a n
 note's samples as they are, in any number of steps. All that is random is the noise of the start, so the same noise with
 another z is the same place in another universe.
 
+ZFlow        N(0, I) -> q(z) of all universes together
 SliceFlow    noise with the spectrum that z says -> truth - decoded mean, given the decoded mean and z
 HFlow        h ~ N(mu(z), Sigma(z)) -> h of slices, given z, on the picture that the 512 numbers make
 
@@ -41,6 +42,7 @@ QUARTER = math.pi / 2
 PICTURE = 32  # pixels along the picture of h: the modes' |k| stay below its Nyquist frequency
 N_FREQUENCIES, EMBEDDED = 16, 128
 N_GIVEN = 16  # combinations of z's numbers that the flows see
+N_SHAPED = 4  # of them, the first, in which the universes of a suite are no Gaussian
 
 
 def path(start: Tensor, end: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -145,6 +147,34 @@ def levels(side: int, widths: list[int]) -> list[int]:
     """The widths of as many levels as a map of this side can be halved to."""
     n_halvings = (side & -side).bit_length() - 1
     return widths[: n_halvings + 1]
+
+
+class ZFlow(nn.Module):
+    """The few numbers in which q(z) of all universes together is not N(0, I), standardised.
+
+    n   of them
+    """
+
+    def __init__(self, n: int = N_SHAPED):
+        super().__init__()
+        self.network = nn.Sequential(
+            nn.Linear(n + 4, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, n)
+        )
+        nn.init.zeros_(self.network[-1].weight), nn.init.zeros_(self.network[-1].bias)
+
+    def velocity(self, x: Tensor, angle: Tensor) -> Tensor:
+        """x (m, n), angle (m,) -> (m, n)."""
+        turns = torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()], dim=1)
+        return self.network(torch.cat([x, turns], dim=1)).float()
+
+    def loss(self, numbers: Tensor, white: Tensor, angle: Tensor) -> Tensor:
+        """Squared error of the velocity: numbers of universes and standard normal ones, (m, n) -> scalar."""
+        x, wanted = path(white, numbers, angle)
+        return (self.velocity(x, angle) - wanted).square().mean()
+
+    def forward(self, white: Tensor, n_steps: int) -> Tensor:
+        """Numbers of new universes from standard normal ones: (m, n) -> (m, n)."""
+        return integrate(self.velocity, white, n_steps)
 
 
 class SliceFlow(nn.Module):
@@ -279,7 +309,7 @@ def pictures(modes: FourierModes) -> tuple[Tensor, Tensor]:
 
 
 class Flows(nn.Module):
-    """Both flows of a run, and what of z they are given.
+    """The flows of a run, and what of z they are given.
 
     model      the trained model
     settings   widths and steps of a draw
@@ -291,15 +321,30 @@ class Flows(nn.Module):
         super().__init__()
         self.settings = settings
         self.about: dict = {}
+        self.z = ZFlow()
         self.slices = SliceFlow(model.image_size, N_GIVEN, settings.width, periodic)
         self.h = HFlow(model, N_GIVEN, settings.h_width, periodic)
+        self.register_buffer("mean", torch.zeros(model.latent_dim))
+        self.register_buffer("width", torch.ones(model.latent_dim))
         self.register_buffer("combinations", torch.zeros(model.latent_dim, N_GIVEN))
-        self.register_buffer("centre", torch.zeros(N_GIVEN))
+        self.register_buffer("spread", torch.ones(N_GIVEN))
 
     @in_float32
     def given(self, z: Tensor) -> Tensor:
         """What the flows see of z: (n, 512) -> (n, 16), standardised."""
-        return z @ self.combinations - self.centre
+        return (z - self.mean) / self.width @ self.combinations / self.spread
+
+    def draw_z(self, white: Tensor) -> Tensor:
+        """z of new universes from standard normal numbers, both (n, 512).
+
+        The 16 combinations have the spread of those of known universes, the first few their shape; what is left of
+        N(0, I) stays, in widths of q(z).
+        """
+        if not self.settings.ode_steps:
+            return white
+        seen = white @ self.combinations
+        told = torch.cat([self.z(seen[:, :N_SHAPED], self.settings.ode_steps), seen[:, N_SHAPED:]], dim=1)
+        return self.mean + self.width * (white + (self.spread * told - seen) @ self.combinations.T)
 
     @torch.no_grad()
     def measure(self, truth: Tensor, mean: Tensor, z: Tensor, z_mu: Tensor, z_sigma: Tensor) -> None:
@@ -308,13 +353,11 @@ class Flows(nn.Module):
         truth, mean          (n, 1, H, H) slices and their decoded means [standardised pixels]
         z, z_mu, z_sigma     (n, 512) draws from q(z), and its means and widths
         """
-        width = z_sigma.square().mean(dim=0).sqrt()
-        told = torch.linalg.svd((z_mu - z_mu.mean(dim=0)) / width, full_matrices=False).Vh[:N_GIVEN]
-        combinations = told.T / width[:, None]
-        drawn = z @ combinations
-        spread = drawn.std(dim=0).clamp_min(1e-6)
-        self.combinations.zero_()[:, : len(told)] = combinations / spread
-        self.centre.zero_()[: len(told)] = drawn.mean(dim=0) / spread
+        self.mean.copy_(z_mu.mean(dim=0))
+        self.width.copy_(z_sigma.square().mean(dim=0).sqrt())
+        told = torch.linalg.svd((z_mu - self.mean) / self.width, full_matrices=False).Vh[:N_GIVEN]
+        self.combinations.zero_()[:, : len(told)] = told.T
+        self.spread.copy_(((z - self.mean) / self.width @ self.combinations).std(dim=0).clamp_min(1e-6))
         self.slices.measure(truth, mean, self.given(z))
 
     def draw_h(self, z: Tensor, mu: Tensor, logvar: Tensor, white: Tensor) -> Tensor:
