@@ -10,29 +10,25 @@ No figure is made by pyplot: each is shown once when it is the last line of a ce
 
 # ruff: noqa: F401
 from . import paper
-from .cosmology import (
+from .curves import (
     closure,
     clusters,
+    cosmologies,
     coverage,
-    cube_estimates,
+    cube_distributions,
     effects,
+    fidelity,
     kl_by_rank,
     kl_growth,
-    probe_scatter,
-    response,
-    slices_needed,
-    strips,
-)
-from .curves import (
-    cosmologies,
-    cube_distributions,
-    fidelity,
     loss_curves,
-    loss_terms,
     pca_limit,
     pixel_histograms,
+    probe_scatter,
     ratios,
+    response,
+    slices_needed,
     spectra,
+    strips,
 )
 from .diagram import model_diagram
 from .figure import (
@@ -44,12 +40,10 @@ from .figure import (
     LOG_DENSITY,
     LOOK,
     MARK,
-    PAGE,
     SYMBOLS,
     TRUTH,
     WAVENUMBER,
-    Picture,
     cube_label,
     side_by_side,
 )
-from .slices import crop_on_cube, cube_3d, reconstructions, slice_grid, traversal_strip
+from .slices import crop_on_cube, cube_3d, cube_estimates, reconstructions, slice_grid, traversal_strip

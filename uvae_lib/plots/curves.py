@@ -1,6 +1,10 @@
-"""Cubes in the plane of their parameters, distributions of pixels, spectra, and how a run learned."""
+"""Curves and points: cosmologies, spectra and distributions, how a run learned, and what its z knows.
+
+A response is (value, low, high) of (n,) each.
+"""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,25 +13,29 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from ..statistics import r2
 from .figure import (
     COLOURS,
     COLUMN,
+    DENSITY_MAP,
+    DIFFERENCE_MAP,
+    FAINT,
     LOG_DENSITY,
     NARROW,
     PAGE,
+    PIXELS,
     SYMBOLS,
-    TRUTH,
     WAVENUMBER,
     as_array,
     as_band,
     colour_bar,
-    curve_colours,
     dot,
-    draw_band,
-    legend_above,
+    draw_curves,
     new_axes,
     new_figure,
     plot,
+    shared_norm,
+    symmetric_norm,
     two_panels,
     wavenumbers,
 )
@@ -35,58 +43,112 @@ from .figure import (
 if TYPE_CHECKING:
     import pandas as pd
 
-LOSS_CURVES = {  # label, colour and marks of what `loss_curves` draws
-    False: ("training", COLOURS[0], "-"),
-    True: ("held-out cubes", COLOURS[1], "o-"),
-    "active_z": ("$z$", COLOURS[2], "o-"),
-    "active_h": ("$h$", COLOURS[4], "o-"),
+SIMULATED = "1P cubes"  # the label of the curve that is drawn in black
+HISTORY = {  # panels of `loss_curves`
+    "squared error per slice": ("l2", "val_l2"),
+    "unexplained variance": ("fvu", "val_fvu"),
+    "KL of $z$  [nats]": ("kl_z", "val_kl_z"),
+    "KL of $h$  [nats]": ("kl_h", "val_kl_h"),
+    "active units": ("active_z", "active_h"),
+    "learning rate": ("lr",),
 }
-LOSS_TERMS = {
-    "pixels": "pixels",
-    "kl_z": "KL of $z$",
-    "kl_h": "KL of $h$",
-    "residual_spectrum": "residual spectrum",
-    "loss": "loss: their sum",
-}
+
+
+# --- points
 
 
 @plot
-def cosmologies(
-    params: "pd.DataFrame | Mapping[str, pd.DataFrame]", split: Mapping[str, Sequence[int]] | None = None,
+def clusters(
+    groups: Mapping[str, object], xlabel: str, ylabel: str, colour=None, colour_name: str = "",
     *, ax: Axes | None = None,
 ) -> Figure:  # fmt: skip
-    """The cubes' Omega_m and sigma_8, one marker for each part of a split or for each set.
+    """Sets of cubes as points in a plane; the first set may be coloured by a parameter.
 
-    params   a suite's parameters, or {set: parameters} (LH, CV, 1P)
-    split    {"train": rows of params, ...}
+    groups        {label: (n, 2)}
+    colour        (n,) values of the parameter for the first of them
+    colour_name   of the parameter
+    """
+    ax = ax or new_axes(COLUMN, 0.8)
+    for number, (label, points) in enumerate(groups.items()):
+        x, y = as_array(points).T
+        if number == 0 and colour is not None:
+            shown = ax.scatter(x, y, c=as_array(colour), s=4 * dot() ** 2, cmap="viridis", label=label)
+            colour_bar(shown, ax, SYMBOLS.get(colour_name, colour_name), extend="neither")
+        else:
+            marks = {"ms": 1.8 * dot(), "mfc": "none"} if number else {"ms": dot()}
+            ax.plot(x, y, "osD^vP"[number], color=COLOURS[number], label=label, **marks)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if len(groups) > 1:
+        above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(groups), "borderaxespad": 0.2}
+        ax.legend(handletextpad=0.2, **above)
+    return ax.figure
+
+
+def cosmologies(params: "Mapping[str, pd.DataFrame]", *, ax: Axes | None = None) -> Figure:
+    """The cubes' Omega_m and sigma_8, one marker for each set.
+
+    params   {set: parameters} (LH, CV, 1P)
     Raises ValueError where a table has no columns Omega_m and sigma_8.
     """
-    if isinstance(params, Mapping):
-        groups = dict(params)
-    else:
-        groups = {name: params.iloc[list(rows)] for name, rows in split.items()} if split else {"cubes": params}
-    ax = ax or new_axes(COLUMN, 0.8)
-    for number, (label, table) in enumerate(groups.items()):
+    for label, table in params.items():
         if not {"Omega_m", "sigma_8"} <= set(table):
             raise ValueError(f"found parameters {', '.join(table) or 'none'} of {label}; expected Omega_m and sigma_8")
-        marks = {"ms": dot()} if number == 0 else {"ms": 1.8 * dot(), "mfc": "none"}
-        ax.plot(table["Omega_m"], table["sigma_8"], "osD^vP"[number], label=f"{label} ({len(table)})", **marks)
-    ax.set(xlabel=SYMBOLS["Omega_m"], ylabel=SYMBOLS["sigma_8"])
-    if len(groups) > 1:
-        legend_above(ax, len(groups))
+    points = {f"{label} ({len(table)})": table[["Omega_m", "sigma_8"]].to_numpy() for label, table in params.items()}
+    return clusters(points, SYMBOLS["Omega_m"], SYMBOLS["sigma_8"], ax=ax)
+
+
+@plot
+def probe_scatter(truth, predicted, error=None, name: str = "Omega_m", *, ax: Axes | None = None) -> Figure:
+    """A parameter as predicted from z against its true value, one point a cube, with R^2 in the corner.
+
+    truth, predicted   (n,) values of the parameter
+    error              (n,) one standard deviation of each prediction
+    name               of the parameter
+    Raises ValueError for truth and predictions of different shapes.
+    """
+    truth, predicted = as_array(truth), as_array(predicted)
+    if truth.shape != predicted.shape or truth.ndim != 1:
+        raise ValueError(
+            f"found truth of shape {truth.shape} and predictions of {predicted.shape}; expected (n,) twice"
+        )
+    ax = ax or new_axes(COLUMN * 0.75, 1.0, squares=True)
+    ax.errorbar(truth, predicted, None if error is None else as_array(error), fmt="o", ms=dot(), elinewidth=0.8)
+    both = np.concatenate([truth, predicted])
+    limits = np.array([both.min(), both.max()]) + 0.06 * np.ptp(both) * np.array([-1, 1])
+    ax.plot(limits, limits, **FAINT | {"ls": "-"})
+    symbol = SYMBOLS.get(name, name)
+    ax.set(xlabel=f"true {symbol}", ylabel=f"{symbol} from $z$", xlim=limits, ylim=limits, aspect="equal")
+    ax.locator_params(nbins=5)
+    score = r2(truth[:, None], predicted[:, None])[0]
+    ax.text(0.05, 0.95, f"$R^2 = {score:.2f}$", transform=ax.transAxes, va="top")
     return ax.figure
 
 
 @plot
-def pixel_histograms(
-    samples: Mapping[str, np.ndarray], xlabel: str = LOG_DENSITY, log: bool = True, *, ax: Axes | None = None
-) -> Figure:
-    """Distributions of pixel values, all in the same 120 bins.
+def strips(groups: Mapping[str, object], xlabel: str, limit: float, *, ax: Axes | None = None) -> Figure:
+    """Groups of numbers as rows of dots.
 
-    samples   {label: values of any shape}
-    xlabel    what the values are
-    log       a logarithmic axis of the density
+    groups   {label: (n,)}
+    xlabel   what the numbers are
+    limit    drawn as a dashed line
     """
+    ax = ax or new_axes(COLUMN, 0.12 + 0.13 * len(groups))
+    for row, (values, colour) in enumerate(zip(map(as_array, groups.values()), COLOURS, strict=False)):
+        shift = 0.25 * np.linspace(-1, 1, len(values)) if len(values) > 1 else 0
+        ax.plot(values, row + shift * np.ones(len(values)), "o", ms=1.3 * dot(), alpha=0.75, color=colour)
+    ax.axvline(limit, **FAINT)
+    ax.set_yticks(range(len(groups)), list(groups))
+    ax.set(xlabel=xlabel, ylim=(len(groups) - 0.5, -0.5))
+    ax.tick_params(axis="y", length=0)
+    return ax.figure
+
+
+# --- distributions and spectra
+
+
+@plot
+def pixel_histograms(samples: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Figure:
+    """Distributions of log densities, {label: values of any shape}, all in the same 120 bins."""
     arrays = {label: as_array(values).ravel() for label, values in samples.items()}
     everything = np.concatenate(list(arrays.values()))
     margin = 0.01 * np.ptp(everything) or 0.5
@@ -94,9 +156,8 @@ def pixel_histograms(
     ax = ax or new_axes(COLUMN, 0.65)
     for label, values in arrays.items():
         ax.stairs(np.histogram(values, edges, density=True)[0], edges, label=label)
-    ax.set(xlabel=xlabel, ylabel="probability density", xlim=edges[[0, -1]], yscale="log" if log else "linear")
-    if len(arrays) > 1:
-        ax.legend()
+    ax.set(xlabel=LOG_DENSITY, ylabel="probability density", xlim=edges[[0, -1]], yscale="log")
+    ax.legend()
     return ax.figure
 
 
@@ -118,9 +179,8 @@ def cube_distributions(
     if values is not None:
         drawn.set(array=as_array(values), cmap="viridis")
         colour_bar(drawn, ax, SYMBOLS.get(name, name), extend="neither")
-    lowest = densities[densities > 0].min()
-    ax.set(xlabel=xlabel, ylabel="probability density", xlim=edges[[0, -1]], yscale="log",
-           ylim=(lowest / 2, 2 * densities.max()))  # fmt: skip
+    limits = densities[densities > 0].min() / 2, 2 * densities.max()
+    ax.set(xlabel=xlabel, ylabel="probability density", xlim=edges[[0, -1]], yscale="log", ylim=limits)
     return ax.figure
 
 
@@ -138,34 +198,24 @@ def spectra(
     """
     if reference is not None and reference not in curves:
         raise ValueError(f"found no curve {reference!r} to divide by; expected one of {', '.join(curves)}")
-    k, lower = as_array(k), None
-    if ax is None and reference is None:
-        ax = new_axes(COLUMN, 0.65)
-    elif ax is None:
+    lower = None
+    if ax is None and reference is not None:
         ax, lower = new_figure(COLUMN, 0.9).subplots(2, sharex=True, height_ratios=(2.5, 1))
-    bands = {label: as_band(curve) for label, curve in curves.items()}
-    colours = curve_colours(curves, reference)
-    for (label, band), colour in zip(bands.items(), colours, strict=True):
-        draw_band(ax, k, band, colour, label)
-    wavenumbers(ax, k, WAVENUMBER if lower is None else "")
-    ax.set(yscale="log", ylabel=ylabel)
+    ax = ax or new_axes(COLUMN, 0.65)
+    draw_curves(ax, k, curves, WAVENUMBER, ylabel, truth=reference)
+    ax.set_yscale("log")
     ax.legend()
     if reference is not None:
-        ax.set_ylim(bottom=max(ax.get_ylim()[0], 0.1 * bands[reference][0].min()))
+        divisor = as_band(curves[reference])[0]
+        ax.set_ylim(bottom=max(ax.get_ylim()[0], 0.1 * divisor.min()))
     if lower is not None:
-        _ratios(lower, k, bands, reference, colours)
-    ax.get_figure().align_ylabels()
+        divided = {label: as_band(curve) / divisor for label, curve in curves.items()}
+        draw_curves(lower, k, divided, WAVENUMBER, f"ratio to\n{reference}", truth=reference)
+        reach = np.clip(1.3 * np.nanmax([np.abs(band[0] - 1) for band in divided.values()]), 0.2, 1)
+        lower.set_ylim(1 - reach, 1 + reach)
+        ax.label_outer()
+        ax.figure.align_ylabels()
     return ax.figure
-
-
-def _ratios(ax: Axes, k: np.ndarray, bands: Mapping[str, np.ndarray], reference: str, colours: Sequence[str]) -> None:
-    """Curves divided by one of them, around 1."""
-    divisor = bands[reference][0]
-    for band, colour in zip(bands.values(), colours, strict=True):
-        draw_band(ax, k, band / divisor, colour)
-    ratios = np.stack([band[0] for band in bands.values()]) / divisor
-    reach = np.clip(1.3 * np.nanmax(np.abs(ratios - 1)), 0.2, 1)
-    ax.set(xlabel=WAVENUMBER, ylabel=f"ratio to\n{reference}", ylim=(1 - reach, 1 + reach))
 
 
 @plot
@@ -174,15 +224,13 @@ def ratios(panels: Mapping[str, tuple]) -> Figure:
 
     panels   {what is divided: (label of x, x (n,), {label: curve})}; x is logarithmic where it is a wavenumber
     """
-    figure, axes = new_figure(PAGE, 0.4 * -(-len(panels) // 2)), {}
+    rows = -(-len(panels) // 2)
+    figure, lines = new_figure(PAGE, 0.4 * rows), {}
     for number, (title, (xlabel, x, curves)) in enumerate(panels.items(), start=1):
-        ax = axes[title] = figure.add_subplot(-(-len(panels) // 2), 2, number)
-        for (label, curve), colour in zip(curves.items(), curve_colours(curves, next(iter(curves))), strict=True):
-            draw_band(ax, as_array(x), as_band(curve), colour, label)
-        ax.axhline(1, color="0.6", lw=0.8, ls="--", zorder=0)
-        ax.set(xlabel=xlabel, ylabel=title, xscale="log" if xlabel == WAVENUMBER else "linear")
+        ax = figure.add_subplot(rows, 2, number)
+        draw_curves(ax, x, curves, xlabel, title, truth=next(iter(curves)), level=1)
         ax.set_ylim(max(ax.get_ylim()[0], -0.5), min(ax.get_ylim()[1], 2.5))
-    lines = {label: line for ax in axes.values() for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        lines |= {line.get_label(): line for line in ax.get_legend_handles_labels()[0]}
     figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=2)
     return figure
 
@@ -194,16 +242,11 @@ def fidelity(k, r: Mapping[str, object], T: Mapping[str, object]) -> Figure:
     k      (n,) wavenumbers [h/Mpc]
     r, T   {label: curve}
     """
-    k = as_array(k)
-    figure, axes = two_panels(0.42, 1.2, sharex=True)
-    for ax, curves, level in ((axes[0], r, 0.9), (axes[1], T, 1.0)):
-        for (label, curve), colour in zip(curves.items(), COLOURS, strict=False):
-            draw_band(ax, k, as_band(curve), colour, label)
-        ax.axhline(level, color="0.6", lw=0.8, ls="--", zorder=0)
-        wavenumbers(ax, k, WAVENUMBER if ax.get_subplotspec().is_last_row() else "")
+    figure, axes = two_panels(0.42)
+    panels = (r, 0.9, "correlation  $r(k)$"), (T, 1.0, "transfer function  $T(k)$")
+    for ax, (curves, level, ylabel) in zip(axes, panels, strict=True):
+        draw_curves(ax, k, curves, WAVENUMBER, ylabel, level=level)
         ax.set_ylim(min(0, ax.get_ylim()[0]), max(1.05, ax.get_ylim()[1]))
-    axes[0].set_ylabel("correlation  $r(k)$")
-    axes[1].set_ylabel("transfer function  $T(k)$")
     axes[0].legend()
     return figure
 
@@ -213,76 +256,214 @@ def pca_limit(n_components, unexplained, n_latent: int = 512, *, ax: Axes | None
     """Share of the variance that the best linear code of n numbers leaves unexplained.
 
     n_components   (m,) numbers in the code
-    unexplained    (m,) shares, or {label: (m,)}
+    unexplained    (m,) shares
     n_latent       the number that is marked
     """
-    n = as_array(n_components)
-    curves = unexplained if isinstance(unexplained, Mapping) else {"PCA": unexplained}
+    n, shares = as_array(n_components), as_array(unexplained)
     ax = ax or new_axes(COLUMN, 0.65)
-    for label, values in curves.items():
-        values = as_array(values)
-        at = np.interp(np.log(n_latent), np.log(n), values)
-        (line,) = ax.plot(n, values, "o-", ms=dot(), label=f"{label}: {at:.3f} at {n_latent}")
-        ax.plot(n_latent, at, "o", ms=2 * dot(), mfc="none", color=line.get_color())
-    ax.axvline(n_latent, color="0.6", lw=0.8, ls="--", zorder=0)
-    ax.set(xscale="log", xlabel="numbers in the code", ylabel="unexplained share of the variance", ylim=(0, 1.02))
+    at = np.interp(np.log(n_latent), np.log(n), shares)
+    curve = {f"PCA: {at:.3f} at {n_latent}": shares}
+    draw_curves(ax, n, curve, "numbers in the code", "unexplained share of the variance", marks="o-")
+    ax.plot(n_latent, at, "o", ms=2 * dot(), mfc="none", color=COLOURS[0])
+    ax.axvline(n_latent, **FAINT)
+    ax.set(xscale="log", ylim=(0, 1.02))
+    ax.legend()
+    return ax.figure
+
+
+# --- training
+
+
+@plot
+def loss_curves(history: "pd.DataFrame", panels: Mapping[str, Sequence[str]] = HISTORY) -> Figure:
+    """How a run learned: training as lines, held-out cubes as dots. What is not there yet is not drawn.
+
+    history   one row a logged step: step, and the columns of the panels, NaN where they were not measured
+    panels    {title: columns}; the terms of the loss, KLs and numbers of active units, learning rate when absent
+    """
+    kinds = {  # of columns: label, colour and marks
+        "val": ("held-out cubes", COLOURS[1], "o-"),
+        "active_z": ("$z$", COLOURS[2], "o-"),
+        "active_h": ("$h$", COLOURS[4], "o-"),
+    }
+    figure = new_figure(PAGE, 1)
+    wide = figure.get_figwidth() >= NARROW
+    columns = (3 if len(panels) > 5 else len(panels)) if wide else 2
+    rows = -(-len(panels) // columns)
+    figure.set_figheight((0.29 if wide else 0.38) * rows * figure.get_figwidth())
+    for number, (title, names) in enumerate(panels.items(), start=1):
+        ax = figure.add_subplot(rows, columns, number)
+        for name in names:
+            shown = history[["step", name]].dropna() if name in history else ()
+            if len(shown):
+                kind = name.split("_")[0] if name.startswith("val_") else name
+                label, colour, marks = kinds.get(kind, ("training", COLOURS[0], "-"))
+                ax.plot(shown["step"], shown[name], marks, ms=dot(), color=colour, label=label)
+        if not ax.lines:
+            ax.text(0.5, 0.5, "not measured yet", transform=ax.transAxes, ha="center", color="0.5")
+        elif ax.dataLim.y0 >= 0:
+            ax.set_ylim(0, 1.05 * ax.dataLim.y1 or 1)
+        ax.set_title(title, size=rcParams["axes.labelsize"])
+        ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
+        ax.locator_params(axis="x", nbins=4)
+        if title == "active units" and ax.lines:
+            ax.legend()
+    figure.supxlabel("step", size=rcParams["axes.labelsize"])
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    if len(lines) > 1:
+        figure.legend(lines, labels, loc="outside upper center", ncols=2)
+    return figure
+
+
+# --- what z knows
+
+
+@plot
+def coverage(levels, found: Mapping[str, object], n_cubes: int, *, ax: Axes | None = None) -> Figure:
+    """Share of held-out cubes inside intervals, against the share that the intervals state.
+
+    levels    (l,) shares stated
+    found     {label: (l,)} shares found
+    n_cubes   that were counted: the band is their 68 % binomial scatter
+    """
+    levels = as_array(levels)
+    ax = ax or new_axes(COLUMN * 0.75, 0.95)
+    scatter = np.sqrt(levels * (1 - levels) / n_cubes)
+    ax.fill_between(levels, levels - scatter, levels + scatter, color="0.85", lw=0, label="68 % of chance")
+    ax.axline((0, 0), slope=1, **FAINT | {"ls": "-"})
+    draw_curves(ax, levels, found, "stated share", "share of held-out cubes inside", marks="o-")
+    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+    ax.legend(loc="upper left")
+    return ax.figure
+
+
+@plot
+def slices_needed(sizes, r2, r2_power, error, read_width, trained: int, names: Sequence[str]) -> Figure:
+    """How many slices are enough: R^2 from z and from P(k), and the error beside what the width of q(z) predicts.
+
+    sizes                         (s,) slices of a cube
+    r2, r2_power                  (s, p) of each parameter, from z and from P(k)
+    error, read_width             (s, p) in units of the parameter
+    trained                       slices of a set in training
+    names                         of the p parameters
+    """
+    figure, axes = two_panels(0.42)
+    panels = (r2, "o-", "$z$"), (r2_power, "--", "$P(k)$"), (error, "o-", "error"), (read_width, ":", "width of $q(z)$")
+    labels = "$R^2$ on held-out cubes", "in units of the parameter"
+    for number, (values, marks, what) in enumerate(panels):
+        curves = {f"{SYMBOLS.get(name, name)}, {what}": y for name, y in zip(names, as_array(values).T, strict=True)}
+        _per_slices(axes[number // 2], sizes, curves, labels[number // 2], marks)
+    low = np.nanmin([*as_array(r2).flat, *as_array(r2_power).flat, 1.0])
+    axes[0].set_ylim(max(low - 0.05, -0.5), 1)
+    axes[1].set_ylim(0, None)
+    for ax in axes:
+        ax.axvline(trained, **FAINT)
+        ax.legend(fontsize="small")
+    return figure
+
+
+@plot
+def kl_growth(sizes, parts, *, ax: Axes | None = None) -> Figure:
+    """KL(q(z) || N(0, I)) and its three parts against the number of slices that z is read from.
+
+    sizes   (s,) slices of a cube
+    parts   (s, 3) what widths, offset of the mean and spread of the means cost (`loss.kl_parts`) [nats]
+    """
+    parts = as_array(parts)
+    ax = ax or new_axes(COLUMN, 0.6)
+    names = "widths", "offset of the mean", "spread of the means"
+    curves = {"KL($z$)": parts.sum(axis=1)} | dict(zip(names, parts.T, strict=True))
+    _per_slices(ax, sizes, curves, "nats", "o-", truth="KL($z$)")
+    ax.set_ylim(0, None)
+    ax.legend()
+    return ax.figure
+
+
+def _per_slices(ax: Axes, sizes, curves: Mapping[str, object], ylabel: str, marks: str, truth: str = "") -> None:
+    """Curves against numbers of slices (s,), which are the ticks."""
+    draw_curves(ax, sizes, curves, "slices of a cube", ylabel, marks=marks, truth=truth)
+    ax.set_xscale("log")
+    ax.set_xticks(as_array(sizes), [f"{size:g}" for size in sizes], minor=False)
+    ax.minorticks_off()
+
+
+@plot
+def kl_by_rank(kl: Mapping[str, object], threshold: float = 0.01, *, ax: Axes | None = None) -> Figure:
+    """KL of every dimension, the largest first.
+
+    kl          {latent: (D,)} in any order [nats]
+    threshold   above which a dimension counts as active, dashed [nats]
+    """
+    ax = ax or new_axes(COLUMN, 0.6)
+    for (name, values), colour in zip(kl.items(), (COLOURS[2], COLOURS[4]), strict=False):
+        nats = np.sort(as_array(values))[::-1].clip(1e-6)
+        ax.plot(np.arange(1, len(nats) + 1), nats, color=colour, label=f"${name}$: {nats.sum():.1f} nats")
+    ax.axhline(threshold, **FAINT)
+    ax.set(xscale="log", yscale="log", xlabel="rank of the dimension", ylabel="KL  [nats]", ylim=(1e-4, None))
     ax.legend()
     return ax.figure
 
 
 @plot
-def loss_terms(terms: "pd.DataFrame") -> Figure:
-    """The terms of a loss with their weights, one panel each, and their sum.
+def effects(k, z_rows, z_dims: Sequence[int], h_rows, h_dims: Sequence[int]) -> Figure:
+    """What the dimensions with the largest KL do, scale by scale, one row a dimension.
 
-    terms   `training.weighted_terms`: step, the terms, loss
+    k                (n_k,) wavenumbers [h/Mpc]
+    z_rows, h_rows   (d, n_k) dlnP for a step of z; share of P(k) in the change of a slice by h
+    z_dims, h_dims   numbers of the d dimensions
     """
-    names = [name for name in terms if name != "step"]
-    figure = new_figure(PAGE, 0.3)
-    rows = 1 if figure.get_figwidth() >= NARROW else len(names)
-    figure.set_figheight((0.3 if rows == 1 else 0.5 * rows) * figure.get_figwidth())
-    axes = figure.subplots(rows, len(names) // rows, sharex=True)
-    for ax, name in zip(axes, names, strict=True):
-        ax.plot(terms["step"], terms[name], color=TRUTH if name == "loss" else COLOURS[0])
-        ax.set_title(LOSS_TERMS.get(name, name), size=rcParams["axes.labelsize"])
-        ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
-        ax.locator_params(axis="x", nbins=4)
-    figure.supxlabel("step", size=rcParams["axes.labelsize"])
+    k = as_array(k)
+    figure, axes = two_panels(0.42)
+    panels = (
+        (z_rows, z_dims, "z", r"$\Delta\ln P$ a step", DIFFERENCE_MAP, symmetric_norm),
+        (h_rows, h_dims, "h", "share of $P(k)$", DENSITY_MAP, shared_norm),
+    )
+    for ax, (rows, dims, name, label, colours, norm) in zip(axes, panels, strict=True):
+        rows = as_array(rows).reshape(-1, len(k))
+        if not len(rows):
+            ax.text(0.5, 0.5, f"no active dimension of ${name}$", transform=ax.transAxes, ha="center", color="0.5")
+            ax.set_axis_off()
+            continue
+        mesh = ax.pcolormesh(k, range(len(rows)), rows, norm=norm(rows), cmap=colours, shading="nearest",
+                             rasterized=True)  # fmt: skip
+        ax.set_yticks(range(len(rows)), [f"${name}_{{{dim}}}$" for dim in dims])
+        wavenumbers(ax)
+        ax.set(xlabel=WAVENUMBER, ylim=(len(rows) - 0.5, -0.5))
+        ax.tick_params(axis="y", length=0)
+        colour_bar(mesh, ax, label)
     return figure
 
 
 @plot
-def loss_curves(history: "pd.DataFrame") -> Figure:
-    """Terms of the loss while a run learns: training as lines, held-out cubes as dots.
+def response(name: str, k, edges, curves: Mapping[str, tuple]) -> Figure:
+    """How P(k) and the distribution of pixels respond to a parameter.
 
-    history   one row a logged step: step, l2, fvu, kl_z, kl_h [nats], lr; val_l2, val_fvu, val_kl_z, val_kl_h,
-              active_z, active_h where they were measured. What is not there yet is not drawn.
+    name     of the parameter
+    k        (n_k,) wavenumbers [h/Mpc]
+    edges    (b + 1,) of the bins of pixels
+    curves   {label: (dlnP, dpdf)}, two responses each; "1P cubes" is drawn in black
     """
-    panels = {
-        "squared error per slice": ("l2", "val_l2"),
-        "unexplained variance": ("fvu", "val_fvu"),
-        "KL of $z$  [nats]": ("kl_z", "val_kl_z"),
-        "KL of $h$  [nats]": ("kl_h", "val_kl_h"),
-        "active units": ("active_z", "active_h"),
-        "learning rate": ("lr",),
-    }
-    figure = new_figure(PAGE, 0.58)
-    wide = figure.get_figwidth() >= NARROW
-    figure.set_figheight((0.58 if wide else 1.15) * figure.get_figwidth())
-    axes = figure.subplots(*((2, 3) if wide else (3, 2)), sharex=True)
-    for ax, (title, names) in zip(axes.flat, panels.items(), strict=True):
-        for name in names:
-            rows = history[["step", name]].dropna() if name in history else []
-            if len(rows):
-                label, colour, marks = LOSS_CURVES[name if name.startswith("active") else name.startswith("val_")]
-                ax.plot(rows["step"], rows[name], marks, ms=dot(), color=colour, label=label)
-        if not ax.lines:
-            ax.text(0.5, 0.5, "not measured yet", transform=ax.transAxes, ha="center", color="0.5")
-        ax.set_title(title, size=rcParams["axes.labelsize"])
-        ax.set_ylim(0, 1.05 * max((np.max(line.get_ydata()) for line in ax.lines), default=1) or 1)
-        ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
-        if ax.get_subplotspec().is_last_row():
-            ax.set_xlabel("step")
-        if title == "active units" and ax.lines:
-            ax.legend()
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    edges = as_array(edges)
+    figure, axes = two_panels(0.42)
+    power, pdf = ({label: pair[i] for label, pair in curves.items()} for i in (0, 1))
+    slope = r"\mathrm{d}" + SYMBOLS.get(name, r"$\theta$").strip("$")
+    draw = partial(draw_curves, truth=SIMULATED, level=0)
+    draw(axes[0], k, power, WAVENUMBER, rf"$\mathrm{{d}}\ln P / {slope}$")
+    draw(axes[1], (edges[1:] + edges[:-1]) / 2, pdf, PIXELS, rf"$\mathrm{{d}}\,\mathrm{{PDF}} / {slope}$")
+    axes[0].legend()
     return figure
+
+
+@plot
+def closure(asked, read: Mapping[str, object], name: str, *, ax: Axes | None = None) -> Figure:
+    """What the probe reads in slices against what was asked for.
+
+    asked   (v,) values of the parameter
+    read    {label: (v,)}; "1P cubes" is drawn in black
+    name    of the parameter
+    """
+    ax, symbol = ax or new_axes(COLUMN * 0.75, 0.9), SYMBOLS.get(name, name)
+    ax.axline((asked[0], asked[0]), slope=1, **FAINT | {"ls": "-"})
+    draw_curves(ax, asked, read, f"{symbol} asked", f"{symbol} read", marks="o-", truth=SIMULATED)
+    ax.legend()
+    return ax.figure

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Mapping
 from functools import wraps
+from itertools import cycle
 
 import numpy as np
 from matplotlib import cycler, rc_context, rcParams, rcParamsDefault
@@ -24,6 +25,7 @@ PAGE, COLUMN = 8.5, 6.0  # [in], of wide and of single-panel figures on the scre
 NARROW = 5.0  # [in], below which panels stand on each other
 VISIBLE = 4  # of 255: a larger difference of colours shows as steps in a colour bar
 SHOWN, STORED = 110, 200  # pixels an inch on the screen, and at least in a file
+FAINT = {"color": "0.6", "lw": 0.8, "ls": "--", "zorder": 0}  # of lines that only guide the eye
 LOOK = {
     "axes.prop_cycle": cycler(color=COLOURS),
     "axes.spines.top": False,
@@ -112,13 +114,13 @@ def new_axes(*size, **options) -> Axes:
     return new_figure(*size, **options).subplots()
 
 
-def two_panels(ratio: float, narrow_ratio: float, **options) -> tuple[Picture, np.ndarray]:
-    """Panels (a), (b) side by side, or, in one column of a journal, on each other in a higher figure."""
+def two_panels(ratio: float) -> tuple[Picture, np.ndarray]:
+    """Panels (a), (b) side by side, or, in one column of a journal, on each other in a figure three times as high."""
     figure = new_figure(PAGE, ratio)
     wide = figure.get_figwidth() >= NARROW
     if not wide:
-        figure.set_figheight(narrow_ratio * figure.get_figwidth())
-    axes = figure.subplots(1, 2) if wide else figure.subplots(2, 1, **options)
+        figure.set_figheight(3 * figure.get_figheight())
+    axes = figure.subplots(1, 2) if wide else figure.subplots(2, 1)
     for ax, letter in zip(axes, "ab", strict=True):
         ax.set_title(f"({letter})", loc="left", size=rcParams["axes.labelsize"])
     return figure, axes
@@ -133,7 +135,7 @@ def side_by_side(*draws: Callable, ratio: float = 0.45) -> Figure:
     """
     if len(draws) == 1:
         return draws[0]()
-    figure, axes = two_panels(ratio, 2.8 * ratio)
+    figure, axes = two_panels(ratio)
     for draw, ax in zip(draws, axes, strict=True):
         draw(ax=ax)
     return figure
@@ -182,17 +184,28 @@ def cube_label(params, cube: int) -> str:
     return "\n".join(known) or f"cube {cube}"
 
 
-def curve_colours(curves: Mapping[str, object], truth: str | None) -> list[str]:
-    """Black for the truth, the palette's colours in turn for the others."""
-    others = iter(COLOURS * (1 + len(curves) // len(COLOURS)))
-    return [TRUTH if label == truth else next(others) for label in curves]
+def draw_curves(
+    ax: Axes, x, curves: Mapping[str, object], xlabel: str, ylabel: str, *, truth: str | None = None,
+    level: float | None = None, marks: str = "-",
+) -> None:  # fmt: skip
+    """Curves of x (n,), each a line, in a band where there is one; wavenumbers are drawn from the first to the last.
 
-
-def draw_band(ax: Axes, x: np.ndarray, band: np.ndarray, colour: str, label: str | None = None) -> None:
-    """A line, in a band where there is one."""
-    ax.plot(x, band[0], color=colour, label=label)
-    if len(band) == 3:
-        ax.fill_between(x, band[1], band[2], color=colour, alpha=0.2, lw=0)
+    curves   {label: curve}; the one that `truth` names is black
+    level    where a dashed line is drawn across
+    marks    of the lines, as matplotlib writes them
+    """
+    x, others = as_array(x), cycle(COLOURS)
+    for label, curve in curves.items():
+        band, colour = as_band(curve), TRUTH if label == truth else next(others)
+        ax.plot(x, band[0], marks, ms=dot(), color=colour, label=SYMBOLS.get(label, label))
+        if len(band) == 3:
+            ax.fill_between(x, band[1], band[2], color=colour, alpha=0.2, lw=0)
+    if level is not None:
+        ax.axhline(level, **FAINT)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if xlabel == WAVENUMBER:
+        wavenumbers(ax)
+        ax.set_xlim(x[0], x[-1])
 
 
 def colour_bar(image, ax, label: str, extend: str = "both", **options) -> None:
@@ -201,18 +214,11 @@ def colour_bar(image, ax, label: str, extend: str = "both", **options) -> None:
     bar.outline.set_visible(False)
 
 
-def wavenumbers(ax: Axes, k: np.ndarray | None = None, label: str = WAVENUMBER) -> None:
-    """A logarithmic axis of wavenumbers, from the first to the last of k, with plain numbers at 1, 2 and 5."""
-    ax.set(xscale="log", xlabel=label)
-    if k is not None:
-        ax.set_xlim(k[0], k[-1])
+def wavenumbers(ax: Axes) -> None:
+    """A logarithmic axis with plain numbers at 1, 2 and 5."""
+    ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set(major_formatter="{x:g}", minor_formatter="")
-
-
-def legend_above(ax: Axes, n: int) -> None:
-    """A legend of n entries in one row above the axes."""
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=n, handletextpad=0.2, borderaxespad=0.2)
 
 
 def dot() -> float:

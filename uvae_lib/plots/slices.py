@@ -1,11 +1,11 @@
 """Slices and cubes as images."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -22,9 +22,12 @@ from .figure import (
     LOG_DENSITY,
     MARK,
     PAGE,
+    PIXELS,
+    WAVENUMBER,
     as_array,
     as_images,
     colour_bar,
+    draw_curves,
     new_axes,
     new_figure,
     plot,
@@ -53,9 +56,11 @@ def slice_grid(
     rows = -(-len(slices) // columns)
     tiles = np.full((rows * columns, *slices.shape[1:]), np.nan)
     tiles[: len(slices)] = slices
+    if titles is not None and len(titles) != len(slices):
+        raise ValueError(f"found {len(titles)} titles for {len(slices)} slices; give one for each")
     ax = ax or new_axes(min(PAGE, 1.2 + 3 * columns), 0.5 + rows / columns, squares=True)
-    image = _mosaic(ax, tiles.reshape(rows, columns, *slices.shape[1:]), box_size, shared_norm(slices), titles=titles,
-                    row_labels=row_labels)  # fmt: skip
+    tiles = tiles.reshape(rows, columns, *slices.shape[1:])
+    image = _mosaic(ax, tiles, box_size, shared_norm(slices), texts=titles or (), row_labels=row_labels)
     colour_bar(image, ax, label)
     return ax.figure
 
@@ -76,22 +81,23 @@ def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float)
     figure = new_figure(PAGE, 0.7, squares=True)
     left, right = figure.subplots(1, 2)
     for ax, values, title in ((left, plane, "periodic plane"), (right, crop, "crop")):
-        extent = (0, len(values) * pixel, 0, len(values) * pixel)
-        image = ax.imshow(values, norm=norm, cmap=DENSITY_MAP, origin="lower", extent=extent)
-        ax.set(title=title, xlabel=LENGTH, ylabel=LENGTH)
-        _few_ticks(ax)
-    rows, cols = (_wrapped(int(start) % side, size, side) for start in corner)
-    pieces = [(row, col) for row in rows for col in cols]
-    for letter, ((row, in_row, height), (col, in_col, width)) in zip("ABCD", pieces, strict=False):
-        lines = [[(col, y), (col + width, y)] for y in _ends(row, in_row, height, size)]
-        lines += [[(x, row), (x, row + height)] for x in _ends(col, in_col, width, size)]
-        left.add_collection(LineCollection(np.array(lines, float) * pixel, colors=MARK), autolim=False)
-        for ax, x, y in ((left, col, row), (right, in_col, in_row)):
-            ax.text((x + width / 2) * pixel, (y + height / 2) * pixel, letter, color=MARK, ha="center", va="center",
-                    weight="bold", size="large")  # fmt: skip
-    for draw, pieces in ((right.axhline, rows), (right.axvline, cols)):
-        for _, start, _ in pieces[1:]:
-            draw(start * pixel, color=MARK, ls="--")
+        length = len(values) * pixel
+        image = ax.imshow(values, norm=norm, cmap=DENSITY_MAP, origin="lower", extent=(0, length, 0, length))
+        ax.set(title=title, xlabel=LENGTH, ylabel=LENGTH, xticks=_ticks(length), yticks=_ticks(length))
+    row, col = (int(start) % side for start in corner)
+    edges = [(start, side)[: 1 + (start + size > side)] for start in (row, col)]  # where pieces begin, unwrapped
+    pieces = [(y, x) for y in edges[0] for x in edges[1]]
+    for letter, (y, x) in zip("ABCD", pieces, strict=False):
+        shift = side * (y == side), side * (x == side)
+        outline = (col - shift[1]) * pixel, (row - shift[0]) * pixel
+        left.add_patch(Rectangle(outline, size * pixel, size * pixel, fill=False, ec=MARK, lw=1.5))
+        middle = [(a + min(start + size, side if a < side else 2 * side)) / 2 for a, start in ((y, row), (x, col))]
+        for ax, origin in ((left, shift), (right, (row, col))):
+            place = [(m - o) * pixel for m, o in zip(middle, origin, strict=True)]
+            ax.text(*place[::-1], letter, color=MARK, ha="center", va="center", weight="bold", size="large")
+    for draw, start, found in ((right.axhline, row, edges[0]), (right.axvline, col, edges[1])):
+        for edge in found[1:]:
+            draw((edge - start) * pixel, color=MARK, ls="--")
     colour_bar(image, [left, right], LOG_DENSITY)
     return figure
 
@@ -117,9 +123,10 @@ def cube_3d(y, box_size: float, *, ax: Axes | None = None) -> Figure:
                           extent=(0, box_size, 0, box_size), transform=onto)  # fmt: skip
         corners = start + np.array([0 * up, right, right + up, up, 0 * up])
         ax.plot(*(corners * box_size).T, color="white", lw=1, solid_joinstyle="round")
-    _edge_labels(ax, box_size, "x", e_x, 0 * e_x, -e_y)
-    _edge_labels(ax, box_size, "y", e_y, e_x, e_x)
-    _edge_labels(ax, box_size, "z", e_z, 0 * e_x, -e_y)
+    for name, middle, away in (("x", e_x / 2, e_z), ("y", e_x + e_y / 2, e_z), ("z", e_z / 2, e_x)):
+        along, away = {"x": e_x, "y": e_y, "z": e_z}[name], -0.1 * away if name != "z" else np.array([-0.08, 0])
+        ax.text(*((middle + away) * box_size), f"${name}$: {box_size:g} {LENGTH}", ha="center", va="center",
+                rotation=np.degrees(np.arctan2(*along[::-1])))  # fmt: skip
     ax.set(xlim=(-0.01 * box_size, 1.75 * box_size), ylim=(-0.51 * box_size, 1.51 * box_size), aspect="equal")
     ax.axis("off")
     colour_bar(image, ax, r"$\rho / \bar\rho$", shrink=0.6)
@@ -144,13 +151,11 @@ def reconstructions(truth, recon, box_size: float, titles: Sequence[str] | None 
     figure = new_figure(0.8 * PAGE, len(truth) / 3 + 0.4, squares=True)
     left, right = figure.subplots(1, 2, width_ratios=(2 + _gap(truth) / truth.shape[-1], 1))
     pairs = np.stack([truth, recon], axis=1)
-    image = _mosaic(left, pairs, box_size, shared_norm(truth), row_labels=titles, headers=("truth", "reconstruction"))
+    image = _mosaic(left, pairs, box_size, shared_norm(truth), texts=("truth", "reconstruction"), row_labels=titles)
     colour_bar(image, left, LOG_DENSITY, location="bottom", shrink=0.5)
-    norm = symmetric_norm(residual)
-    image = _mosaic(right, residual[:, None], box_size, norm, DIFFERENCE_MAP, headers=("residual",))
+    image = _mosaic(right, residual[:, None], box_size, symmetric_norm(residual), DIFFERENCE_MAP, texts=("residual",))
     right.set(yticks=[], ylabel="")
-    label = r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{true})$"
-    colour_bar(image, right, label, location="bottom")
+    colour_bar(image, right, r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{true})$", location="bottom")
     return figure
 
 
@@ -183,50 +188,50 @@ def traversal_strip(
     zero = 1e-3 * np.abs(values).max()  # what rounding leaves of it, and what nobody sees
     sign = "+" if values.min() < -zero else ""
     texts = [f"${v:{sign}.2g}$" if abs(v) > zero else "$0$" for v in values.ravel()]
-    above = {"headers" if values.ndim == 1 else "titles": texts}
     ax = ax or new_axes(PAGE, 0.5 + rows / n, squares=True)
-    image = _mosaic(ax, frames, box_size, norm, colours, row_labels=row_labels, marked=marked, **above)
+    image = _mosaic(ax, frames, box_size, norm, colours, texts=texts, row_labels=row_labels, marked=marked)
     if value_name:
         ax.set_title(value_name, size=rcParams["axes.labelsize"], pad=1.7 * rcParams["font.size"])
     colour_bar(image, ax, label)
     return ax.figure
 
 
-def _wrapped(start: int, size: int, side: int) -> list[tuple[int, int, int]]:
-    """The one or two pieces of a periodic interval: (first pixel in the plane, in the crop, length)."""
-    first = min(size, side - start)
-    return [(start, 0, first)] + ([(0, first, size - first)] if size > first else [])
+@plot
+def cube_estimates(
+    slices_log, recon_log, box_size: float, k, power, model_power, edges, pdf, model_pdf,
+    lines: Sequence[str] = (), title: str = "",
+) -> Figure:  # fmt: skip
+    """One cube as a run sees it: slices over reconstructions, P(k) and pixels beside the model's, and lines of text.
 
-
-def _ends(start: int, in_crop: int, length: int, size: int) -> list[int]:
-    """Where a piece of `_wrapped` ends because the crop does, and not the plane."""
-    return [start] * (in_crop == 0) + [start + length] * (in_crop + length == size)
+    slices_log, recon_log   (n, H, W) log densities
+    box_size                side of a slice [Mpc/h]
+    k, power                (n_k,) wavenumbers [h/Mpc] and the cube's P(k)
+    model_power             (median, low, high) of (n_k,) each
+    edges                   (b + 1,) of the bins of pixels
+    pdf, model_pdf          (b,) densities
+    lines, title            text beside the curves
+    """
+    tiles = np.stack([as_images(slices_log), as_images(recon_log)])
+    figure = new_figure(PAGE, 0.95)
+    above, below = figure.subfigures(2, 1, height_ratios=(2, 1))
+    _mosaic(above.subplots(), tiles, box_size, shared_norm(tiles[0]), row_labels=["slice", "as the run\nsees it"])
+    left, middle, right = below.subplots(1, 3, width_ratios=(1, 1, 0.75))
+    curves = {"this cube": as_array(power), "the model's": tuple(model_power)}
+    draw_curves(left, k, curves, WAVENUMBER, "$P(k)$ of pixels", truth="this cube")
+    left.set_yscale("log")
+    left.legend()
+    for values, line in zip((pdf, model_pdf), left.lines, strict=True):
+        middle.stairs(as_array(values), as_array(edges), color=line.get_color())
+    middle.set(xlabel=PIXELS, ylabel="density", yscale="log", ylim=(1e-4, None))
+    right.axis("off")
+    right.text(0, 1, "\n".join([title, "", *lines]), va="top", linespacing=1.6, transform=right.transAxes)
+    return figure
 
 
 def _ticks(length: float, reach: float = 0.95) -> np.ndarray:
     """Two to four round positions, from 0 to less than a share `reach` of a length."""
     ticks = MaxNLocator(3, steps=[1, 2, 2.5, 5, 10]).tick_values(0, length)
     return ticks[(ticks >= 0) & (ticks < reach * length)]
-
-
-def _few_ticks(ax: Axes) -> None:
-    """The same few ticks on both axes of a square image."""
-    ticks = _ticks(ax.get_xlim()[1])
-    ax.set(xticks=ticks, yticks=ticks)
-
-
-def _edge_labels(ax: Axes, box_size: float, name: str, along, start, away) -> None:
-    """Ticks and name of an axis that runs from `start` in the direction `along`, written on its side `away`."""
-    size = rcParams["font.size"]
-    ticks = [t for t in _ticks(box_size) if t or name != "z"]  # x and z begin at one corner: one zero is enough
-    for tick in ticks:
-        place = start * box_size + along * tick
-        ax.annotate(f"{tick:g}", place, xytext=0.6 * size * away, textcoords="offset points", va="center",
-                    ha="left" if away[0] > 0 else "right")  # fmt: skip
-    away = away if along[0] == 0 else 0.8 * np.array([0.8 * away[0], -1])
-    turn, middle = np.degrees(np.arctan2(along[1], along[0])), (start + along / 2) * box_size
-    ax.annotate(f"${name}$  [{LENGTH}]", middle, xytext=3 * size * away, textcoords="offset points", va="center",
-                ha="center", rotation=turn)  # fmt: skip
 
 
 def _gap(tiles: np.ndarray) -> int:
@@ -236,52 +241,40 @@ def _gap(tiles: np.ndarray) -> int:
 
 def _mosaic(
     ax: Axes, tiles: np.ndarray, box_size: float, norm: Normalize, colours: str = DENSITY_MAP, *,
-    titles: Sequence[str] | None = None, headers: Sequence[str] = (), row_labels: Sequence[str] | None = None,
-    marked: Sequence[int] = (),
+    texts: Sequence[str] = (), row_labels: Sequence[str] | None = None, marked: Sequence[int] = (),
 ) -> AxesImage:  # fmt: skip
     """Draw tiles (rows, columns, H, W) as ONE image; the axes [Mpc/h] start anew at each tile.
 
-    titles      a text above each tile, row by row, fewer than tiles when the last row is not full, or else
-    headers     a text above each column; both shrink to the width of a tile
+    texts       above the tiles, row by row: of the first row alone where they are no more than columns
     row_labels  a text left of each row, instead of the axis
     marked      the column of each row that is outlined
     """
     rows, columns, height, width = tiles.shape
-    present = ~np.isnan(tiles).all(axis=(2, 3))
-    if titles is not None and len(titles) != present.sum():
-        raise ValueError(f"found {len(titles)} titles for {present.sum()} slices; give one for each")
     if row_labels is not None and len(row_labels) != rows:
         raise ValueError(f"found {len(row_labels)} labels for {rows} rows; give one for each")
     tile_inches = 1.13 * ax.get_window_extent().width / ax.get_figure(root=True).dpi / columns
     gap = _gap(tiles)
-    above = gap if titles is None else round(1.9 * rcParams["font.size"] / 72 / tile_inches * height)
-    canvas = np.full((rows * (height + above) - above, columns * (width + gap) - gap), np.nan)
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * (height + above), column * (width + gap)
-            canvas[top : top + height, left : left + width] = tiles[row, column, ::-1]
+    room = round(1.9 * rcParams["font.size"] / 72 / tile_inches * height) if len(texts) > columns else gap
+    canvas = np.pad(tiles[:, :, ::-1], ((0, 0), (0, 0), (0, room), (0, gap)), constant_values=np.nan)
+    canvas = canvas.swapaxes(1, 2).reshape(rows * (height + room), -1)[:-room, :-gap]
     pixel = box_size / width
     extent = (0, canvas.shape[1] * pixel, canvas.shape[0] * pixel, 0)
     image = ax.imshow(canvas, norm=norm, cmap=colours, extent=extent)
-    lefts = np.arange(columns) * (width + gap) * pixel
-    tops = np.arange(rows) * (height + above) * pixel
+    lefts, tops = np.arange(columns) * (width + gap) * pixel, np.arange(rows) * (height + room) * pixel
     ticks = _ticks(box_size, 0.95 if tile_inches > 0.12 * rcParams["font.size"] else 0.7)
-    ax.set_xticks(
-        [left + t for left in lefts[present[-1]] for t in ticks], [f"{t:g}" for t in ticks] * present[-1].sum()
-    )
+    below = lefts[~np.isnan(tiles[-1]).all(axis=(1, 2))]  # the last row may not be full
+    ax.set_xticks(np.add.outer(below, ticks).ravel(), [f"{t:g}" for t in ticks] * len(below))
     ax.set_xlabel(LENGTH)
     if row_labels is None:
-        ax.set_yticks([top + box_size - t for top in tops for t in ticks], [f"{t:g}" for t in ticks] * rows)
+        ax.set_yticks(np.subtract.outer(tops + box_size, ticks).ravel(), [f"{t:g}" for t in ticks] * rows)
         ax.set_ylabel(LENGTH)
     else:
         ax.set_yticks(tops + box_size / 2, row_labels)
         ax.tick_params(axis="y", length=0)
     ax.spines[:].set_visible(False)
-    places = [(x, y) for y in tops for x in lefts]
-    texts = [*(titles if titles is not None else headers)]
-    for row, column in enumerate(marked):
-        ax.add_patch(Rectangle(places[row * columns + column], box_size, box_size, fill=False, ec="tab:green", lw=2))
-    for (x, y), text in zip(places, texts, strict=False):
-        ax.annotate(text, (x + box_size / 2, y), xytext=(0, 2), textcoords="offset points", ha="center", va="bottom",
-                    gid="title")  # fmt: skip
+    for top, column in zip(tops, marked, strict=False):
+        ax.add_patch(Rectangle((lefts[column], top), box_size, box_size, fill=False, ec="tab:green", lw=2))
+    for text, (top, left) in zip(texts, product(tops, lefts), strict=False):
+        ax.annotate(text, (left + box_size / 2, top), xytext=(0, 2), textcoords="offset points", ha="center",
+                    va="bottom", gid="title")  # fmt: skip
     return image
