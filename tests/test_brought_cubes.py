@@ -140,6 +140,15 @@ def test_tables_are_handed_over_in_many_forms(tmp_path, given):
     assert found.to_numpy().tolist() == TRUTH.to_numpy().tolist()
 
 
+@quiet
+def test_series_are_a_column_or_the_row_of_one_cube(tmp_path):
+    path = write_npy(tmp_path / "cubes.npy", Y)
+    assert open_cubes(path, params=TRUTH["Omega_m"]).params["Omega_m"].tolist() == [0.1, 0.2, 0.3]
+    assert opened(write_npy(tmp_path / "one.npy", Y[0]), params=TRUTH.iloc[1]).params.to_dict("records") == [
+        {"Omega_m": 0.2, "sigma_8": 0.9}
+    ]
+
+
 def test_columns_of_different_lengths_are_refused(tmp_path):
     with pytest.raises(CubesError, match=r"found no table .*same length.*; give one row a cube"):
         open_cubes(write_cmd(tmp_path, Y), params={"Omega_m": [0.1, 0.2, 0.3], "sigma_8": [0.8]})
@@ -347,7 +356,8 @@ def test_folders_of_other_formats_are_named_for_what_they_are(tmp_path, name, fo
 
 @pytest.mark.parametrize(("value", "box"), [
     (50, 50.0), (np.float32(50), 50.0), ([50.0, 50, 50], 50.0), ("50", 50.0), (b"50.0", 50.0), ("50 Mpc/h", 50.0),
-    ("5e1cMpc/h", 50.0), ([50, 50, 25], None), ("50 Mpc", None), ("50000 kpc/h", None), ("large", None), ([], None),
+    ("50 h^-1 Mpc", 50.0), ("50000 kpc/h", 50.0), ("0.05 Gpc/h", 50.0), ("5e1cMpc/h", 50.0), ([50, 50, 25], None),
+    ("50 Mpc", None), ("large", None), ([], None),
 ])  # fmt: skip
 def test_a_box_is_written_as_number_vector_or_text(value, box):
     assert read_length(value) == pytest.approx(box) if box else read_length(value) is None

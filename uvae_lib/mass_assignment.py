@@ -117,31 +117,29 @@ def _add(mesh, x, y, z, mass):
 @_compiled
 def _paint(displacement, mesh):
     n = mesh.shape[0]
-    for i in range(n):
-        for j in range(n):
-            for k in range(n):
-                move = displacement[i, j, k]
-                _add(mesh, i + move[0], j + move[1], k + move[2], ONE)
+    for i, j in np.ndindex(n, n):
+        for k in range(n):
+            move = displacement[i, j, k]
+            _add(mesh, i + move[0], j + move[1], k + move[2], ONE)
 
 
 @_compiled
 def _read(mesh_x, mesh_y, mesh_z, displacement, found):
     n = mesh_x.shape[0]
-    for i in range(n):
-        for j in range(n):
-            for k in range(n):
-                x, y, z = i + displacement[i, j, k, 0], j + displacement[i, j, k, 1], k + displacement[i, j, k, 2]
-                fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
-                x1, y1, z1 = np.float32(x - fx), np.float32(y - fy), np.float32(z - fz)
-                x0, y0, z0 = ONE - x1, ONE - y1, ONE - z1
-                a, b, c = int(fx) % n, int(fy) % n, int(fz) % n
-                d, e, f = (a + 1) % n, (b + 1) % n, (c + 1) % n
-                for axis, mesh in enumerate((mesh_x, mesh_y, mesh_z)):
-                    low = y0 * (z0 * mesh[a, b, c] + z1 * mesh[a, b, f])
-                    low += y1 * (z0 * mesh[a, e, c] + z1 * mesh[a, e, f])
-                    high = y0 * (z0 * mesh[d, b, c] + z1 * mesh[d, b, f])
-                    high += y1 * (z0 * mesh[d, e, c] + z1 * mesh[d, e, f])
-                    found[i, j, k, axis] = x0 * low + x1 * high
+    for i, j in np.ndindex(n, n):
+        for k in range(n):
+            x, y, z = i + displacement[i, j, k, 0], j + displacement[i, j, k, 1], k + displacement[i, j, k, 2]
+            fx, fy, fz = np.floor(x), np.floor(y), np.floor(z)
+            x1, y1, z1 = np.float32(x - fx), np.float32(y - fy), np.float32(z - fz)
+            x0, y0, z0 = ONE - x1, ONE - y1, ONE - z1
+            a, b, c = int(fx) % n, int(fy) % n, int(fz) % n
+            d, e, f = (a + 1) % n, (b + 1) % n, (c + 1) % n
+            for axis, mesh in enumerate((mesh_x, mesh_y, mesh_z)):
+                low = y0 * (z0 * mesh[a, b, c] + z1 * mesh[a, b, f])
+                low += y1 * (z0 * mesh[a, e, c] + z1 * mesh[a, e, f])
+                high = y0 * (z0 * mesh[d, b, c] + z1 * mesh[d, b, f])
+                high += y1 * (z0 * mesh[d, e, c] + z1 * mesh[d, e, f])
+                found[i, j, k, axis] = x0 * low + x1 * high
 
 
 @_compiled
@@ -168,33 +166,31 @@ def _sheet(displacement, mesh):
     n = mesh.shape[0]
     corners = np.empty((2, 2, 2, 3), np.float32)
     plane, line = np.empty((2, 2, 3), np.float32), np.empty((2, 3), np.float32)
-    for i in range(n):
-        for j in range(n):
-            for k in range(n):
-                for p in range(2):
-                    for q in range(2):
-                        for r in range(2):
-                            move = displacement[(i + p) % n, (j + q) % n, (k + r) % n]
-                            corners[p, q, r, 0] = p + move[0]
-                            corners[p, q, r, 1] = q + move[1]
-                            corners[p, q, r, 2] = r + move[2]
-                n_x, n_y, n_z = _tracers(corners)
-                mass = ONE / np.float32(n_x * n_y * n_z)
-                for u in range(n_x):
-                    s = (np.float32(u) + HALF) / np.float32(n_x)
-                    for q in range(2):
-                        for r in range(2):
-                            for axis in range(3):
-                                low = corners[0, q, r, axis]
-                                plane[q, r, axis] = low + s * (corners[1, q, r, axis] - low)
-                    for v in range(n_y):
-                        s = (np.float32(v) + HALF) / np.float32(n_y)
-                        for r in range(2):
-                            for axis in range(3):
-                                line[r, axis] = plane[0, r, axis] + s * (plane[1, r, axis] - plane[0, r, axis])
-                        for w in range(n_z):
-                            s = (np.float32(w) + HALF) / np.float32(n_z)
-                            x = i + (line[0, 0] + s * (line[1, 0] - line[0, 0]))
-                            y = j + (line[0, 1] + s * (line[1, 1] - line[0, 1]))
-                            z = k + (line[0, 2] + s * (line[1, 2] - line[0, 2]))
-                            _add(mesh, x, y, z, mass)
+    for i, j, k in np.ndindex(n, n, n):
+        for p in range(2):
+            for q in range(2):
+                for r in range(2):
+                    move = displacement[(i + p) % n, (j + q) % n, (k + r) % n]
+                    corners[p, q, r, 0] = p + move[0]
+                    corners[p, q, r, 1] = q + move[1]
+                    corners[p, q, r, 2] = r + move[2]
+        n_x, n_y, n_z = _tracers(corners)
+        mass = ONE / np.float32(n_x * n_y * n_z)
+        for u in range(n_x):
+            s = (np.float32(u) + HALF) / np.float32(n_x)
+            for q in range(2):
+                for r in range(2):
+                    for axis in range(3):
+                        low = corners[0, q, r, axis]
+                        plane[q, r, axis] = low + s * (corners[1, q, r, axis] - low)
+            for v in range(n_y):
+                s = (np.float32(v) + HALF) / np.float32(n_y)
+                for r in range(2):
+                    for axis in range(3):
+                        line[r, axis] = plane[0, r, axis] + s * (plane[1, r, axis] - plane[0, r, axis])
+                for w in range(n_z):
+                    s = (np.float32(w) + HALF) / np.float32(n_z)
+                    x = i + (line[0, 0] + s * (line[1, 0] - line[0, 0]))
+                    y = j + (line[0, 1] + s * (line[1, 1] - line[0, 1]))
+                    z = k + (line[0, 2] + s * (line[1, 2] - line[0, 2]))
+                    _add(mesh, x, y, z, mass)

@@ -5,7 +5,9 @@ alone, so that a run can be resumed and repeated.
 """
 
 import math
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import psutil
@@ -87,42 +89,43 @@ def pool_size(
     return min(n_cubes, budget // each)
 
 
+@dataclass(eq=False)
 class CubePool:
     """Log densities of the cubes in use, as one tensor on the training device.
 
-    When all cubes fit into `memory` they are loaded once. Otherwise `size` of them are held, and every `refresh`
-    steps one is exchanged for the next of a shuffled order, read ahead by a thread: the file is read a whole cube
-    at a time (a single plane of the last axis would touch every page of a cube), memory stays bounded, and which
-    cubes are held is a function of (seed, step).
+    When all cubes fit they are loaded once. Otherwise `size` of them are held, and every `refresh` steps one is
+    exchanged for the next of a shuffled order, read ahead by a thread: the file is read a whole cube at a time (a
+    single plane of the last axis would touch every page of a cube), memory stays bounded, and which cubes are held is
+    a function of (seed, step).
 
-    suite, indices   which cubes;  dtype of storage (float16 halves the memory: |error in x| < 0.005)
-    size             number of cubes held; None as many as fit: give it to repeat a run on another machine
+    indices   which cubes of the suite
+    dtype     of storage (float16 halves the memory: |error in x| < 0.005)
+    size      number of cubes held; None as many as fit: give it to repeat a run on another machine
     """
 
-    def __init__(
-        self,
-        suite: CubeSuite,
-        indices: list[int],
-        *,
-        eps: float = EPS,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        size: int | None = None,
-        refresh: int = 8,
-        seed: int = 0,
-    ):
-        self.suite, self.indices, self.eps, self.refresh = suite, list(indices), eps, refresh
-        n = len(self.indices)
-        self.size = min(n, size or pool_size(suite, n, dtype=dtype, device=device))
-        self.volumes = torch.empty((self.size, suite.n_planes, suite.side, suite.side), dtype=dtype, device=device)
+    suite: CubeSuite
+    indices: Sequence[int]
+    eps: float = EPS
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    size: int | None = None
+    refresh: int = 8
+    seed: int = 0
+
+    def __post_init__(self):
+        n, suite = len(self.indices), self.suite
+        self.size = min(n, self.size or pool_size(suite, n, dtype=self.dtype, device=self.device))
+        shape = self.size, suite.n_planes, suite.side, suite.side
+        self.volumes = torch.empty(shape, dtype=self.dtype, device=self.device)
         self._held = [None] * self.size
-        self._order = np.random.default_rng(seed).permutation(n) if self.size < n else np.arange(n)
+        self._order = np.random.default_rng(self.seed).permutation(n) if self.size < n else np.arange(n)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="cubes")
         self._ahead: dict[int, Future] = {}
 
     def at(self, step: int) -> tuple[Tensor, list[int]]:
         """The cubes of a step: volumes (size, P, N, N) and the suite's index of each."""
-        first = 0 if self.size == len(self.indices) else step // self.refresh
+        n = len(self.indices)
+        first = 0 if self.size == n else step // self.refresh
         for position in range(first, first + self.size):
             slot, cube = position % self.size, self._cube(position)
             if self._held[slot] != cube:
@@ -130,7 +133,7 @@ class CubePool:
                 x = ahead.result() if ahead else self._read(cube)
                 self.volumes[slot].copy_(x)
                 self._held[slot] = cube
-        if self.size < len(self.indices) and first + self.size not in self._ahead:
+        if self.size < n and first + self.size not in self._ahead:
             self._ahead = {first + self.size: self._reader.submit(self._read, self._cube(first + self.size))}
         return self.volumes, list(self._held)
 
@@ -143,49 +146,47 @@ class CubePool:
         return x.to(self.volumes.dtype)
 
 
+@dataclass(eq=False)
 class SliceSets:
     """Sets of standardised slices, each set from one cube, cut on the device that holds the cubes.
 
-    pool           the cubes;  mean, std of x, the two constants of the run
-    image_size     side of a slice [pixels], at most the cube's side
-    set_size       slices a set, all from different planes (slabs when thickness > 1)
-    sets_per_step  sets a step, from different cubes as long as there are enough
-    thickness      [voxels];  augment: random quarter turns and mirror flips
-    seed           every draw is a function of (seed, step)
-    rank, world_size    this process cuts its part of the sets of a step (distributed training)
+    mean, std         of x, the two constants of the run
+    image_size        side of a slice [pixels], at most the cube's side
+    set_size          slices a set, all from different planes (slabs when thickness > 1)
+    sets_per_step     sets a step, from different cubes as long as there are enough
+    thickness         [voxels]
+    augment           random quarter turns and mirror flips
+    seed              every draw is a function of (seed, step)
+    rank, world_size  this process cuts its part of the sets of a step (distributed training)
     Raises ValueError when a set asks for more planes than a cube has; `sets` when a slice does not fit the cube.
     """
 
-    def __init__(
-        self,
-        pool: CubePool,
-        mean: float,
-        std: float,
-        *,
-        image_size: int,
-        set_size: int,
-        sets_per_step: int,
-        thickness: int = 1,
-        augment: bool = True,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ):
-        suite = pool.suite
+    pool: CubePool
+    mean: float
+    std: float
+    _: KW_ONLY
+    image_size: int
+    set_size: int
+    sets_per_step: int
+    thickness: int = 1
+    augment: bool = True
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self):
+        suite, thickness = self.pool.suite, self.thickness
         if not 1 <= thickness <= suite.n_planes:
             raise ValueError(f"found thickness={thickness}; use 1 to {suite.n_planes}, the planes of a cube")
         self.n_slabs = suite.n_planes // thickness
-        if set_size > len(suite.axes) * self.n_slabs:
+        if self.set_size > len(suite.axes) * self.n_slabs:
             raise ValueError(
-                f"a set of {set_size} slices was asked for; a cube of {suite.n_planes} planes has "
+                f"a set of {self.set_size} slices was asked for; a cube of {suite.n_planes} planes has "
                 f"{len(suite.axes) * self.n_slabs} that differ at thickness {thickness}"
             )
-        if sets_per_step % world_size:
-            raise ValueError(f"{sets_per_step} sets a step cannot be shared by {world_size} processes; use a multiple")
-        self.pool, self.mean, self.std = pool, mean, std
-        self.image_size, self.set_size, self.sets_per_step = image_size, set_size, sets_per_step
-        self.thickness, self.augment, self.seed = thickness, augment, seed
-        self.rank, self.world_size = rank, world_size
+        if self.sets_per_step % self.world_size:
+            sets = f"{self.sets_per_step} sets a step cannot be shared by {self.world_size} processes"
+            raise ValueError(f"{sets}; use a multiple")
 
     def cuts(self, step: int) -> Cuts:
         """Where the slices of a step are cut: integer tensors (sets_per_step, set_size) on the CPU."""

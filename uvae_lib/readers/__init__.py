@@ -44,11 +44,10 @@ def find_layout(path: Path, format: str | None, request: ReaderOptions) -> Suite
         raise refusal(f"format={format!r}", "an unknown format", f"one of {', '.join(READERS)}", "choose one")
     guessed = format or (_guess_folder(path) if path.is_dir() else _guess_file(path))
     layout = READERS.get(guessed, plain)(path, request)
-    passed = _not_opened(path, layout) if path.is_dir() else []
-    if not passed:
-        return layout
-    text = f"{path} also holds {', '.join(passed[:5])}{', ...' * (len(passed) > 5)}, not opened"
-    return replace(layout, cautions=(*layout.cautions, text))
+    if path.is_dir() and (passed := _not_opened(path, layout)):
+        text = f"{path} also holds {', '.join(passed[:5])}{', ...' * (len(passed) > 5)}, not opened"
+        return replace(layout, cautions=[*layout.cautions, text])
+    return layout
 
 
 def _guess_file(path: Path) -> str:
@@ -140,15 +139,14 @@ def plain(path: Path, request: ReaderOptions, format: str | None = None) -> Suit
         params=parameters.plain_parameters(root, stacks, request.params, ids, remarks),
         box_size=min(boxes, default=None),
         box_from="from the file's attributes",
-        notes=tuple(remarks.notes),
-        cautions=tuple(remarks.cautions),
+        **vars(remarks),
     )
 
 
 def _stacks(path: Path, request: ReaderOptions, format: str | None, remarks: Remarks) -> list:
     """The files of cubes at a path; in a tree, those of one name, each folder a simulation."""
     if not path.is_dir():
-        return [open_cubes_of(path, request.dataset, format or format_of(path))]
+        return [open_cubes_of(path, request.dataset, format)]
     formats = (format,) if format else tuple(FORMATS)
     here, below = _arrays(files_in(path), formats), _arrays(files_below(path), formats)
     if not below:
@@ -160,7 +158,7 @@ def _stacks(path: Path, request: ReaderOptions, format: str | None, remarks: Rem
     stacks, reasons = [], []
     for file in files:
         try:
-            stacks.append(open_cubes_of(file, request.dataset, format or format_of(file)))
+            stacks.append(open_cubes_of(file, request.dataset, format))
         except NoCubes as reason:  # a catalogue, labels
             reasons.append(reason)
     if not stacks:

@@ -342,14 +342,14 @@ def _hdf5_box(file: h5py.File, dataset: str) -> float | None:
 
 
 def read_length(value) -> float | None:
-    """A length [Mpc/h] from a number, equal numbers, or text with that unit; None when it is none of them."""
+    """A length [Mpc/h] from a number, equal numbers, or text with a unit; None when it is none of them."""
     value = np.ravel(value)
     if value.dtype.kind in NUMERIC and value.size:
         return float(value[0]) if np.ptp(value) <= 1e-6 * abs(value[0]) else None
-    text = value[0] if value.size == 1 else ""
-    text = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
-    found = re.fullmatch(r"\s*(\d+\.?\d*(?:e[+-]?\d+)?)\s*(?:c?Mpc\s*/\s*h)?\s*", text, re.IGNORECASE)
-    return float(found[1]) if found else None
+    text = value[0].decode(errors="replace") if value.dtype.kind == "S" else str(value[0]) if value.size == 1 else ""
+    number, unit = r"\s*(\d+\.?\d*(?:e[+-]?\d+)?)\s*", r"c?([kmg])pc\s*/\s*h|h\^?-1\s*c?([kmg])pc"
+    found = re.fullmatch(rf"{number}(?:{unit})?\s*", text, re.IGNORECASE)
+    return found and float(found[1]) * {"k": 1e-3, "m": 1.0, "g": 1e3}[(found[2] or found[3] or "m").lower()]
 
 
 def first_line(error: Exception) -> str:

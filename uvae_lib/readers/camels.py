@@ -56,8 +56,7 @@ def grids(path: Path, request: ReaderOptions, pattern: re.Pattern = GRIDS, maps:
         box_size=box,
         box_from=box_from,
         box_caution=box_caution,
-        cautions=tuple(remarks.cautions),
-        notes=tuple(remarks.notes),
+        **vars(remarks),
     )
 
 
@@ -85,8 +84,7 @@ def _choose_file(folder: Path, request: ReaderOptions, pattern: re.Pattern, rema
 
 
 def _params(source, name: dict[str, str], ids: tuple[str, ...], remarks: Remarks) -> pd.DataFrame:
-    usual = f"params_{name['set']}_{name['suite']}.txt"
-    table = parameters.parameter_table(source, parameters.CAMELS, ids, remarks, usual)
+    table = parameters.parameter_table(source, parameters.CAMELS, ids, remarks)
     cosmology = [column for column in table if column in ("Omega_m", "sigma_8")]
     if name["suite"].startswith("Nbody_") and table.shape[1] > len(cosmology) > 0:
         remarks.notes.append("N-body suite: the astrophysical parameters mean nothing here and are left out")

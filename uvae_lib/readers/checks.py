@@ -85,44 +85,35 @@ class CheckReport:
         voxel           its side [Mpc/h]
         one_at_a_time   a 1P set, which passes its fiducial universe once a parameter
         """
-        found, (low, _, high) = [], self.means
-        if self.looks_like:
-            found.append(
-                f"the numbers look like {self.looks_like}, not like {self.field_type}, and all that follows would be "
-                "wrong: undo that, and save the cubes again"
-            )
-        elif self.contrast < LEAST_CONTRAST * min(1, 4 / voxel):
-            found.append(
-                f"suspicious unit: the standard deviation is {self.contrast:.2g} of the mean, less than matter has in "
-                f"voxels of {voxel:.3g} Mpc/h; undo logarithms or scaling, if there are, and save them again"
-            )
-        if self.empty_fraction > EMPTY_LIMIT:
-            found.append(
-                f"{self._empty}, which a squared error fits first; raise eps (to 1e-3, say), use thicker slices, or a "
-                "field that fills the voids"
-            )
-        for axis, (mean, largest) in enumerate(zip(self.wrap, self.wrap_to_largest, strict=True)):
-            if mean > NOT_PERIODIC and largest > 1.05:
-                found.append(
-                    f"edges do not look periodic along axis {axis}: the jump across the wrap is {mean:.2f} times "
-                    "the mean jump between neighbouring planes, and slices wrap around; use whole periodic boxes"
-                )
-        if self.duplicates and not one_at_a_time:
-            pairs = ", ".join(f"{a} = {b}" for a, b in self.duplicates[:5])
-            n = len(self.duplicates)
-            found.append(f"{n} duplicate cubes ({pairs}): a copy in the test part is no test; remove them")
-        if self.field_type in ("overdensity", "delta") and not 0.99 < low <= high < 1.01:
-            name = "1 + delta" if self.field_type == "delta" else "the overdensity"
-            found.append(
-                f"suspicious unit: {name} has means from {low:.4g} to {high:.4g}, not 1; check field_type= "
-                "(--data.field-type); each cube is divided by its own mean unless normalize=False"
-            )
-        if high > 100 * low:
-            found.append(
-                f"suspicious unit: the means of the cubes differ by a factor of {high / low:.3g}; check that all hold "
-                "one field in one unit"
-            )
-        return found
+        low, _, high = self.means
+        name = {"delta": "1 + delta", "overdensity": "the overdensity"}.get(self.field_type)
+        pairs = ", ".join(f"{a} = {b}" for a, b in self.duplicates[:5])
+        wraps = enumerate(zip(self.wrap, self.wrap_to_largest, strict=True))
+        open_edges = {axis: mean for axis, (mean, largest) in wraps if mean > NOT_PERIODIC and largest > 1.05}
+        found = [
+            (self.looks_like,
+             f"the numbers look like {self.looks_like}, not like {self.field_type}, and all that follows would be "
+             "wrong: undo that, and save the cubes again"),
+            (not self.looks_like and self.contrast < LEAST_CONTRAST * min(1, 4 / voxel),
+             f"suspicious unit: the standard deviation is {self.contrast:.2g} of the mean, less than matter has in "
+             f"voxels of {voxel:.3g} Mpc/h; undo logarithms or scaling, if there are, and save them again"),
+            (self.empty_fraction > EMPTY_LIMIT,
+             f"{self._empty}, which a squared error fits first; raise eps (to 1e-3, say), use thicker slices, or a "
+             "field that fills the voids"),
+            *((True,
+               f"edges do not look periodic along axis {axis}: the jump across the wrap is {mean:.2f} times the mean "
+               "jump between neighbouring planes, and slices wrap around; use whole periodic boxes")
+              for axis, mean in open_edges.items()),
+            (self.duplicates and not one_at_a_time,
+             f"{len(self.duplicates)} duplicate cubes ({pairs}): a copy in the test part is no test; remove them"),
+            (name and not 0.99 < low <= high < 1.01,
+             f"suspicious unit: {name} has means from {low:.4g} to {high:.4g}, not 1; check field_type= "
+             "(--data.field-type); each cube is divided by its own mean unless normalize=False"),
+            (high > 100 * low,
+             f"suspicious unit: the means of the cubes differ by a factor of {high / low:.3g}; check that all hold one "
+             "field in one unit"),
+        ]  # fmt: skip
+        return [text for is_so, text in found if is_so]
 
 
 def check_suite(layout: SuiteFiles, field_type: str | None, mode: str) -> CheckReport:

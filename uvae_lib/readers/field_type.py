@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .arrays import CubesError, refusal
+from .arrays import refusal
 
 FIELD_TYPES = ("density", "delta", "overdensity", "counts")
 ROUNDING = 2e-6  # negative overdensities down to this are rounding in the painting of mass
@@ -29,7 +29,13 @@ def to_overdensity(
         found = "all voxels zero" if low == 0 else f"all voxels {low:g}, a constant cube"
         raise refusal(where, found, "a density that varies", "leave out this cube, or copy it again")
     if mean <= 0 or low < -ROUNDING * mean:
-        raise _negative(rho, field_type, where, mean, low)
+        name, n = "1 + delta" if field_type == "delta" else field_type, int((rho < -ROUNDING * mean).sum())
+        found, expected = f"a mean {name} of {mean:.4g}", "a positive mean"
+        if mean > 0:
+            found = f"{n} voxels of negative {name}, down to {low / mean:.3g} of the mean"
+            expected = f"none below {-ROUNDING:g} of the mean"
+        advice = f"repair this cube, or pass another field_type= (--data.field-type) if it is not {field_type}"
+        raise refusal(where, found, expected, advice)
     if not 1e-25 < mean < 1e25:  # the quotient would leave the range of float32
         rho = rho.astype(np.float64)
     y = np.divide(rho, mean if divide_by is None else divide_by, out=rho)
@@ -52,8 +58,6 @@ def guess_field_type(raw: np.ndarray, where: str, hint: str | None = None) -> st
         found = f"values from {low:.4g} to {high:.4g} with mean {mean:.4g}"
         expected = "a density, overdensity or counts (never negative) or delta (mean 0, never below -1)"
         raise refusal(where, found, expected, "if these are logarithms, save their exponential")
-    if low < -ROUNDING * mean:
-        raise _negative(values, "density", where, mean, low)
     whole = high < 2**23 and not np.any(values != np.rint(values))  # larger float32 are always whole
     if whole or (hint == "counts" and abs(mean - 1) > 1e-3):
         return "counts"
@@ -93,13 +97,3 @@ def _moments(values: np.ndarray, where: str) -> tuple[float, float, float]:
         found = f"{n_nan} NaN and {n_inf} infinite voxels" if n_nan + n_inf else "numbers too large to average"
         raise refusal(where, found, "finite numbers", "repair or leave out this cube")
     return mean, float(values.min()), float(values.max())
-
-
-def _negative(rho: np.ndarray, field_type: str, where: str, mean: float, low: float) -> CubesError:
-    name = "1 + delta" if field_type == "delta" else field_type
-    advice = f"repair this cube, or pass another field_type= (--data.field-type) if it is not {field_type}"
-    if mean <= 0:
-        return refusal(where, f"a mean {name} of {mean:.4g}", "a positive mean", advice)
-    n = int((rho < -ROUNDING * mean).sum())
-    found = f"{n} voxels of negative {name}, down to {low / mean:.3g} of the mean"
-    return refusal(where, found, f"none below {-ROUNDING:g} of the mean", advice)

@@ -3,7 +3,7 @@
 import math
 import operator
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class SuiteFiles:
     box_from: str = ""
     box_caution: str = ""
     field_type: str | None = None
-    notes: tuple[str, ...] = ()
-    cautions: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
+    cautions: Sequence[str] = ()
 
     @property
     def n_planes(self) -> int:
@@ -129,12 +129,12 @@ def format_of(path: Path) -> str | None:
     return next((name for name, suffixes in FORMATS.items() if path.suffix.lower() in suffixes), None)
 
 
-def open_cubes_of(path: Path, dataset: str | None, format: str) -> ArrayFile:
+def open_cubes_of(path: Path, dataset: str | None, format: str | None = None) -> ArrayFile:
     """A file of one cube or of a stack, `.npy`, `.npz` or HDF5.
 
     Raises CubesError when it cannot be used, NoCubes when it is whole and holds something else.
     """
-    if format == "hdf5":
+    if (format or format_of(path)) == "hdf5":
         return open_hdf5(path, dataset)
     return stacked(open_npz(path, dataset) if path.suffix.lower() == ".npz" else open_npy(path))
 

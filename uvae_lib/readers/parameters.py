@@ -71,22 +71,16 @@ def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
     return next((path for path in found if path.is_file()), None)
 
 
-def parameter_table(
-    source, names: tuple[str, ...], ids: Sequence[str], remarks: Remarks, usual: str, *, separate: bool = False
-) -> pd.DataFrame:
+def parameter_table(source, names: tuple[str, ...], ids: Sequence[str], remarks: Remarks) -> pd.DataFrame:
     """Parameters of the cubes from a file, array, dict or DataFrame; no columns for "none" or when none was found.
 
-    ids       of the cubes, one a row: rows that bear their names are matched, others follow the order of the cubes
-    usual     the file name to say when none was found
-    separate  every cube is a file of its own, so that a number in its name says which it is
+    ids   of the cubes, one a row: rows that bear their names are matched, others follow the order of the cubes
     """
-    nothing = pd.DataFrame(index=range(len(ids)))
-    if isinstance(source, str) and source == "none":
-        return nothing
     if source is None:
-        remarks.notes.append(f"no parameters found ({usual}); probes of z need them")
-        return nothing
-    table = match_rows(read_parameters(source, names, remarks), ids, source, separate)
+        remarks.notes.append("no parameters found; probes of z need them")
+    if source is None or (isinstance(source, str) and source == "none"):
+        return pd.DataFrame(index=range(len(ids)))
+    table = match_rows(read_parameters(source, names, remarks), ids, source)
     remarks.notes.append(f"parameters from {source}" if isinstance(source, str | Path) else "parameters as given")
     return table
 
@@ -96,22 +90,21 @@ def plain_parameters(root: Path, files: Sequence, given, ids: Sequence[str], rem
 
     Of several files beside them the one called params... is taken; what is not used is said.
     """
-    options = {"usual": "params.txt or params.csv", "separate": len(files) == len(ids)}
     called = [p for p in root.glob("[!.]*") if p.suffix.lower() in TABLE_SUFFIXES and TABLE.search(p.stem)]
     found = sorted(p for p in called if p not in [file.path for file in files] and p.is_file())
     found = [p for p in found if p.name.lower().startswith("param")] or found
     if given is None and not found and isinstance(files[0], Hdf5File):
         given = hdf5_parameters(files)
     if given is not None or not found:
-        return parameter_table(given, (), ids, remarks, **options)
+        return parameter_table(given, (), ids, remarks)
     try:
         if len(found) == 1:
-            return parameter_table(found[0], (), ids, remarks, **options)
+            return parameter_table(found[0], (), ids, remarks)
         listing = ", ".join(p.name for p in found[:5])
         remarks.cautions.append(f"no parameters read: {listing} could be them; pass params= (--data.params) with one")
     except CubesError as error:
         remarks.cautions.append(f"{found[0].name} beside the cubes is not used: {error}")
-    return parameter_table(None, (), ids, remarks, **options)
+    return parameter_table(None, (), ids, remarks)
 
 
 def hdf5_parameters(files: Sequence[Hdf5File]) -> pd.DataFrame | None:
@@ -146,10 +139,8 @@ def _hdf5_table(opened: h5py.File, file: Hdf5File) -> pd.DataFrame:
     tables = ((p[name], v) for p in places for name, v in hdf5_values(p, TABLE.search).items() if name in p)
     dataset, values = next((d, v) for d, v in tables if len(v) == file.shape[0] and v.dtype.kind in (*NUMERIC, "V"))
     table = pd.DataFrame(values)
-    heads = [np.ravel(v) for v in dataset.attrs.values() if np.size(v) == table.shape[1]]
-    return (
-        table.set_axis([h.decode() if isinstance(h, bytes) else str(h) for h in heads[0]], axis=1) if heads else table
-    )
+    heads = [np.ravel(v).astype(str) for v in dataset.attrs.values() if np.size(v) == table.shape[1]]
+    return table.set_axis(heads[0], axis=1) if heads else table
 
 
 def read_parameters(source, names: tuple[str, ...] = (), remarks: Remarks | None = None) -> pd.DataFrame:
@@ -178,7 +169,7 @@ def read_parameters(source, names: tuple[str, ...] = (), remarks: Remarks | None
     return table
 
 
-def match_rows(table: pd.DataFrame, ids: Sequence[str], where: object, separate: bool = False) -> pd.DataFrame:
+def match_rows(table: pd.DataFrame, ids: Sequence[str], where: object) -> pd.DataFrame:
     """The rows of the cubes: those that bear their names, or else row i for cube i.
 
     Raises CubesError when the table's length does not fit, or when its numbers contradict its order.
@@ -187,10 +178,10 @@ def match_rows(table: pd.DataFrame, ids: Sequence[str], where: object, separate:
     labels = [re.sub(r"\.(npy|npz|hdf5|h5)$", "", str(label).rstrip("/")) for label in table.index]
     place = {} if isinstance(table.index, pd.RangeIndex) else {label: i for i, label in enumerate(labels)}
     parts = [name.split("/") for name in ids]
-    for keys in (["_".join(p[-2:]) for p in parts], [p[-1] for p in parts], [p[-2] for p in parts if len(p) > 1]):
+    own = [p[-1] for p in parts if len(p) == 2 or not p[-1].isdecimal()]  # the number of a cube in a stack is no name
+    for keys in (["_".join(p[-2:]) for p in parts], own, [p[-2] for p in parts if len(p) > 2]):
         rows = [place[key] for key in keys if key in place]
-        exact = separate or not all(key.isdecimal() for key in keys)
-        if len(place) == len(labels) and len(rows) == len(set(rows)) == len(ids) and exact:
+        if len(place) == len(labels) and len(rows) == len(set(rows)) == len(ids):
             return table.iloc[rows].reset_index(drop=True)
     if len(table) != len(ids):
         advice = 'pass params= (--data.params) with the matching table, or "none" to go without'
@@ -203,7 +194,9 @@ def match_rows(table: pd.DataFrame, ids: Sequence[str], where: object, separate:
 
 
 def _as_frame(source) -> pd.DataFrame:
-    """What was handed over, as a table; names in its index become a column."""
+    """What was handed over, as a table; a Series of names is the row of one cube, names in an index a column."""
+    if isinstance(source, pd.Series) and source.index.dtype.kind not in NUMERIC:
+        source = source.to_frame().T.reset_index(drop=True)
     if isinstance(source, pd.DataFrame):
         return source.reset_index(drop=isinstance(source.index, pd.RangeIndex) or source.index.dtype.kind in NUMERIC)
     try:
@@ -233,9 +226,9 @@ def _read_text(path: Path, lines: list[str]) -> pd.DataFrame:
     Columns are named by the first row when it holds no number (or the empty corner of `to_csv`), or by the comments.
     pandas.read_csv would neither say which line is at fault nor look into comments.
     """
-    comments = [line.strip().lstrip("#% ") for line in lines if line.lstrip()[:1] in ("#", "%")]
-    comments = [re.sub(r"[\[(][^\])]*[\])]", "", comment) for comment in comments]  # units
-    rows = {i: _fields(line) for i, line in enumerate(lines, 1) if line.strip() and line.strip()[0] not in "#%"}
+    stripped = {i: line.strip() for i, line in enumerate(lines, 1) if line.strip()}
+    rows = {i: _fields(line) for i, line in stripped.items() if line[0] not in "#%"}
+    comments = [line.lstrip("#% ") for line in stripped.values() if line[0] in "#%"]
     first = next(iter(rows.values()), [])
     names = None
     if not any(map(_is_number, first)) or (first[0] == "" and len(first) > 1):
@@ -257,6 +250,7 @@ def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
 
     Raises CubesError when comments name parameters, and it is not clear which column is which.
     """
+    comments = [re.sub(r"[\[(][^\])]*[\])]", "", comment) for comment in comments]  # units
     lines = [_fields(part) for c in comments for part in (c, c.partition(":")[2]) if part.strip()]
     fitting = [line for line in lines if len(line) == width and not all(map(_is_number, line))]
     named = [line for line in fitting if any(canonical(word) in KNOWN for word in line)]

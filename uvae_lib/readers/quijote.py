@@ -20,7 +20,6 @@ from .layout import (
     choose,
     files_in,
     folders_in,
-    format_of,
     open_cubes_of,
 )
 
@@ -32,7 +31,7 @@ def density_fields(path: Path, request: ReaderOptions) -> SuiteFiles:
     """One cube a realization, of one cosmology: any folder of the tree, or one file."""
     remarks = Remarks()
     files = _files_of_set(path, request, remarks) if path.is_dir() else [path.absolute()]
-    stacks = tuple(open_cubes_of(file, request.dataset, format_of(file)) for file in files)
+    stacks = tuple(open_cubes_of(file, request.dataset) for file in files)
     check_sides(stacks)
     folder = files[0].parent.parent
     ids = tuple(f"Quijote/{folder.name}/{file.parent.name}" for file in files)
@@ -45,8 +44,7 @@ def density_fields(path: Path, request: ReaderOptions) -> SuiteFiles:
         box_size=BOX,
         box_from="as documented for Quijote",
         field_type="counts" if isinstance(stacks[0], Hdf5File) else None,
-        notes=tuple(remarks.notes),
-        cautions=tuple(remarks.cautions),
+        **vars(remarks),
     )
 
 
@@ -90,7 +88,7 @@ def _params(folder: Path, given, ids: tuple[str, ...], remarks: Remarks) -> pd.D
     source = parameters.quijote_file(folder) if given is None else given
     rows = [name.rpartition("/")[2] for name in ids]
     if not isinstance(source, str | Path) or source == "none" or not all(row.isdigit() for row in rows):
-        return parameters.parameter_table(source, parameters.QUIJOTE, ids, remarks, f"{folder.name}_params.txt")
+        return parameters.parameter_table(source, parameters.QUIJOTE, ids, remarks)
     table, last = parameters.read_parameters(source, parameters.QUIJOTE, remarks), max(map(int, rows))
     remarks.notes.append(f"parameters from {source}")
     if last >= len(table):
