@@ -1,115 +1,92 @@
-"""The targets of the project: what was measured, what stands beside it, and whether that is enough."""
+"""Tables of results for the README: what was measured of a run, what stands beside it, and what was aimed at."""
 
 import json
 import math
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
 from ..files import put_between
 from ..runs import Run
 from .metrics import k_at_correlation
-from .samples import SAMPLED
 
-
-class Target(NamedTuple):
-    """One row of the table; `met` is None where a number could not be measured."""
-
-    what: str
-    measured: float | None
-    beside: str
-    reference: float | None
-    target: str
-    met: bool | None
-
-
-# of a sample, the statistic: how far off it may be where the universe was observed, and from a prior
+# of drawn slices, by row: keys of `samples.sample_quality` and how far off they may be where the universe was observed,
+# and from N(0, I)
 LIMITS = {
-    "P(k) to half Nyquist": ("power_error", 0.08, 0.10),
-    "pixel density, 1 to 99 %": ("pdf_error", 0.05, 0.06),
-    "Minkowski functionals, length": ("length_error", 0.03, 0.05),
-    "Minkowski functionals, Euler number": ("euler_error", 0.06, 0.10),
-    "peaks": ("peak_error", 0.06, 0.10),
-    "minima": ("minimum_error", 0.06, 0.10),
-    "kurtosis of second differences": ("kurtosis_error", 0.10, 0.15),
+    "P(k) up to half the Nyquist frequency": {"power_error": (0.08, 0.10)},
+    "distribution of pixels, 1 to 99 %": {"pdf_error": (0.05, 0.06)},
+    "Minkowski functionals: length, Euler number": {"length_error": (0.03, 0.05), "euler_error": (0.06, 0.10)},
+    "counts of peaks, minima": {"peak_error": (0.06, 0.10), "minimum_error": (0.06, 0.10)},
+    "kurtosis of second differences": {"kurtosis_error": (0.10, 0.15)},
 }
-AUC_LIMITS = {0.0: 0.80, 1.0: 0.62, 2.0: 0.58}  # of the classifier, by smoothing [voxels]
+BISPECTRUM = (2, 3)  # times what other true slices have
+AUC_LIMITS = {2.0: 0.58, 1.0: 0.62, 0.0: 0.80}  # of the classifier, by smoothing [voxels]
+SAMPLES = ("observed_universe", "prior_universe", "truth_against_truth")
+PROBES = {"z, ridge": "ridge on z", "P(k), ridge": "ridge on P(k) of the slices",
+          "P(k) and moments, ridge": "ridge on P(k) and the moments of pixels"}  # fmt: skip
 
 
-def target_rows(metrics: dict, baselines: dict | None = None) -> list[Target]:
-    """The targets of the project; baselines as in baselines.json, where they were trained."""
-    rows, baselines = _reconstruction(metrics["reconstruction"]), baselines or {}
-    if "plain_vae" in baselines:
-        plain, fvu = baselines["plain_vae"], metrics["reconstruction"]["fvu"]
-        beside = f"VAE without z, {plain['steps']} steps"
-        met = _met(fvu, 1.01 * plain["fvu"])
-        rows.insert(1, Target(rows[0].what, fvu, beside, plain["fvu"], "no worse", met))
-    return rows + _samples(metrics) + _cosmology(metrics, baselines.get("supervised", {}))
+def reconstruction_table(metrics: dict, baselines: dict) -> list[list[str]]:
+    """Rows of the quality of reconstructions; the first one is the head."""
+    r, plain = metrics["reconstruction"], baselines.get("plain_vae", {})
+    beside = [f"VAE without z, {plain['steps']} steps"] if plain else []
+    head = ["reconstructions of held-out slices", "Universe VAE", "PCA, 512 modes", *beside]
+    rows = [["unexplained variance", r["fvu"], r["fvu_pca"], plain.get("fvu")]]
+    for level in (0.9, 0.5):
+        found = [k_at_correlation(torch.tensor(r["k"]), torch.tensor(r[name]), level) for name in ("r", "r_pca")]
+        rows.append([f"r(k) >= {level} up to k [h/Mpc]", *found, None])
+    return [head, *([row[0], *map(number, row[1 : len(head)])] for row in rows)]
 
 
-def _reconstruction(r: dict) -> list[Target]:
-    modes = "512 Fourier modes"
-    half = [k_at_correlation(torch.tensor(r["k"]), torch.tensor(r[name]), 0.5) for name in ("r", "r_pca")]
-    pairs = {"r(k) >= 0.9": (r["k_r90"], r["k_r90_pca"]), "r(k) >= 0.5": half}
-    first = Target(
-        "unexplained variance of held-out slices", r["fvu"], modes, r["fvu_pca"], "below it", r["fvu"] < r["fvu_pca"]
-    )
-    return [first] + [
-        Target(f"{name} up to [h/Mpc]", k, modes, k_pca, "as far", k >= k_pca) for name, (k, k_pca) in pairs.items()
-    ]
-
-
-def _samples(metrics: dict) -> list[Target]:
-    """Drawn slices beside truth against truth."""
-    rows, same = [], metrics["truth_against_truth"]
-    for name in ("observed_universe", "prior_universe"):
-        found, observed = metrics[name], name == "observed_universe"
-        for what, (key, *most) in LIMITS.items():
-            value, most = found[key], most[0 if observed else 1]
-            size = None if value is None else abs(value)
-            text = f"{SAMPLED[name]}: error of {what}"
-            rows.append(Target(text, value, "truth, truth", same[key], f"<= {most:g}", _met(size, most)))
-        value, scatter, times = found["bispectrum_error"], same["bispectrum_error"], 2 if observed else 3
-        met = _met(value, times * scatter if scatter is not None else None)
-        text = f"{SAMPLED[name]}: error of the bispectrum"
-        rows.append(Target(text, value, "truth, truth", scatter, f"<= {times} times that", met))
-    for width, most in AUC_LIMITS.items() if "classifier" in metrics else ():
-        both = [metrics["classifier"][name] for name in ("observed_universe", "truth_against_truth")]
-        value, reference = (found["auc"][found["smoothing"].index(width)] for found in both)
-        text = f"{SAMPLED['observed_universe']}: AUC of a classifier, smoothed by {width:g} voxels"
-        rows.append(Target(text, value, "truth, truth", reference, f"<= {most:g}", _met(value, most)))
+def sample_table(metrics: dict) -> list[list[str]]:
+    """Rows of the quality of drawn slices; the first one is the head. A star: missed what was aimed at."""
+    head = ["drawn slices: largest relative error", "of observed universes", "from N(0, I)", "other true slices", "aim"]
+    found, rows = [metrics[name] for name in SAMPLES], [head]
+    for what, keys in LIMITS.items():
+        limits = list(keys.values())
+        cells = [
+            ", ".join(starred(x[key], limit[i] if i < 2 else None) for key, limit in keys.items())
+            for i, x in enumerate(found)
+        ]
+        rows.append([what, *cells, "; ".join(", ".join(f"{limit[i]:g}" for limit in limits) for i in (0, 1))])
+    key = "bispectrum_error"
+    most = [None if found[2][key] is None else times * found[2][key] for times in BISPECTRUM] + [None]
+    cells = [starred(x[key], limit) for x, limit in zip(found, most, strict=True)]
+    rows.append(["reduced bispectrum, rms in standard errors", *cells, "2; 3 times other true slices"])
+    tests = metrics.get("classifier")
+    for width, limit in AUC_LIMITS.items() if tests else ():
+        place = tests["observed_universe"]["smoothing"].index(width)
+        auc, same = (tests[name]["auc"][place] for name in ("observed_universe", "truth_against_truth"))
+        what = f"classifier's AUC, smoothed by {width:g} voxels" if width else "classifier's AUC, not smoothed"
+        rows.append([what, starred(auc, limit), "–", number(same, 2), f"{limit:g}"])
     return rows
 
 
-def _cosmology(metrics: dict, supervised: dict) -> list[Target]:
-    """What z knows of the parameters, and what it does not hold."""
-    rows, probes = [], metrics.get("probes", {})
-    for name, z in probes.get("z, ridge", {}).get("r2", {}).items():
-        power, labels = probes["P(k), ridge"]["r2"][name], supervised.get("r2", {}).get(name)
-        if z is None:
-            continue
-        text = f"R² of {name}, ridge on z"
-        rows.append(Target(text, z, "ridge on P(k)", power, "above it", _met(power, z)))
-        if labels is not None:
-            beside = f"supervised ResNet-18, {supervised['steps']} steps"
-            rows.append(Target(text, z, beside, labels, "level (0.03)", _met(labels, z + 0.03)))
-    cv = metrics.get("cv", {})
-    if "ratio" in cv:
-        text = "variance of z over CV cubes / over LH cubes"
-        rows.append(Target(text, cv["ratio"], "random LH cubes", 1.0, "one cluster", cv["p"] < 0.01))
-    for name, row in metrics.get("responses", {}).items():
-        if "mismatch" in row:
-            gap, text = row["mismatch"], f"walk along {name}: error of dlnP over its size"
-            met = _met(gap["power"], 0.3)
-            rows.append(Target(text, gap["power"], "scatter of the truth", gap["power_scatter"], "<= 0.3", met))
-    return rows
+def parameter_table(metrics: dict, baselines: dict) -> list[list[str]]:
+    """Rows of R^2 of the parameters with 68 % intervals; the first one is the head. {} where they are not known."""
+    probes = metrics.get("probes", {})
+    names = [name for name, value in probes.get("z, ridge", {}).get("r2", {}).items() if value is not None]
+    found = {text: probes[name] for name, text in PROBES.items() if name in probes}
+    if "posterior" in metrics:
+        found["neural posterior given z, its mean"] = metrics["posterior"]
+    if "supervised" in baselines:
+        found[f"supervised ResNet-18, {baselines['supervised']['steps']} steps"] = baselines["supervised"]
+    rows = [[text, *(interval(x, name) for name in names)] for text, x in found.items()]
+    head = [f"R² from {metrics['slices_per_cube']} slices of a held-out cube [68 %]", *names]
+    return [head, *rows] if names else []
 
 
-def _met(low: float | None, high: float | None) -> bool | None:
-    """Whether low <= high; None where one of them could not be measured."""
-    return None if low is None or high is None else low <= high
+def interval(found: dict, name: str) -> str:
+    """R^2 of a parameter with its interval, where it has one."""
+    ends = found.get("r2_interval", {}).get(name)
+    return number(found["r2"][name], 2) + (f" [{number(ends[0], 2)}, {number(ends[1], 2)}]" if ends else "")
+
+
+def starred(value: float | None, most: float | None) -> str:
+    """A number, with a star where its size is beyond what was aimed at."""
+    missed = value is not None and most is not None and abs(value) > most
+    return number(value, 2) + ("\\*" if missed else "")
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -127,24 +104,24 @@ def kept_baselines(run: Run) -> dict:
 
 
 def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
-    """Put the table of targets between the marks <!-- results:begin --> and <!-- results:end --> of a Markdown file.
+    """Put the tables between the marks <!-- results:begin --> and <!-- results:end --> of a Markdown file.
 
     The slices that the run shows go to notebooks/pictures/ beside it, where there is such a folder.
     """
-    lines = [
-        [row.what, number(row.measured), row.beside, number(row.reference), row.target,
-         {True: "yes", False: "no"}.get(row.met, "–")]
-        for row in target_rows(metrics, kept_baselines(run))
-    ]  # fmt: skip
-    head = ["what", "measured", "beside it", "", "target", "met"]
-    made = metrics["made"]
+    baselines, made = kept_baselines(run), metrics["made"]
+    tables = reconstruction_table(metrics, baselines), sample_table(metrics), parameter_table(metrics, baselines)
     origin = (
         f"Preset {run.config.name}, {len(run.split['test'])} held-out cubes, {metrics['slices_per_cube']} slices each; "
         f"{run.config.training.steps} steps, {run.info['seconds'] / 60:.0f} minutes on {run.info['machine']}, commit "
         f"{run.info['commit']}; judged at {made['commit']} by "
-        f"`python -m uvae_lib evaluate --run runs/{run.config.name} --readme README.md`."
+        f"`python -m uvae_lib evaluate --run runs/{run.config.name} --readme README.md`. "
+        "A star: missed what was aimed at."
     )
-    rows = "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *lines])
-    put_between(path, "results", f"{rows}\n\n{origin}\n")
+    put_between(path, "results", "\n\n".join([*(markdown(rows) for rows in tables if rows), origin]) + "\n")
     if (pictures := Path(path).parent / "notebooks" / "pictures").is_dir():
         shutil.copy(run.folder / "figures" / "slices.png", pictures)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table, the first row its head."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
