@@ -244,7 +244,7 @@ def test_more_slices_than_planes_are_refused():
 
 
 def test_a_slice_that_does_not_fit_its_cube_is_refused(volumes):
-    with pytest.raises(ValueError, match="a 16-pixel slice does not fit a 12-voxel cube; use image_size <= 12"):
+    with pytest.raises(ValueError, match="a 16-pixel slice does not fit a 12-voxel cube; give larger cubes"):
         cut_slices(volumes, random_cuts(1, 3, SIDE), 16)
 
 
@@ -411,7 +411,7 @@ def test_eps_is_that_of_the_transform(suite):
 
 
 def test_a_slice_larger_than_the_cubes_is_refused(make_sets):
-    with pytest.raises(ValueError, match="a 64-pixel slice does not fit a 32-voxel cube; use image_size <= 32"):
+    with pytest.raises(ValueError, match="a 64-pixel slice does not fit a 32-voxel cube; give larger cubes"):
         make_sets(image_size=64).sets(0)
 
 

@@ -496,7 +496,7 @@ def test_the_inspection_says_what_was_found_and_assumed_and_how_much_memory_it_t
 
 
 def test_a_configuration_has_every_option_of_open_cubes():
-    options = set(inspect.signature(open_cubes).parameters) - {"path", "image_size"}
+    options = set(inspect.signature(open_cubes).parameters) - {"path"}
     assert set(OPTIONS) == options <= {f.name for f in fields(DataConfig)}
     defaults = {name: p.default for name, p in inspect.signature(open_cubes).parameters.items() if name in options}
     assert {name: getattr(DataConfig(), name) for name in options} == defaults

@@ -340,16 +340,6 @@ def cubes_of_one_voxel(p):
     return write_npy(p / "cubes.npy", np.array([1.0, 2.0], "f4").reshape(2, 1, 1, 1))
 
 
-@hostile("8 voxels a side", "at least 128", "give larger cubes", image_size=128)
-def side_smaller_than_every_image(p):
-    return write_npy(p / "cubes.npy", Y)
-
-
-@hostile("40 voxels a side", "at least 128", "image_size=32, or larger cubes", image_size=128)
-def side_smaller_than_the_image(p):
-    return write_npy(p / "cubes.npy", lognormal_cubes(1, 40))
-
-
 @hostile("cubes of several sizes: side 4 .*, side 8", "one side", "open each size by itself")
 def mixed_sides(p):
     np.save(p / "a.npy", Y[0])

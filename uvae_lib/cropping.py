@@ -104,7 +104,7 @@ def cut_slices(volumes: Tensor, cuts: Cuts, size: int, thickness: int = 1) -> Te
     """
     n_planes, side = volumes.shape[1], volumes.shape[-1]
     if size > side:
-        raise ValueError(f"a {size}-pixel slice does not fit a {side}-voxel cube; use image_size <= {side}")
+        raise ValueError(f"a {size}-pixel slice does not fit a {side}-voxel cube; give larger cubes, or smaller slices")
     cuts = cuts.to(volumes.device)
     plane_stride = torch.where(cuts.axis == 0, side * side, torch.where(cuts.axis == 1, side, 1))
     row_stride = torch.where(cuts.axis == 0, side, side * side)

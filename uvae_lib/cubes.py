@@ -127,7 +127,6 @@ def open_cubes(
     field: str | None = None,
     normalize: bool = True,
     check: bool | str = "auto",
-    image_size: int | None = None,
 ) -> CubeSuite:
     """Open simulated cubes of any known layout; nothing is loaded.
 
@@ -144,7 +143,6 @@ def open_cubes(
     check       "auto" (or True) reads all cubes once, or 16 of them, evenly spread, where all take more than
                 8 GiB; "full" and "sample" decide, "none" (or False) reads none. The result is kept beside the
                 data, so that it is done once. Every cube is checked in full, once more, when overdensity() reads it.
-    image_size  refuse cubes smaller than this [pixels]
     Raises CubesError (a ValueError) when the cubes cannot be used, and warns (UserWarning) of what looks odd.
     """
     check = {True: "auto", False: "none"}.get(check, check)
@@ -158,7 +156,7 @@ def open_cubes(
         raise refusal(path, found, expected, 'pass check="full"')
     path = Path(path).expanduser()
     layout = find_layout(path, format, ReaderOptions(set_name, field, dataset, params))
-    _check_size(layout, path, image_size)
+    _check_size(layout, path)
     box, box_from, cautions = _box_size(box_size, layout, path)
     report = check_suite(layout, field_type, check) if check != "none" else None
     if report is not None:
@@ -220,15 +218,13 @@ def split_cubes(
              empty when there are three universes or more.
     Raises ValueError for fractions that leave nothing to train on.
     """
-    if not (0 <= val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
+    labels = list(range(n_cubes) if ids is None else ids)
+    fits = 0 <= val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1
+    if not fits or not labels or len(labels) != n_cubes:
         raise ValueError(
-            f"found val_fraction={val_fraction} and test_fraction={test_fraction}; expected two numbers from "
-            "0 that add up to less than 1; lower them"
+            f"found {n_cubes} cubes, {len(labels)} ids, val_fraction={val_fraction} and test_fraction={test_fraction}; "
+            "expected a cube or more, an id for each, and two fractions from 0 that add up to less than 1; correct them"
         )
-    if n_cubes < 1 or (ids is not None and len(ids) != n_cubes):
-        found = f"{n_cubes} cubes" + ("" if ids is None else f" and {len(ids)} ids")
-        raise ValueError(f"found {found}; expected at least one cube and an id for each; pass all of them")
-    labels = list(range(n_cubes)) if ids is None else list(ids)
     universes = list(dict.fromkeys(labels))
     least = int(len(universes) >= 3)
     n_test, n_val = (max(least, round(len(universes) * fraction)) for fraction in (test_fraction, val_fraction))
@@ -240,12 +236,10 @@ def split_cubes(
     return {name: [i for i in range(n_cubes) if part_of[labels[i]] == name] for name in ("train", "val", "test")}
 
 
-def _check_size(layout: SuiteFiles, path: Path, image_size: int | None) -> None:
-    """Raise CubesError for cubes that are smaller than a slice, or larger than the memory."""
-    if layout.side < max(2, image_size or 2):
-        size = image_size and largest_image_size(layout.side)
-        advice = f"use data.image_size={size}, or larger cubes" if size else "give larger cubes"
-        raise refusal(path, f"{layout.side} voxels a side", f"at least {image_size or 2}", advice)
+def _check_size(layout: SuiteFiles, path: Path) -> None:
+    """Raise CubesError for cubes of one voxel, or larger than the memory."""
+    if layout.side < 2:
+        raise refusal(path, f"{layout.side} voxels a side", "at least 2", "give larger cubes")
     need, free = 3 * 4 * layout.side**2 * layout.n_planes, psutil.virtual_memory().available
     if need > free:
         found, expected = f"cubes that take {_size(need)} each to read", f"at most the {_size(free)} that are free"

@@ -197,7 +197,7 @@ def estimate_cube(
 
 def _opened(run: Run, cube, folder: Path, box_size: float | None, options: dict) -> tuple[CubeSuite, list[str]]:
     """The cube as a suite, so that it passes the checks that all cubes pass; an array through a file."""
-    options = {"box_size": box_size, "image_size": run.config.data.image_size} | options
+    options = {"box_size": box_size} | options
     if isinstance(cube, str | Path):
         return open_cubes(cube, **options), []
     assumed = [] if box_size else [f"the box of the array is taken as the run's, {run.box_size:g} Mpc/h"]
