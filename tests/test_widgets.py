@@ -129,7 +129,7 @@ def test_an_outline_wraps_around_the_plane():
 
 
 def test_a_line_left_out_is_not_drawn():
-    curves = live.Curves([live.Axis("", "", (0, 1), (0, 1), "linear", "linear")], {"a": "red", "b": "blue"})
+    curves = live.Curves([live.Axis("", "", (0, 1), (0, 1), "linear")], {"a": "red", "b": "blue"})
     both, one = (curves.draw([{n: ([0, 1], [0.3, 0.7]) for n in names}]) for names in ("ab", "a"))
     again = curves.draw([{n: ([0, 1], [0.3, 0.7]) for n in "ab"}])
     assert both != one and both == again

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from . import plots
@@ -27,6 +28,8 @@ STYLE = plots.LOOK | {
     "axes.titlesize": 10,
     "figure.facecolor": "white",
     "figure.constrained_layout.wspace": 0.08,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
 }
 COLOURS = {plots.DENSITY_MAP: (0, 112), plots.DIFFERENCE_MAP: (112, 111)}  # first entry of the palette, how many
 GREY, N_GREYS, MARK = 223, 32, 255  # of the palette, behind the maps: paper and ink, and the colour of outlines
@@ -86,7 +89,9 @@ class ImagePanels:
             if outline is not None and left == self.lefts[0]:
                 _outline(tile, *(zoom * number for number in outline))
             canvas[TOP : TOP + side, left : left + side] = tile[::-1]
-        return _png(Image.frombytes("P", canvas.shape[::-1], canvas.tobytes()), palette())
+        picture = Image.frombytes("P", canvas.shape[::-1], canvas.tobytes())
+        picture.putpalette(palette())
+        return _png(picture, compress_level=1)
 
     def _draw_frame(self) -> np.ndarray:
         """Everything but the images, as indices into the palette: (height, width) uint8."""
@@ -116,14 +121,10 @@ class ImagePanels:
                 frame[TOP : TOP + side, left + side + GAP : left + side + GAP + BAR] = _indices(ramp, panel)
         return frame
 
-    def _axes(self, figure: Figure, left: int, width: int, height: int):
+    def _axes(self, figure: Figure, left: int, width: int, height: int) -> Axes:
         """Axes without spines whose edges are edges of pixels, their top at TOP."""
-        bottom = self.height - TOP - height
-        ax = figure.add_axes(
-            (left / self.width, bottom / self.height, width / self.width, height / self.height), frame_on=False
-        )
-        ax.tick_params(length=3)
-        return ax
+        place = np.array([left, self.height - TOP - height, width, height])
+        return figure.add_axes(place / np.tile([self.width, self.height], 2), frame_on=False)
 
 
 def _indices(values: np.ndarray, panel: Panel) -> np.ndarray:
@@ -203,23 +204,20 @@ def palette() -> bytes:
     return np.uint8(np.round(255 * np.concatenate([*maps, greys, [to_rgb(plots.MARK)]]))).tobytes()
 
 
-def _png(image: Image.Image, colours: bytes | None = None) -> bytes:
-    """PNG at the fastest compression."""
-    if colours is not None:
-        image.putpalette(colours)
+def _png(image: Image.Image, **options) -> bytes:
+    """A picture as PNG."""
     file = io.BytesIO()
-    image.save(file, "png", compress_level=1)
+    image.save(file, "png", **options)
     return file.getvalue()
 
 
 class Axis(NamedTuple):
-    """One panel of `Curves`: labels, limits, scales."""
+    """One panel of `Curves`: labels, limits, scale; wavenumbers are on a logarithmic axis."""
 
     xlabel: str
     ylabel: str
     xlim: tuple[float, float]
     ylim: tuple[float, float]
-    xscale: str = "log"
     yscale: str = "log"
     ticks: tuple[float, ...] = ()  # of the vertical axis; matplotlib's when empty
     level: float | None = None  # where a thin line is drawn across
@@ -242,15 +240,14 @@ class Curves:
             self._canvas.draw()  # lines are animated: they are left out
             self._ground = self._canvas.copy_from_bbox(figure.bbox)
 
-    def _panel(self, ax, axis: Axis, colours: Mapping[str, str]) -> dict:
+    def _panel(self, ax: Axes, axis: Axis, colours: Mapping[str, str]) -> dict:
         """Labels and empty lines of a panel, by name."""
         if axis.level is not None:
             ax.axhline(axis.level, color="0.6", lw=0.8, ls="--")
         lines = {name: ax.plot([], [], color=colour, label=name, animated=True)[0] for name, colour in colours.items()}
         ax.set(**{name: value for name, value in axis._asdict().items() if name not in ("level", "ticks")})
-        if axis.xscale == "log":
-            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            ax.xaxis.set(major_formatter="{x:g}", minor_formatter="")
+        if axis.xlabel == plots.WAVENUMBER:
+            plots.wavenumbers(ax)
         if axis.ticks:
             ax.set_yticks(axis.ticks, [f"{tick:g}" for tick in axis.ticks])
             ax.set_yticks([], minor=True)
@@ -264,17 +261,14 @@ class Curves:
                 for name, (x, y) in panel.items():
                     lines[name].set_data(x, y)
                     lines[name].axes.draw_artist(lines[name])
-        return _png(Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3]))
+        return _png(Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3]), compress_level=1)
 
 
 def stack(*pngs: bytes) -> bytes:
     """PNG pictures below each other on white, as one of 256 colours: the picture for a reader without a kernel."""
     images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pngs]
-    page = Image.new("RGB", (max(i.width for i in images), sum(i.height for i in images)), "white")
-    top = 0
-    for image in images:
+    tops = np.cumsum([0, *(image.height for image in images)]).tolist()
+    page = Image.new("RGB", (max(image.width for image in images), tops[-1]), "white")
+    for image, top in zip(images, tops, strict=False):
         page.paste(image, (0, top))
-        top += image.height
-    file = io.BytesIO()
-    page.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
-    return file.getvalue()
+    return _png(page.quantize(256, dither=Image.Dither.NONE), optimize=True)

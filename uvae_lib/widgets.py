@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import NamedTuple
+from types import SimpleNamespace
 
 import ipywidgets as ui
 import numpy as np
@@ -49,9 +49,12 @@ class Explorer(ui.VBox):
     suite      the cubes
     cube       the first one to show: a slider, read and encoded when its handle rests
     controls   {name: (a control, the method to call when it is moved)}; each becomes an attribute
-    picture    the slices: a palette PNG;  curves: P(k) and distributions;  readout: what is shown, as text
+    picture    the slices: a palette PNG
+    curves     P(k) and distributions
+    readout    what is shown, as text
 
-    A subclass fixes colours and limits in `_open`, at first and for another cube, and shows slices by `_show`.
+    A subclass has `_open`, called at first and for another cube: it reads or encodes the cube, fixes colours and limits
+    (`_limits`, `_frames`), and draws (`_show`).
     Raises IndexError for a cube that is not there, and, of a subclass, ValueError for a setting that is impossible.
     """
 
@@ -64,26 +67,21 @@ class Explorer(ui.VBox):
             setattr(self, name, widget)
         self.picture, self.curves = (ui.Image(format="png", layout=ui.Layout(max_width="100%")) for _ in range(2))
         self.readout = ui.HTML()
-        self.box = ui.VBox(
-            [self.cube, *(widget for widget, _ in controls.values())],
-            layout=ui.Layout(flex="1 1 270px", min_width="270px", max_width="330px"),
-        )
-        right = ui.VBox(
-            [self.picture, self.curves], layout=ui.Layout(flex="1 1 640px", min_width="0", align_items="flex-start")
-        )
+        narrow = ui.Layout(flex="1 1 270px", min_width="270px", max_width="330px")
+        wide = ui.Layout(flex="1 1 640px", min_width="0", align_items="flex-start")
+        self.box = ui.VBox([self.cube, *(widget for widget, _ in controls.values())], layout=narrow)
+        right = ui.VBox([self.picture, self.curves], layout=wide)
         row = ui.Box([self.box, right], layout=ui.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"))
         super().__init__([self.readout, row])
         self._quiet = False
         self._open()
-        for name, (widget, call) in {**controls, "cube": (self.cube, self._open)}.items():
-            self._watch(widget, call)
+        # A call ends before the kernel is idle again, and until then the page sends no further move of that control but
+        # keeps the last: a mouse that moves faster than pictures are drawn skips some, and none is drawn too late.
+        for widget, call in (*controls.values(), (self.cube, self._open)):
+            widget.observe(lambda change, call=call: self._quiet or call(), names="value")
+        named = {name: widget for name, (widget, _) in controls.items()} | {"cube": self.cube, "explorer": self}
+        for name, widget in (named | {"picture": self.picture, "curves": self.curves}).items():
             widget.add_class(f"uvae-{name}")
-        for name, widget in (("explorer", self), ("picture", self.picture), ("curves", self.curves)):
-            widget.add_class(f"uvae-{name}")
-
-    def _open(self) -> None:
-        """Another cube: read or encode it, fix colours and limits, and draw."""
-        raise NotImplementedError
 
     def settle(self) -> None:
         """Draw what takes longer than a frame: called when no control has moved for REST seconds."""
@@ -97,14 +95,6 @@ class Explorer(ui.VBox):
         for widget in inside:
             widget.close()
         super().close()
-
-    def _watch(self, widget: ui.Widget, call: Callable) -> None:
-        """Call a method when a control changes, unless the explorer itself changes it.
-
-        The call ends before the kernel is idle again, and until then the page sends no further move of that control
-        but keeps the last: a mouse that moves faster than pictures are drawn skips some, and none is drawn too late.
-        """
-        widget.observe(lambda change: self._quiet or call(), names="value")
 
     @contextmanager
     def _silence(self) -> Iterator[None]:
@@ -125,11 +115,10 @@ class Explorer(ui.VBox):
         self._edges = torch.linspace(float(x.min()) - 1, float(x.max()) + 1, 61)
         k, power = self._statistics(x)[0]
         self._k = float(k[0]), float(k[-1])
-        self._axes = (  # of P(k), with room for other slices, and of distributions
-            live.Axis(plots.WAVENUMBER, POWER, self._k, (float(power.min()) / 30, float(power.max()) * 5)),
-            live.Axis(
-                plots.LOG_DENSITY, "probability density", tuple(self._edges[[0, -1]].tolist()), (3e-4, 3), "linear"
-            ),
+        room, ends = (float(power.min()) / 30, float(power.max()) * 5), tuple(self._edges[[0, -1]].tolist())
+        self._axes = (
+            live.Axis(plots.WAVENUMBER, POWER, self._k, room),
+            live.Axis(plots.LOG_DENSITY, "probability density", ends, (3e-4, 3)),
         )
         return tuple(np.quantile(x.numpy(), (0.005, 0.998)).tolist())
 
@@ -199,6 +188,8 @@ class PlaneExplorer(Explorer):
 
     axis, plane   of the plane to show first
     more          further controls, all of them calling `_draw`
+    A subclass has `_frame(x, scale)`, with what stays while planes of a cube are shown, of which x (n, N, N) are some
+    and scale the ends of colours, and `_draw`.
     """
 
     def __init__(self, suite: CubeSuite, cube: int, axis: int, plane: int, **more: ui.Widget):
@@ -219,13 +210,6 @@ class PlaneExplorer(Explorer):
         x = log_density(self._y[:: max(1, self.suite.n_planes // 16)], EPS)
         self._frame(x, self._limits(x))
         self._draw()
-
-    def _frame(self, x: Tensor, scale: tuple[float, float]) -> None:
-        """What stays while planes of the cube are shown; x (n, N, N) are some of them, scale the ends of colours."""
-        raise NotImplementedError
-
-    def _draw(self) -> None:
-        raise NotImplementedError
 
     def _turn(self) -> None:
         """Another axis: it may have fewer planes."""
@@ -385,24 +369,6 @@ class ReconstructionExplorer(Explorer):
         self._show(images, f"{self._cube_text()}: {text}", lines, [{"reconstruction": r}])
 
 
-class _Way(NamedTuple):
-    """A direction of a latent: its step (512,) for one unit of its slider, its name, and what it changes [nats]."""
-
-    step: Tensor
-    name: str
-    nats: float
-
-
-class _Encoded(NamedTuple):
-    """What the model says of a cube: slices (n, 1, H, H) pixels, q(z), q(h), p(h | z) at the mean of z, and ways."""
-
-    slices: Tensor
-    z: latents.Posterior
-    h: latents.Posterior
-    prior: latents.Posterior
-    ways: dict[str, _Way]
-
-
 class LatentExplorer(Explorer):
     """A slice decoded from latents that one moves by hand, and its difference to the slice that one started from.
 
@@ -453,10 +419,14 @@ class LatentExplorer(Explorer):
         reach = control(ui.SelectionSlider, "difference ±", options=REACHES, value=1.0)
         super().__init__(suite, cube, controls | {"reach": (reach, self._rescale)})
         self.back = ui.Button(description="back to the anchor", layout=ui.Layout(width="auto"))
-        self.back.on_click(self._reset)
+        self.back.on_click(lambda _: (self._set_back(), self._draw()))
         self.box.children += (self.back,)
 
-    def _encode(self, cube: int) -> _Encoded:
+    def _encode(self, cube: int) -> SimpleNamespace:
+        """What the model says of a cube: slices (n, 1, H, H) pixels, q(z), q(h), p(h | z) at the mean of z, and ways.
+
+        ways   {name of a slider: (step (512,) for one unit of it, the direction's name, what it changes [nats])}
+        """
         run, n = self.run, self.n_directions
         slices = latents.spread_slices(run, self.suite, cube, self.n_slices, seed=cube)
         features = latents.slice_features(run, slices)
@@ -466,15 +436,15 @@ class LatentExplorer(Explorer):
         steps, change = latents.prior_directions(run, z.mu, n)
         top = kl_by_dimension(*h, *prior).mean(dim=0).topk(n)
         widths = torch.diag((0.5 * prior.logvar[0]).exp())[top.indices]
-        ways = {f"z{i}": _Way(steps[i], f"dir. {i + 1}", float(change[i])) for i in range(n)}
+        ways = {f"z{i}": (steps[i], f"dir. {i + 1}", float(change[i])) for i in range(n)}
         for i, (unit, nats) in enumerate(zip(top.indices.tolist(), top.values.tolist(), strict=True)):
-            ways[f"h{i}"] = _Way(widths[i], f"h{str(unit).translate(SUBSCRIPTS)}", nats)
-        return _Encoded(slices, z, h, prior, ways)
+            ways[f"h{i}"] = (widths[i], f"h{str(unit).translate(SUBSCRIPTS)}", nats)
+        return SimpleNamespace(slices=slices, z=z, h=h, prior=prior, ways=ways)
 
     def _open(self) -> None:
         self._now = self._encoded(self.cube.value)
-        for name, way in self._now.ways.items():
-            self.sliders[name].description = f"{way.name}: {way.nats:.2g} nats"
+        for name, (_, text, nats) in self._now.ways.items():
+            self.sliders[name].description = f"{text}: {nats:.2g} nats"
         known, row = self.known, self.suite.params.iloc[self.cube.value]
         self._home = {name: round(float(row[name]), 2) if name in row else known[name].mean() for name in known}
         with self._silence():
@@ -506,8 +476,8 @@ class LatentExplorer(Explorer):
 
     def _shown(self) -> dict[str, ui.FloatSlider]:
         """The sliders of the level, those that change anything."""
-        level, ways = self.level.value, self._now.ways
-        active = {name for name in ways if name[0] == level and ways[name].nats > ACTIVE}
+        level = self.level.value
+        active = {name for name, (*_, nats) in self._now.ways.items() if name[0] == level and nats > ACTIVE}
         active |= set(self.labels) if level == "z" else set()
         return {name: slider for name, slider in self.sliders.items() if name in active}
 
@@ -518,10 +488,6 @@ class LatentExplorer(Explorer):
             slider.layout.display = "flex" if name in shown else "none"
         self._set_back()
         self._anchor()
-
-    def _reset(self, _=None) -> None:
-        self._set_back()
-        self._draw()
 
     def _set_back(self) -> None:
         """All sliders to the anchor."""
@@ -547,8 +513,8 @@ class LatentExplorer(Explorer):
     def _step(self) -> Tensor:
         """How far the latent of the level was moved: (512,)."""
         moved = {name: slider.value for name, slider in self._shown().items()}
-        ways = self._now.ways
-        step = sum((moved[name] * ways[name].step for name in moved if name in ways), torch.zeros(len(self._h)))
+        ways = {name: step for name, (step, *_) in self._now.ways.items() if name in moved}
+        step = sum((moved[name] * way for name, way in ways.items()), torch.zeros(len(self._h)))
         asked = self._home | {name: moved[name] for name in self.labels if name in moved}
         if asked != self._home:
             here, there = self.sheet(np.array([[place[name] for name in self.known] for place in (self._home, asked)]))
@@ -606,9 +572,9 @@ class LatentExplorer(Explorer):
 
     def _moves(self) -> str:
         """What was moved, as text."""
-        said = []
-        for name, slider in self._shown().items():
-            if slider.value != self._home.get(name, 0.0):
-                way = self._now.ways.get(name)
-                said.append(f"{way.name} {slider.value:+.1f} σ" if way else f"{NAMES[name]} → {slider.value:.2f}")
-        return ", ".join(said)
+        moved = {name: slider.value for name, slider in self._shown().items()}
+        return ", ".join(
+            f"{NAMES[name]} → {value:.2f}" if name in self.labels else f"{self._now.ways[name][1]} {value:+.1f} σ"
+            for name, value in moved.items()
+            if value != self._home.get(name, 0.0)
+        )

@@ -46,16 +46,14 @@ def rc(venue: str, columns: int = 1) -> dict:
     if columns not in (1, 2):
         raise ValueError(f"found columns={columns}; expected 1, or 2 for the width of the page")
     width, size = WIDTHS[venue][columns - 1], SIZES[venue]
-    return {
+    ticks = {"major.width": 0.6, "minor.width": 0.4, "major.size": 2.5, "minor.size": 1.5, "labelsize": size - 1}
+    return {f"{axis}tick.{name}": value for axis in "xy" for name, value in ticks.items()} | {
         "figure.figsize": (width, 0.7 * width),
         "font.family": "STIXGeneral",
         "mathtext.fontset": "stix",
         **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), size),
-        **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), size - 1),
-        **dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6),
-        **dict.fromkeys(("xtick.minor.width", "ytick.minor.width"), 0.4),
-        **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 2.5),
-        **dict.fromkeys(("xtick.minor.size", "ytick.minor.size"), 1.5),
+        "legend.fontsize": size - 1,
+        "axes.linewidth": 0.6,
         "lines.linewidth": 1.0,
         "lines.markersize": 4.0,
         "axes.labelpad": 2.0,
@@ -81,7 +79,8 @@ def save(figure: Figure, path: str | Path, data: Mapping | None = None, run: "Ru
     path = Path(path)
     if path.suffix != ".pdf":
         raise ValueError(f"found {path.name}; figures for papers are vector files: use a name that ends in .pdf")
-    behind = {"figure": path.name, "run": _origin(run), "data": _plain(data or {})}
+    origin = run and {"name": run.config.name} | {key: run.info[key] for key in ("commit", "versions", "config")}
+    behind = {"figure": path.name, "run": origin, "data": _plain(data or {})}
     text = json.dumps(behind, indent=1, allow_nan=False)
     settings = {"pdf.fonttype": 42, "pdf.compression": 9, "savefig.bbox": "standard", "savefig.dpi": 300}
     with rc_context(settings), atomic_path(path) as temporary:
@@ -108,18 +107,10 @@ def animate(frames, path: str | Path, duration: int = 120) -> Path:
     return path
 
 
-def _origin(run: "Run | None") -> dict | None:
-    """What is needed to find a run, or to make it again."""
-    if run is None:
-        return None
-    return {"name": run.config.name} | {key: run.info[key] for key in ("commit", "versions", "config")}
-
-
 def _plain(value):
     """JSON values of nested data; numbers with the digits that a float32 has."""
     if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        value = value.double() if value.is_floating_point() else value
+        value = as_array(value)
     if hasattr(value, "to_dict"):  # a table
         value = value.to_dict("list")
     if hasattr(value, "tolist"):

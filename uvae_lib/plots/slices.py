@@ -84,20 +84,17 @@ def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float)
         length = len(values) * pixel
         image = ax.imshow(values, norm=norm, cmap=DENSITY_MAP, origin="lower", extent=(0, length, 0, length))
         ax.set(title=title, xlabel=LENGTH, ylabel=LENGTH, xticks=_ticks(length), yticks=_ticks(length))
-    row, col = (int(start) % side for start in corner)
-    edges = [(start, side)[: 1 + (start + size > side)] for start in (row, col)]  # where pieces begin, unwrapped
-    pieces = [(y, x) for y in edges[0] for x in edges[1]]
-    for letter, (y, x) in zip("ABCD", pieces, strict=False):
-        shift = side * (y == side), side * (x == side)
-        outline = (col - shift[1]) * pixel, (row - shift[0]) * pixel
-        left.add_patch(Rectangle(outline, size * pixel, size * pixel, fill=False, ec=MARK, lw=1.5))
-        middle = [(a + min(start + size, side if a < side else 2 * side)) / 2 for a, start in ((y, row), (x, col))]
-        for ax, origin in ((left, shift), (right, (row, col))):
-            place = [(m - o) * pixel for m, o in zip(middle, origin, strict=True)]
-            ax.text(*place[::-1], letter, color=MARK, ha="center", va="center", weight="bold", size="large")
-    for draw, start, found in ((right.axhline, row, edges[0]), (right.axvline, col, edges[1])):
-        for edge in found[1:]:
-            draw((edge - start) * pixel, color=MARK, ls="--")
+    col, row = origin = np.array(corner[::-1], int) % side
+    cols, rows = ([(at, min(at + size, side)), (side, at + size)][: 1 + (at + size > side)] for at in (col, row))
+    for letter, (y, x) in zip("ABCD", product(rows, cols), strict=False):
+        shift, middle = side * (np.array([x[0], y[0]]) // side), np.array([sum(x), sum(y)]) / 2
+        left.add_patch(Rectangle((origin - shift) * pixel, *[size * pixel] * 2, fill=False, ec=MARK, lw=1.5))
+        for ax, start in ((left, shift), (right, origin)):
+            place = (middle - start) * pixel
+            ax.text(*place, letter, color=MARK, ha="center", va="center", weight="bold", size="large")
+    for draw, at, pieces in ((right.axhline, row, rows), (right.axvline, col, cols)):
+        if len(pieces) > 1:
+            draw((side - at) * pixel, color=MARK, ls="--")
     colour_bar(image, [left, right], LOG_DENSITY)
     return figure
 
@@ -123,10 +120,11 @@ def cube_3d(y, box_size: float, *, ax: Axes | None = None) -> Figure:
                           extent=(0, box_size, 0, box_size), transform=onto)  # fmt: skip
         corners = start + np.array([0 * up, right, right + up, up, 0 * up])
         ax.plot(*(corners * box_size).T, color="white", lw=1, solid_joinstyle="round")
-    for name, middle, away in (("x", e_x / 2, e_z), ("y", e_x + e_y / 2, e_z), ("z", e_z / 2, e_x)):
-        along, away = {"x": e_x, "y": e_y, "z": e_z}[name], -0.1 * away if name != "z" else np.array([-0.08, 0])
-        ax.text(*((middle + away) * box_size), f"${name}$: {box_size:g} {LENGTH}", ha="center", va="center",
-                rotation=np.degrees(np.arctan2(*along[::-1])))  # fmt: skip
+    down, left = np.array([0, -0.1]), np.array([-0.08, 0])
+    edges = ("x", e_x, e_x / 2 + down), ("y", e_y, e_x + e_y / 2 + down), ("z", e_z, e_z / 2 + left)
+    for name, along, middle in edges:
+        turn = np.degrees(np.arctan2(*along[::-1]))
+        ax.text(*(box_size * middle), f"${name}$: {box_size:g} {LENGTH}", rotation=turn, ha="center", va="center")
     ax.set(xlim=(-0.01 * box_size, 1.75 * box_size), ylim=(-0.51 * box_size, 1.51 * box_size), aspect="equal")
     ax.axis("off")
     colour_bar(image, ax, r"$\rho / \bar\rho$", shrink=0.6)
