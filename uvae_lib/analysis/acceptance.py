@@ -9,7 +9,7 @@ import torch
 
 from ..files import put_between
 from ..runs import Run
-from .metrics import k_at_correlation
+from .metrics import k_at_correlation, verdict
 
 # of drawn slices, by row: keys of `samples.sample_quality` and how far off they may be where the universe was observed,
 # and from N(0, I)
@@ -72,7 +72,8 @@ def parameter_table(metrics: dict, baselines: dict) -> list[list[str]]:
         found["neural posterior given z, its mean"] = metrics["posterior"]
     if "supervised" in baselines:
         found[f"supervised ResNet-18, {baselines['supervised']['steps']} steps"] = baselines["supervised"]
-    rows = [[text, *(interval(x, name) for name in names)] for text, x in found.items()]
+    z = probes.get("z, ridge")
+    rows = [[text, *(interval(x, name) + against(z, x, name) for name in names)] for text, x in found.items()]
     head = [f"R² from {metrics['slices_per_cube']} slices of a held-out cube [68 %]", *names]
     return [head, *rows] if names else []
 
@@ -81,6 +82,12 @@ def interval(found: dict, name: str) -> str:
     """R^2 of a parameter with its interval, where it has one."""
     ends = found.get("r2_interval", {}).get(name)
     return number(found["r2"][name], 2) + (f" [{number(ends[0], 2)}, {number(ends[1], 2)}]" if ends else "")
+
+
+def against(z: dict, other: dict, name: str) -> str:
+    """Whether z reads a parameter better than something else does, worse, or level with it, by their intervals."""
+    pair = [x.get("r2_interval", {}).get(name) for x in (z, other)]
+    return "" if other is z or None in pair else f"; z is {verdict(*pair)} it"
 
 
 def starred(value: float | None, most: float | None) -> str:
