@@ -15,6 +15,9 @@ from .. import latents
 from ..cropping import cut_slices, log_density, whole_planes
 from ..cubes import CubeSuite
 from ..runs import Run
+from .features import evenly
+
+SEARCHED = 128  # training cubes, at most, in which a copy is looked for
 
 
 def variance_ratio(one: np.ndarray, varied: np.ndarray, n_draws: int = 999, seed: int = 0) -> dict[str, float]:
@@ -210,7 +213,7 @@ def memorisation_test(
 
     samples, held_out (m, 1, H, H) pixels. `limit`: what one more held-out slice exceeds in 1 of 1000 cases.
     """
-    train = run.split["train"]
+    train = evenly(run.split["train"], SEARCHED)
     copy = latents.spread_slices(run, suite, train[len(train) // 2], 1, seed=12345)
     copy = copy.roll((3, 5), (-2, -1)).mT.flip(-1) if run.config.data.image_size == suite.side else copy.mT.flip(-1)
     r = nearest_slice(run, suite, train, torch.cat([samples, held_out, copy]), progress=progress)
