@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,10 +84,8 @@ def test_other_parameters_are_another_evaluation(folder, monkeypatch):
     monkeypatch.setattr(analysis, "encode_suite", None)
     run = load_run(folder)
     suite = run.open_suite()
-    changed = suite.params + 0.01
-    monkeypatch.setattr(type(suite), "params", property(lambda self: changed))
     with pytest.raises(TypeError):
-        analyse_run(run, suite, 6)
+        analyse_run(run, replace(suite, params=suite.params + 0.01), 6)
 
 
 def test_an_evaluation_repeats(folder, found, monkeypatch, tmp_path):

@@ -27,6 +27,7 @@ _HOMES = {
     "training": ("fit",),
     "runs": ("load_run",),
     "latents": ("encode_cube", "encode_slices", "reconstruct", "sample_slices", "traverse"),
+    "analysis.posterior": ("load_posterior",),
     "statistics": ("power_spectrum",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

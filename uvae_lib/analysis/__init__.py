@@ -31,6 +31,7 @@ from .features import (
     kept_features,
 )
 from .metrics import fvu_of_cubes, latent_metrics, probe_table, reconstruction_metrics, slice_curve
+from .posterior import FEWEST_CUBES, kept_posterior, posterior_metrics
 from .samples import MERITS, SAMPLED, conditional_spread, sample_quality, two_sample_classifier
 
 __all__ = ["analyse_run", "evaluate_run", "summary"]
@@ -38,7 +39,7 @@ __all__ = ["analyse_run", "evaluate_run", "summary"]
 DRAWN_CUBES = 24  # held-out universes of which slices are drawn: a draw is dear
 CLASSIFIED_CUBES = 12
 N_SAMPLES = 16  # generated slices, and true ones beside them, whose nearest training slice is looked for
-VERSION = 4  # of what is kept in metrics.json
+VERSION = 5  # of what is kept in metrics.json
 
 
 def analyse_run(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> dict:
@@ -179,6 +180,13 @@ def _cosmology(run: Run, encoded: Encodings, sets: dict[str, CubeSuite | None], 
     else:
         found["probes"] = {name: probe.named(names) for name, probe in probe_table(learned, test, n).items()}
         found["truth"] = test.params.tolist()
+        if posterior := kept_posterior(run, table, n):
+            found["posterior"] = posterior_metrics(posterior, test, n)
+        else:
+            missing["posterior"] = (
+                f"p(parameters | z) is learned from {FEWEST_CUBES} or more training cubes, and validation cubes, whose "
+                "parameters vary"
+            )
         found["curve"] = slice_curve(learned, test) | {"trained": run.config.training.set_size - 1}
         found["responses"] = responses.parameter_walks(run, learned, sets["1P"], n_slices=int(table.sizes[-1]))
         fixed = [name for name, value in found["probes"]["z, ridge"]["r2"].items() if not math.isfinite(value)]

@@ -30,6 +30,7 @@ from .features import (
     kept_features,
 )
 from .metrics import half_widths, residuals_of
+from .posterior import ParameterPosterior, kept_posterior
 
 N_MODEL = 60  # slices drawn from the model
 N_LIMIT = 32  # validation cubes, at most, whose errors make a limit
@@ -45,7 +46,8 @@ class CubeReference:
     centre, root     (D,), (D, D): Mahalanobis distance |root @ (z - centre)| to the training cubes
     distance_limit, error_limit   that one more cube of the kind exceeds in 1 of 100 cases; infinite with fewer than
                      three validation cubes
-    width            {parameter: half width of the 68 % interval}
+    width            {parameter: half width of the 68 % interval of a ridge}
+    posterior        p(parameters | z); None with too few training cubes, and a ridge stands in
     """
 
     train: FeatureTable
@@ -56,6 +58,7 @@ class CubeReference:
     distance_limit: float
     error_limit: float
     width: dict[str, float]
+    posterior: ParameterPosterior | None
 
     def distance(self, z: np.ndarray) -> np.ndarray:
         """Mahalanobis distances of z (..., D) to the training cubes, over the square root of D."""
@@ -128,6 +131,7 @@ def cube_reference(run: Run, suite: CubeSuite, encoded: Encodings | None = None,
         distance_limit=np.inf,
         error_limit=upper_bound([float(fvu(c.truth, c.recon)) for c in seen]),
         width=dict(zip(train.names.tolist(), np.asarray(width).tolist(), strict=True)),
+        posterior=kept_posterior(run, table, n_slices),
     )
     return CubeReference(**vars(found) | {"distance_limit": upper_bound(found.distance(val.z(n_slices)))})
 
@@ -177,7 +181,7 @@ def estimate_cube(
         recon=run.to_log(recon[:, 0]),
         z=z,
         z_width=float((0.5 * seen.z.logvar).exp().mean()),
-        parameters=_parameters(shared, z),
+        parameters=_parameters(shared, z, n, generator),
         nearest=_nearest(shared, z),
         k=k.numpy(),
         power=np.exp(row["power"][-1]),
@@ -234,12 +238,21 @@ def _out_of_distribution(
     return found
 
 
-def _parameters(shared: CubeReference, z: np.ndarray) -> dict[str, tuple[float, float]]:
+def _parameters(
+    shared: CubeReference, z: np.ndarray, n_slices: int, generator: torch.Generator
+) -> dict[str, tuple[float, float]]:
+    """Median and half the 68 % interval of the posterior, of a ridge's where there is none."""
     if not shared.width:
         return {}
     reader = latents.ridge().fit(shared.train.z(shared.n_slices), shared.train.params)
     values = reader.predict(z[None]).ravel()
-    return {name: (float(x), width) for (name, width), x in zip(shared.width.items(), values, strict=True)}
+    found = {name: (float(x), width) for (name, width), x in zip(shared.width.items(), values, strict=True)}
+    if shared.posterior is None:
+        return found
+    draws = shared.posterior.sample(torch.from_numpy(z).float(), n_slices, 4000, generator).numpy()
+    low, middle, high = np.quantile(draws, [0.16, 0.5, 0.84], axis=0)
+    drawn = zip(shared.posterior.names, middle.tolist(), ((high - low) / 2).tolist(), strict=True)
+    return found | {name: (x, width) for name, x, width in drawn}
 
 
 def _nearest(shared: CubeReference, z: np.ndarray, n: int = 5) -> list[tuple[str, float, dict[str, float]]]:

@@ -21,10 +21,11 @@ from ..runs import Run, weights_key
 from ..statistics import pixel_pdf, power_spectrum
 from ..variants.fourier import SliceSummary
 
-SIZES = (1, 2, 3, 5, 10, 15)  # numbers of slices of a cube; twice the largest is added
+SIZES = (1, 2, 3, 5, 9, 15)  # numbers of slices of a cube; twice the largest is added
 PDF_EDGES = torch.linspace(-4, 5, 37)  # of standardised pixels
 N_TRAIN = 128  # training cubes, at most, whose slices are decoded and held in memory
-VERSION = 3  # of what is kept in the run folder
+N_DRAWS = 2  # random sets of each number of slices
+VERSION = 4  # of what is kept in the run folder
 
 
 @dataclass
@@ -54,6 +55,7 @@ class FeatureTable:
     names (p,)             those of Omega_m and sigma_8 that are known;  params (n, p)
     sizes (s,)             numbers of slices; the slices of a smaller number are among those of a larger one
     mu, logvar (n, s, D)   q(z | slices)
+    draws (n, s, g, D)     means of q(z | as many slices), drawn at random from all that were encoded
     power (n, s, n_k)      log of the mean P(k) of the slices' pixels [(Mpc/h)^2];  k (n_k,) [h/Mpc]
     pdf (n, s, n_bins)     density of pixels between PDF_EDGES
     summary (n, s, d)      mean over the slices of what the encoder is wired to, log P(k) and moments (`SliceSummary`)
@@ -66,6 +68,7 @@ class FeatureTable:
     sizes: np.ndarray
     mu: np.ndarray
     logvar: np.ndarray
+    draws: np.ndarray
     k: np.ndarray
     power: np.ndarray
     pdf: np.ndarray
@@ -85,6 +88,10 @@ class FeatureTable:
     def z(self, n_slices: int = 15) -> np.ndarray:
         """Mean of q(z) of every cube, (n, D)."""
         return self.mu[:, self.at(n_slices)]
+
+    def sets(self) -> np.ndarray:
+        """Means of q(z) of all sets of slices of every cube, (n, s, 1 + g, D)."""
+        return np.concatenate([self.mu[:, :, None], self.draws], axis=2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,12 +202,14 @@ def describe(
     sizes = sorted({min(size, n) for size in SIZES} | {n, len(slices)})
     k, power = power_spectrum(slices[:, 0], run.image_box)
     pdf, summary = pixel_pdf(slices[:, 0], PDF_EDGES), SliceSummary(slices.shape[-1])(slices)
-    found = {"mu": [], "logvar": [], "power": [], "pdf": [], "summary": []}
+    found = {"mu": [], "logvar": [], "power": [], "pdf": [], "summary": [], "draws": []}
+    rng = np.random.default_rng(0)
     for size in sizes:
         chosen = spread(n, size, n_axes) if size <= n else np.arange(size)
         z = _encode(run, zs[chosen])
         means = [x[chosen].mean(dim=0) for x in (power, pdf, summary)]
-        values = (z.mu, z.logvar, means[0].log(), *means[1:])
+        drawn = [_encode(run, zs[rng.permutation(len(zs))[:size]]).mu for _ in range(N_DRAWS)]
+        values = (z.mu, z.logvar, means[0].log(), *means[1:], torch.stack(drawn))
         for name, value in zip(found, values, strict=True):
             found[name].append(value.numpy())
     axis = torch.cat([torch.arange(len(part)) % n_axes for part in (truth, further)])

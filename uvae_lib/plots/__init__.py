@@ -353,6 +353,31 @@ def coverage(levels, found: Mapping[str, object], n_cubes: int, *, ax: Axes | No
 
 
 @plot
+def corner(draws, truth, names: Sequence[str]) -> Figure:
+    """Draws from a posterior: each parameter's histogram, and below the diagonal each pair.
+
+    draws (n, p), truth (p,)   names of the p parameters
+    """
+    draws, truth, p = as_array(draws), as_array(truth), len(names)
+    figure = new_figure(COLUMN * 0.9, 1.0)
+    axes = figure.subplots(p, p, squeeze=False, sharex="col")
+    for i, j in np.ndindex(p, p):
+        ax = axes[i, j]
+        ax.set_visible(j <= i)
+        ax.axvline(truth[j], color="k", lw=0.8)
+        if i == j:
+            ax.hist(draws[:, j], 30, density=True, histtype="step", color=COLOURS[0])
+            ax.set_yticks([])
+        elif j < i:
+            ax.plot(draws[:, j], draws[:, i], ".", ms=0.6 * dot(), color=COLOURS[0], alpha=0.4, mew=0)
+            ax.axhline(truth[i], color="k", lw=0.8)
+            ax.set_ylabel(SYMBOLS.get(names[i], names[i]))
+        if i == p - 1:
+            ax.set_xlabel(SYMBOLS.get(names[j], names[j]))
+    return figure
+
+
+@plot
 def slices_needed(sizes, r2, r2_power, error, read_width, trained: int, names: Sequence[str]) -> Figure:
     """How many slices are enough: R^2 from z and from P(k), and the error beside what the width of q(z) predicts.
 

@@ -1,0 +1,75 @@
+"""The neural posterior of the parameters, on z whose posterior is known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from uvae_lib.analysis import posterior
+from uvae_lib.analysis.features import FeatureTable
+from uvae_lib.analysis.metrics import LEVELS
+
+SIZES, NOISE, DIM = np.array([1, 4, 15]), 0.4, 12
+
+
+def table(n: int, seed: int) -> FeatureTable:
+    """Cubes whose z has the two parameters in two directions, with noise that n slices make sqrt(n) times smaller."""
+    rng = np.random.default_rng(seed)
+    params = rng.uniform([0.1, 0.6], [0.5, 1.0], (n, 2))
+    z = rng.standard_normal((n, len(SIZES), 3, DIM)) * NOISE / np.sqrt(SIZES)[:, None, None]
+    z[..., :2] += ((params - [0.3, 0.8]) / 0.1)[:, None, None]
+    empty = np.zeros((n, len(SIZES), 0))
+    return FeatureTable(
+        cubes=np.arange(n), names=np.array(["Omega_m", "sigma_8"]), params=params, sizes=SIZES, mu=z[:, :, 0],
+        logvar=z[:, :, 0], draws=z[:, :, 1:], k=np.zeros(0), power=empty, pdf=empty, summary=empty, by_axis=empty,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def found():
+    return posterior.fit_posterior(table(300, 0), table(60, 1))
+
+
+@pytest.fixture(scope="module")
+def judged(found):
+    return posterior.posterior_metrics(found, table(200, 2))
+
+
+def test_the_posterior_is_as_wide_as_the_noise(judged):
+    for name in ("Omega_m", "sigma_8"):
+        assert judged["width"][name] == pytest.approx(0.1 * NOISE / np.sqrt(15), rel=0.25)
+        assert judged["r2"][name] > 0.98
+
+
+def test_coverage_is_within_three_times_the_scatter_of_chance(judged):
+    scatter = np.sqrt(LEVELS * (1 - LEVELS) / 200)
+    assert set(judged["coverage"]) == {"Omega_m", "sigma_8", "both"}
+    for shares in judged["coverage"].values():
+        assert (np.abs(np.array(shares) - LEVELS) < 3 * scatter).all()
+
+
+def test_fewer_slices_make_a_wider_posterior_and_the_prior_is_its_edge(found):
+    z, generator = torch.zeros(DIM), torch.Generator().manual_seed(0)
+    one, many = (found.sample(z, n, 2000, generator) for n in (1, 15))
+    assert (one.std(dim=0) > 2 * many.std(dim=0)).all()
+    far = found.sample(torch.full((DIM,), 9.0), 1, 500, generator)
+    assert ((far >= found.low) & (far <= found.high)).all()
+
+
+def test_a_posterior_is_kept_and_read_back(tmp_path, monkeypatch):
+    train, monkey = table(60, 0), monkeypatch
+    monkey.setattr(posterior, "weights_key", lambda run, *settings: str(settings))
+    monkey.setattr(posterior, "STEPS", 5)
+    run = SimpleNamespace(folder=tmp_path, split={"train": list(range(50)), "val": list(range(50, 60))})
+    with pytest.raises(ValueError, match="evaluate"):
+        posterior.load_posterior(run)
+    made = posterior.kept_posterior(run, train)
+    again = posterior.load_posterior(run)
+    monkey.setattr(posterior, "fit_posterior", None)
+    draws = [x.sample(torch.zeros(DIM), 15, 9, torch.Generator().manual_seed(0)) for x in (made, again)]
+    torch.testing.assert_close(*draws)
+    torch.testing.assert_close(posterior.kept_posterior(run, train).weight, made.weight)
+    assert (
+        posterior.kept_posterior(SimpleNamespace(folder=tmp_path, split={"train": [0, 1], "val": [2]}), train) is None
+    )

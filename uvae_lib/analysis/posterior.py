@@ -1,0 +1,212 @@
+"""p(Omega_m, sigma_8 | z): a small neural spline flow on z, learned from training cubes and judged on test cubes.
+
+The flow is given what a linear map reads in z, the parameters and the main directions of z, and the number of slices
+that z was read from. `load_posterior` reads it from the run folder, where `kept_posterior` puts it.
+"""
+
+import json
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Generator, Tensor, nn
+
+from .. import latents
+from ..files import write_atomically
+from ..runs import Run, weights_key
+from ..statistics import r2
+from .features import FeatureTable
+from .metrics import LEVELS, r2_interval
+
+FEWEST_CUBES = 32  # training cubes that teach a flow
+N_MAIN = 6  # main directions of z beside the parameters that a ridge reads
+FOLDS = 5
+STEPS, PATIENCE, BATCH = 800, 5, 256  # at most; checks on validation cubes without a better one, every 50 steps
+FILE = "posterior.safetensors"
+
+
+class ParameterPosterior(nn.Module):
+    """p(parameters | z, number of slices), zero outside the box of the prior.
+
+    names      of the p parameters;  low, high (p,) the prior's box, inside which the training cubes are uniform
+    weight, bias (c, D), (c,)   what is read from z;  centre, scale (c + 1,) of that and of ln(number of slices)
+    """
+
+    def __init__(self, names: list[str], latent_dim: int):
+        from zuko.flows import NSF
+
+        super().__init__()
+        p, c = len(names), len(names) + N_MAIN
+        self.names = list(names)
+        shapes = {"low": p, "high": p, "weight": (c, latent_dim), "bias": c, "centre": c + 1, "scale": c + 1}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.flow = NSF(p, context=c + 1, transforms=3, hidden_features=(32, 32))
+
+    def log_prob(self, params: Tensor, given: Tensor) -> Tensor:
+        """ln p of parameters (n, p) in their box, given contexts (n, c + 1): (n,), up to the logits' Jacobian."""
+        unit = ((params - self.low) / (self.high - self.low)).clamp(1e-6, 1 - 1e-6)
+        return self.flow(given).log_prob(torch.logit(unit) - self.start(given))
+
+    def start(self, given: Tensor) -> Tensor:
+        """Logits, in the box, of the parameters that the ridge reads: where the flow starts from."""
+        p = len(self.names)
+        read = given[..., :p] * self.scale[:p] + self.centre[:p]
+        return torch.logit(((read - self.low) / (self.high - self.low)).clamp(0.02, 0.98))
+
+    def context(self, read: Tensor, n_slices: Tensor) -> Tensor:
+        """What the flow is given: read (..., c) from z of so many slices (...) -> (..., c + 1)."""
+        return (torch.cat([read, n_slices.float().log()[..., None]], dim=-1) - self.centre) / self.scale
+
+    @torch.inference_mode()
+    def sample(self, z: Tensor, n_slices: int, n: int, generator: Generator) -> Tensor:
+        """Draws from the posterior given the mean z (D,) or (m, D) of q(z | n_slices slices): (n, p) or (n, m, p)."""
+        read = z @ self.weight.T + self.bias
+        given = self.context(read, torch.full(read.shape[:-1], n_slices))
+        white = torch.randn(n, *read.shape[:-1], len(self.names), generator=generator)
+        return self.low + (self.high - self.low) * torch.sigmoid(
+            self.start(given) + self.flow(given).transform.inv(white)
+        )
+
+
+def fit_posterior(train: FeatureTable, val: FeatureTable, n_slices: int = 15, seed: int = 0) -> ParameterPosterior:
+    """Learn p(parameters | z) from sets of slices of every size of training cubes.
+
+    A training cube is read by ridges that did not see it, so that the flow learns the errors that new cubes have; new
+    cubes are read by the mean of these ridges. The weights are those with the largest validation likelihood.
+    """
+    varies = np.ptp(train.params, axis=0) > 1e-9
+    names = train.names[varies].tolist()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        found = ParameterPosterior(names, train.mu.shape[-1])
+        params, held = (torch.from_numpy(table.params[:, varies]).float() for table in (train, val))
+        edge = (params.amax(dim=0) - params.amin(dim=0)) / len(params)
+        found.low, found.high = params.amin(dim=0) - edge, params.amax(dim=0) + edge
+        read = _read_train(found, train.sets(), train.z(n_slices), params.numpy(), seed)
+        new = torch.from_numpy(val.sets()).float() @ found.weight.T + found.bias  # (n, s, g, c)
+        sizes = torch.from_numpy(train.sizes)[:, None]
+        everything = torch.cat([read, sizes.expand(read.shape[:-1]).log()[..., None]], dim=-1).flatten(0, 2)
+        found.centre, found.scale = everything.mean(dim=0), everything.std(dim=0).clamp_min(1e-6)
+        rows = [
+            (found.context(x, sizes.expand(x.shape[:-1])).flatten(0, 2),
+             y[:, None, None].expand(*x.shape[:-1], -1).flatten(0, 2))
+            for x, y in ((read, params), (new, held))
+        ]  # fmt: skip
+        return _train(found, *rows)
+
+
+def _read_train(found: ParameterPosterior, sets: np.ndarray, z: np.ndarray, params: np.ndarray, seed: int) -> Tensor:
+    """Sets the linear map of `found` and reads sets (n, s, g, D) of training cubes, each by ridges of other cubes."""
+    from sklearn.model_selection import KFold
+
+    _, _, rows = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
+    main = np.zeros((N_MAIN, z.shape[1]))
+    main[: len(rows)] = rows[:N_MAIN]
+    read, fits = np.zeros((*sets.shape[:3], params.shape[1])), []
+    for others, own in KFold(FOLDS, shuffle=True, random_state=seed).split(z):
+        ridge = latents.ridge().fit(z[others], params[others])
+        fits.append((ridge.coef_.reshape(params.shape[1], -1), np.atleast_1d(ridge.intercept_)))
+        read[own] = sets[own] @ fits[-1][0].T + fits[-1][1]
+    weight, bias = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))
+    found.weight = torch.from_numpy(np.concatenate([weight, main])).float()
+    found.bias = torch.from_numpy(np.concatenate([bias, np.zeros(N_MAIN)])).float()
+    return torch.from_numpy(np.concatenate([read, sets @ main.T], axis=-1)).float()
+
+
+def _train(found: ParameterPosterior, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor]) -> ParameterPosterior:
+    """Maximum likelihood with early stopping; contexts and parameters, one row a set."""
+    optimiser = torch.optim.AdamW(found.flow.parameters(), lr=5e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    best, kept, checks = -np.inf, {}, 0
+    for step in range(STEPS):
+        if step % 50 == 0:
+            with torch.no_grad():
+                score = float(found.log_prob(val[1], val[0]).mean())
+            best, checks = (score, 0) if score > best else (best, checks + 1)
+            if checks == 0:
+                kept = {name: value.clone() for name, value in found.flow.state_dict().items()}
+            if checks > PATIENCE:
+                break
+        chosen = torch.randint(len(train[0]), (BATCH,))
+        loss = -found.log_prob(train[1][chosen], train[0][chosen]).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(found.flow.parameters(), 5.0)
+        optimiser.step()
+        schedule.step()
+    found.flow.load_state_dict(kept)
+    return found.eval().requires_grad_(False)
+
+
+def kept_posterior(run: Run, table: FeatureTable, n_slices: int = 15) -> ParameterPosterior | None:
+    """The posterior from the run folder where these weights and parameters made it, else learned and kept.
+
+    table   of the run's suite
+
+    None where no parameter varies, with fewer than FEWEST_CUBES training cubes or without validation cubes.
+    """
+    train, val = (table.rows(run.split[part]) for part in ("train", "val"))
+    if len(train.cubes) < FEWEST_CUBES or not len(val.cubes) or not (np.ptp(train.params, axis=0) > 1e-9).any():
+        return None
+    cubes = weights_key(run, train.params.tolist(), table.sizes.tolist(), float(train.mu.sum()), n_slices)
+    path = run.folder / FILE
+    if path.exists() and _notes(path)["cubes"] == cubes:
+        return load_posterior(run)
+    found = fit_posterior(train, val, n_slices)
+    about = {"names": found.names, "weights": weights_key(run), "cubes": cubes}
+    state = {name: value.contiguous() for name, value in found.state_dict().items()}
+    write_atomically(path, save(state, {"about": json.dumps(about)}))
+    return found
+
+
+def load_posterior(run: Run) -> ParameterPosterior:
+    """The posterior of a run, from its folder. Raises ValueError where there is none, or one of other weights."""
+    path = run.folder / FILE
+    if not path.exists():
+        raise ValueError(f"{path} is not there; `python -m uvae_lib evaluate --run {run.folder}` makes it of 32 cubes")
+    about = _notes(path)
+    if about["weights"] != weights_key(run):
+        raise ValueError(f"{path} belongs to other weights; remove it and evaluate {run.folder} again")
+    state = load_file(path)
+    with torch.random.fork_rng(devices=[]):
+        found = ParameterPosterior(about["names"], state["weight"].shape[1])
+    found.load_state_dict(state)
+    return found.eval().requires_grad_(False)
+
+
+def _notes(path) -> dict:
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["about"])
+
+
+def posterior_metrics(found: ParameterPosterior, test: FeatureTable, n_slices: int = 15, seed: int = 0) -> dict:
+    """R^2 of means, half widths of 68 % intervals and expected coverage on test cubes, and draws for one of them.
+
+    coverage   by parameter, share of cubes in central intervals of each of LEVELS; "both": in regions about random
+               points of the box (TARP, Lemos et al. 2023, arXiv:2302.03026), one point a cube
+    """
+    generator, i = torch.Generator().manual_seed(seed), test.at(n_slices)
+    columns = [test.names.tolist().index(name) for name in found.names]
+    truth, n = test.params[:, columns], int(test.sizes[i])
+    draws = found.sample(torch.from_numpy(test.mu[:, i]).float(), n, 500, generator).double().numpy()  # (500, m, p)
+    mean = draws.mean(axis=0)
+    low, size = found.low.numpy(), (found.high - found.low).numpy()
+    points = torch.rand(mean.shape, generator=generator).numpy()
+    unit, true = (draws - low) / size, (truth - low) / size
+    nearer = np.square(unit - points).sum(axis=-1) < np.square(true - points).sum(axis=-1)
+    central = 2 * np.abs((draws < truth).mean(axis=0) - 0.5)
+    parts = {
+        "r2": r2(truth, mean).tolist(),
+        "r2_interval": [r2_interval(*pair) for pair in zip(truth.T, mean.T, strict=True)],
+        "error": np.sqrt(np.square(mean - truth).mean(axis=0)).tolist(),
+        "width": (np.diff(np.quantile(draws, [0.16, 0.84], axis=0), axis=0)[0] / 2).mean(axis=0).tolist(),
+    }
+    shares = dict(zip(found.names, central.T, strict=True)) | {"both": nearer.mean(axis=0)}
+    named = {key: dict(zip(found.names, values, strict=True)) for key, values in parts.items()}
+    return named | {
+        "coverage": {name: (x[:, None] <= LEVELS).mean(axis=0).tolist() for name, x in shares.items()},
+        "predicted": mean.tolist(),
+        "example": {"cube": int(test.cubes[0]), "draws": draws[:, 0].tolist(), "truth": truth[0].tolist()},
+    }
