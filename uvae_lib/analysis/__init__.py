@@ -30,6 +30,7 @@ from .features import (
     keep_features,
     kept_features,
 )
+from .floor import fisher_floor
 from .metrics import fvu_of_cubes, latent_metrics, probe_table, reconstruction_metrics, slice_curve
 from .posterior import FEWEST_CUBES, kept_posterior, posterior_metrics
 from .samples import MERITS, SAMPLED, conditional_spread, sample_quality, two_sample_classifier
@@ -180,6 +181,9 @@ def _cosmology(run: Run, encoded: Encodings, sets: dict[str, CubeSuite | None], 
     else:
         found["probes"] = {name: probe.named(names) for name, probe in probe_table(learned, test, n).items()}
         found["truth"] = test.params.tolist()
+        if len(learned.cubes) >= FEWEST_CUBES and learned.params.std(axis=0).min() > 0:
+            power = learned.power[:, -1]
+            found["floor"] = fisher_floor(power, learned.params, names, run.config.data.image_size)
         if posterior := kept_posterior(run, table, n):
             found["posterior"] = posterior_metrics(posterior, test, n)
         else:

@@ -72,6 +72,10 @@ def parameter_table(metrics: dict, baselines: dict) -> list[list[str]]:
         found["neural posterior given z, its mean"] = metrics["posterior"]
     if "supervised" in baselines:
         found[f"supervised ResNet-18, {baselines['supervised']['steps']} steps"] = baselines["supervised"]
+    if metrics.get("floor") and (n := metrics["slices_per_cube"]) in metrics["floor"]["sizes"]:
+        at = metrics["floor"]["sizes"].index(n)
+        limit = {name: metrics["floor"]["r2"][name][at] for name in names}
+        found[f"Fisher forecast, P(k) of {n} independent planes"] = {"r2": limit}
     z = probes.get("z, ridge")
     rows = [[text, *(interval(x, name) + against(z, x, name) for name in names)] for text, x in found.items()]
     head = [f"R² from {metrics['slices_per_cube']} slices of a held-out cube [68 %]", *names]
