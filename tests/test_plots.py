@@ -69,6 +69,7 @@ EVERY = {
     ),
 }
 EVERY |= {
+    "corner": lambda: plots.corner(np.random.default_rng(0).normal(size=(500, 2)), [0.3, 0.1], list(plots.SYMBOLS)),
     "coverage": lambda **ax: plots.coverage(LEVELS, {"Omega_m": LEVELS**2}, 40, **ax),
     "slices_needed": lambda: plots.slices_needed([1, 3, 9], *np.full((4, 3, 2), 0.5), 3, ["Omega_m", "sigma_8"]),
     "clusters": lambda **ax: plots.clusters(
@@ -614,3 +615,10 @@ def test_errors_of_a_probe_are_drawn():
 def test_a_probe_of_other_cubes_is_refused():
     with pytest.raises(ValueError, match="expected"):
         plots.probe_scatter(np.zeros(3), np.zeros(4))
+
+
+def test_the_regions_of_a_corner_hold_the_shares_that_they_state():
+    x, y = np.random.default_rng(0).normal(size=(2, 20_000)) * [[1.0], [0.1]]
+    columns, rows, density, levels = plots.densest(x, y)
+    at = density[np.abs(rows[:, None] - y).argmin(axis=0), np.abs(columns[:, None] - x).argmin(axis=0)]
+    assert [(at >= level).mean() for level in levels] == pytest.approx([0.95, 0.68], abs=0.03)

@@ -1,14 +1,17 @@
 """The neural posterior of the parameters, on z whose posterior is known."""
 
+from copy import deepcopy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import truncnorm
 
 from uvae_lib.analysis import posterior
 from uvae_lib.analysis.features import FeatureTable
 from uvae_lib.analysis.metrics import LEVELS
+from uvae_lib.runs import weights_key
 
 SIZES, NOISE, DIM = np.array([1, 4, 15]), 0.4, 12
 
@@ -57,9 +60,32 @@ def test_fewer_slices_make_a_wider_posterior_and_the_prior_is_its_edge(found):
     assert ((far >= found.low) & (far <= found.high)).all()
 
 
+@pytest.mark.parametrize(
+    "params",
+    [(0.3, 0.8), (0.11, 0.75), pytest.param((0.2, 0.99), marks=pytest.mark.xfail(reason="widths are off by half"))],
+)
+def test_mean_and_width_are_those_of_the_noise_cut_at_the_prior(found, params):
+    """The law of z = parameters + noise is a Gaussian about what z says, cut at the edges of the prior."""
+    said, noise = np.array(params), 0.1 * NOISE / np.sqrt(15)
+    law = truncnorm(([0.1, 0.6] - said) / noise, ([0.5, 1.0] - said) / noise, loc=said, scale=noise)
+    z = torch.zeros(DIM)
+    z[:2] = torch.from_numpy((said - [0.3, 0.8]) / 0.1)
+    draws = found.sample(z, 15, 4000, torch.Generator().manual_seed(0)).numpy()
+    assert (np.abs(draws.mean(axis=0) - law.mean()) < 0.6 * noise).all()
+    np.testing.assert_allclose(draws.std(axis=0), law.std(), rtol=0.4)
+
+
+def test_weights_and_their_export_have_one_digest():
+    weights, other = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    rounded = deepcopy(weights).bfloat16().float()
+    keys = [weights_key(SimpleNamespace(model=x, likelihood=None), dtype=torch.bfloat16)
+            for x in (weights, rounded, other)]  # fmt: skip
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_a_posterior_is_kept_and_read_back(tmp_path, monkeypatch):
     train, monkey = table(60, 0), monkeypatch
-    monkey.setattr(posterior, "weights_key", lambda run, *settings: str(settings))
+    monkey.setattr(posterior, "weights_key", lambda run, *settings, dtype=None: str(settings))
     monkey.setattr(posterior, "STEPS", 5)
     run = SimpleNamespace(folder=tmp_path, split={"train": list(range(50)), "val": list(range(50, 60))})
     with pytest.raises(ValueError, match="evaluate"):

@@ -227,7 +227,7 @@ def export_run(folder: str | Path, to: str | Path) -> list[Path]:
     write_atomically(to / "best.safetensors", weights_as_bytes(run.model, run.likelihood, torch.bfloat16))
     if run.flows:
         write_atomically(to / FLOWS, flows_as_bytes(run.flows, torch.bfloat16))
-    names = ("run.json", "history.csv", "metrics.json", "baselines.json")
+    names = ("run.json", "history.csv", "metrics.json", "baselines.json", "posterior.safetensors")
     kept = [name for name in names if (run.folder / name).exists()]
     for name in kept:
         write_atomically(to / name, (run.folder / name).read_bytes())
@@ -235,10 +235,13 @@ def export_run(folder: str | Path, to: str | Path) -> list[Path]:
     return [to / name for name in (*weights, *kept)]
 
 
-def weights_key(run: Run, *settings) -> str:
-    """Digest of a model's weights and of settings (JSON values), to know again what was computed with them."""
+def weights_key(run: Run, *settings, dtype: torch.dtype | None = None) -> str:
+    """Digest of a model's weights and of settings (JSON values), to know again what was computed with them.
+
+    dtype  that the weights are rounded to; of bfloat16, an exported run has the same digest
+    """
     digest = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
-    digest.update(weights_as_bytes(run.model, run.likelihood))
+    digest.update(weights_as_bytes(run.model, run.likelihood, dtype))
     return digest.hexdigest()
 
 

@@ -155,7 +155,7 @@ def kept_posterior(run: Run, table: FeatureTable, n_slices: int = 15) -> Paramet
     if path.exists() and _notes(path)["cubes"] == cubes:
         return load_posterior(run)
     found = fit_posterior(train, val, n_slices)
-    about = {"names": found.names, "weights": weights_key(run), "cubes": cubes}
+    about = {"names": found.names, "weights": weights_key(run, dtype=torch.bfloat16), "cubes": cubes}
     state = {name: value.contiguous() for name, value in found.state_dict().items()}
     write_atomically(path, save(state, {"about": json.dumps(about)}))
     return found
@@ -167,7 +167,7 @@ def load_posterior(run: Run) -> ParameterPosterior:
     if not path.exists():
         raise ValueError(f"{path} is not there; `python -m uvae_lib evaluate --run {run.folder}` makes it of 32 cubes")
     about = _notes(path)
-    if about["weights"] != weights_key(run):
+    if about["weights"] != weights_key(run, dtype=torch.bfloat16):  # also that of an exported run
         raise ValueError(f"{path} belongs to other weights; remove it and evaluate {run.folder} again")
     state = load_file(path)
     with torch.random.fork_rng(devices=[]):

@@ -354,7 +354,7 @@ def coverage(levels, found: Mapping[str, object], n_cubes: int, *, ax: Axes | No
 
 @plot
 def corner(draws, truth, names: Sequence[str]) -> Figure:
-    """Draws from a posterior: each parameter's histogram, and below the diagonal each pair.
+    """Draws from a posterior: each parameter's histogram, and below the diagonal the 68 and 95 % regions of each pair.
 
     draws (n, p), truth (p,)   names of the p parameters
     """
@@ -363,18 +363,35 @@ def corner(draws, truth, names: Sequence[str]) -> Figure:
     axes = figure.subplots(p, p, squeeze=False, sharex="col")
     for i, j in np.ndindex(p, p):
         ax = axes[i, j]
-        ax.set_visible(j <= i)
+        if j > i:
+            ax.remove()
+            continue
         ax.axvline(truth[j], color="k", lw=0.8)
         if i == j:
             ax.hist(draws[:, j], 30, density=True, histtype="step", color=COLOURS[0])
             ax.set_yticks([])
-        elif j < i:
-            ax.plot(draws[:, j], draws[:, i], ".", ms=0.6 * dot(), color=COLOURS[0], alpha=0.4, mew=0)
+        else:
+            x, y, density, levels = densest(draws[:, j], draws[:, i])
+            for level in levels:
+                ax.contourf(x, y, density, [level, np.inf], colors=COLOURS[0], alpha=0.3)
+            ax.contour(x, y, density, levels, colors=COLOURS[0], linewidths=0.8)
             ax.axhline(truth[i], color="k", lw=0.8)
             ax.set_ylabel(SYMBOLS.get(names[i], names[i]))
         if i == p - 1:
             ax.set_xlabel(SYMBOLS.get(names[j], names[j]))
     return figure
+
+
+def densest(x: np.ndarray, y: np.ndarray, shares=(0.95, 0.68)) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where draws (n,), (n,) are dense: centres of cells (c,) twice, smoothed density (c, c) with y down the rows, and
+    the densities, lowest first, inside whose contours these shares of the draws lie."""
+    from scipy.ndimage import gaussian_filter
+
+    counts, *edges = np.histogram2d(y, x, 40, [[v.min() - 0.1 * np.ptp(v), v.max() + 0.1 * np.ptp(v)] for v in (y, x)])
+    density = gaussian_filter(counts, 1.5, mode="constant")
+    places = (np.digitize(v, e[1:-1]) for v, e in zip((y, x), edges, strict=True))
+    levels = np.quantile(density[tuple(places)], 1 - np.array(shares))  # of the draws: smoothing widens the density
+    return *((e[1:] + e[:-1]) / 2 for e in edges[::-1]), density, levels
 
 
 @plot
