@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from uvae_lib.analysis.floor import fisher_errors, fisher_floor, log_slopes
-from uvae_lib.statistics import mode_counts
+from uvae_lib.statistics import rings
 
 SIZE = 32
 RNG = np.random.default_rng
@@ -12,7 +12,7 @@ RNG = np.random.default_rng
 
 def test_the_error_of_an_amplitude_is_that_of_a_variance():
     """The variance of N Gaussian numbers is known to sqrt(2 / N) of itself."""
-    modes = mode_counts(SIZE).numpy()
+    modes = rings(SIZE, nearest=False).count[1 : SIZE // 2]
     error = fisher_errors(np.ones((1, len(modes))), modes, 3, np.array([1e12]))
     np.testing.assert_allclose(error, np.sqrt(2 / (3 * modes.sum())))
 
@@ -32,7 +32,7 @@ def test_slopes_of_a_quadratic_are_exact():
 
 def test_the_floor_is_the_scatter_of_the_best_estimate():
     """An amplitude read from Gaussian spectra by the mean over all modes scatters as the forecast says."""
-    modes, rng = mode_counts(SIZE).numpy(), RNG(1)
+    modes, rng = rings(SIZE, nearest=False).count[1 : SIZE // 2], RNG(1)
     params = rng.uniform(-1, 1, (500, 1))
     found = fisher_floor(np.tile(params, len(modes)), params, ["ln A"], SIZE, (3, 15, 30))
     for n, error in zip(found["sizes"], found["error"]["ln A"], strict=True):

@@ -19,13 +19,13 @@ from uvae_lib.statistics import (
     leave_one_out_chi2,
     minimum_counts,
     minkowski,
-    mode_counts,
     peak_counts,
     pixel_pdf,
     power_spectrum,
     project,
     r2,
     reduced_bispectrum,
+    rings,
     second_difference_kurtosis,
     transfer_function,
 )
@@ -61,6 +61,11 @@ def disc(size, radius, centre=(0.0, 0.0)):
     x = torch.arange(size, dtype=torch.float64)
     row, column = ((x - c + size / 2) % size - size / 2 for c in centre)
     return (torch.hypot(row[:, None], column) <= radius).double()
+
+
+def mode_counts(size):
+    """Modes in the bins (n,) of size x size images, both +-k; Gaussian P scatters by P sqrt(2 / N)."""
+    return torch.tensor(rings(size, nearest=False).count[1 : size // 2], dtype=torch.int64)
 
 
 # --- power spectrum
@@ -133,12 +138,6 @@ def test_a_hann_window_recovers_a_steep_spectrum_from_crops_and_no_window_does_n
     assert (bare.mean(0) * k**4)[high].min() > 2
 
 
-def test_a_window_of_ones_is_no_window_and_its_scale_does_not_matter():
-    field = white_noise(3, 32, 32, dtype=torch.float64)
-    ones = power_spectrum(field, BOX, window=5 * torch.ones(32, 32))
-    torch.testing.assert_close(ones, power_spectrum(field, BOX))
-
-
 def test_leading_dimensions_are_a_batch():
     field = white_noise(2, 3, 1, 32, 32)
     power = power_spectrum(field, BOX)[1]
@@ -171,17 +170,9 @@ def test_gradients_flow_after_a_first_call_in_inference_mode():
     assert field.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize(
-    "shape, window, message",
-    [
-        ((16, 32), None, "H, H"),
-        ((16, 16), "hamming", "hamming"),
-        ((16, 16), torch.ones(8, 8), r"\(8, 8\).*\(16, 16\)"),
-    ],
-)
-def test_a_wrong_shape_or_window_is_named(shape, window, message):
-    with pytest.raises(ValueError, match=message):
-        power_spectrum(torch.zeros(shape), BOX, window=window)
+def test_a_field_that_is_not_square_is_named():
+    with pytest.raises(ValueError, match="H, H"):
+        power_spectrum(torch.zeros(16, 32), BOX)
 
 
 # --- cross-correlation and transfer function
@@ -253,7 +244,7 @@ def test_leave_one_out_chi2_is_that_of_a_loop_that_leaves_one_out():
 
 def test_chi2_of_spectra_drawn_alike_averages_to_the_number_of_bands():
     values = [
-        leave_one_out_chi2(white_noise(24, 6, seed=i), white_noise(24, 6, seed=9999 - i), n_bands=6, log=False)
+        leave_one_out_chi2(white_noise(24, 6, seed=i).exp(), white_noise(24, 6, seed=9999 - i).exp(), n_bands=6)
         for i in range(400)
     ]
     truth, generated = (torch.stack(v).mean() for v in zip(*values, strict=True))
@@ -267,11 +258,6 @@ def test_chi2_of_spectra_wrong_at_some_scales_grows_by_the_significance_of_the_e
     truth_truth, truth_generated = leave_one_out_chi2(truth, generated, n_bands=15)
     assert truth_truth.mean().item() == pytest.approx(15, rel=0.05)
     assert truth_generated.mean().item() == pytest.approx(15 + significance, rel=0.05)
-
-
-def test_too_few_spectra_for_the_bands_are_refused():
-    with pytest.raises(ValueError, match="n_bands <= 6"):
-        leave_one_out_chi2(torch.ones(10, 15), torch.ones(10, 15), n_bands=8)
 
 
 # --- pixels
@@ -329,11 +315,6 @@ def test_nan_is_not_counted_in_silence(statistic):
     field[2, 2] = torch.nan
     with pytest.raises(ValueError, match="1 pixels are NaN"):
         statistic(field, [0.0, 1.0])
-
-
-def test_thresholds_out_of_order_are_refused():
-    with pytest.raises(ValueError, match="increasing"):
-        peak_counts(torch.zeros(8, 8), [1.0, 0.0])
 
 
 # --- Minkowski functionals
@@ -459,16 +440,6 @@ def test_fourier_modes_explain_unseen_images_better_than_the_pca_of_a_small_samp
     images = gaussian_field(300, 16, lambda k: k**-3)
     train, unseen = images[:60], images[60:]
     assert fvu(unseen, project(unseen, fourier_pca(train, 40))) < 0.8 * fvu(unseen, by_svd(unseen, train, 40))
-
-
-def test_a_projection_of_images_of_another_size_is_refused():
-    with pytest.raises(ValueError, match=r"\(8, 8\).*\(16, 16\)"):
-        project(white_noise(16, 16), fourier_pca(white_noise(9, 8, 8), 3))
-
-
-def test_more_components_than_there_can_be_are_refused():
-    with pytest.raises(ValueError, match="use 1 to"):
-        fourier_pca(white_noise(9, 4, 4), 17)
 
 
 # --- how good an approximation is

@@ -6,8 +6,7 @@ Fields are periodic. For a crop out of a larger periodic plane the spectra take 
 """
 
 from functools import lru_cache
-from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -44,13 +43,12 @@ def r2(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 # --- spectra
 
 
-def power_spectrum(field: Tensor, box_size: float, window: str | Tensor | None = None) -> tuple[Tensor, Tensor]:
+def power_spectrum(field: Tensor, box_size: float, window: Literal["hann"] | None = None) -> tuple[Tensor, Tensor]:
     """Isotropic power spectrum P(k) = <|f_k|^2> / area of square images, their mean removed.
 
     field     (..., H, H)
-    window    None: the field is periodic. "hann" or weights (H, H): for a crop; the field is multiplied by
-              the window over its rms, so that white noise keeps its power. The mean removed is the weighted
-              one of the crop, which takes power from the first bin: "hann" leaves 0.71 of white noise there.
+    window    None: the field is periodic. "hann": for a crop, which is multiplied by that window over its rms: white
+              noise keeps its power, but for 0.71 of it in the first bin, as the mean removed is the weighted one.
     Returns   k (n,) mean |k| of the modes in a bin [h/Mpc], P (..., n) [field^2 (Mpc/h)^2];
               n = H // 2 - 1 bins [i, i + 1) k_f, i = 1, 2, ..., k_f = 2 pi / box_size, up to Nyquist.
     """
@@ -59,7 +57,7 @@ def power_spectrum(field: Tensor, box_size: float, window: str | Tensor | None =
 
 
 def cross_correlation(
-    a: Tensor, b: Tensor, box_size: float, window: str | Tensor | None = None
+    a: Tensor, b: Tensor, box_size: float, window: Literal["hann"] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Correlation r(k) = P_ab / sqrt(P_aa P_bb): 1 where phases agree, 0 where they are unrelated.
 
@@ -72,45 +70,27 @@ def cross_correlation(
     return _wavenumbers(modes_a, box_size), cross / (amplitude_a * amplitude_b)
 
 
-def transfer_function(
-    a: Tensor, b: Tensor, box_size: float, window: str | Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def transfer_function(a: Tensor, b: Tensor, box_size: float) -> tuple[Tensor, Tensor]:
     """Transfer function T(k) = sqrt(P_a / P_b): amplitudes of a (a reconstruction) against b (the truth).
 
-    a, b      (..., H, H), leading dimensions broadcast;  window as in `power_spectrum`
+    a, b      (..., H, H), leading dimensions broadcast, periodic
     Returns   k (n,) [h/Mpc], T (..., n).
     """
-    k, power_a = power_spectrum(a, box_size, window)
-    return k, (power_a / power_spectrum(b, box_size, window)[1]).sqrt()
+    k, power_a = power_spectrum(a, box_size)
+    return k, (power_a / power_spectrum(b, box_size)[1]).sqrt()
 
 
-def mode_counts(size: int) -> Tensor:
-    """Modes N in the bins (n,) of size x size images, both +-k; Gaussian P scatters by P sqrt(2 / N)."""
-    return torch.tensor(rings(size, nearest=False).count[_bins(size)], dtype=torch.int64)
-
-
-def _fourier_modes(field: Tensor, window: str | Tensor | None) -> Tensor:
+def _fourier_modes(field: Tensor, window: Literal["hann"] | None = None) -> Tensor:
     """Half-plane of the transform of the field less its (weighted) mean, divided by the number of pixels."""
     field, size = _at_least_float32(field), field.shape[-1]
     if field.ndim < 2 or field.shape[-2] != size or size < 4:
         raise ValueError(f"found a field of shape {tuple(field.shape)}; spectra need (..., H, H) with H >= 4")
     if window is None:
         return torch.fft.rfft2(field - field.mean((-2, -1), keepdim=True), norm="forward")
-    weight = _window(window, field)
+    hann = torch.hann_window(size, dtype=field.dtype, device=field.device)
+    weight = hann[:, None] * hann
     mean = (weight * field).sum((-2, -1), keepdim=True) / weight.sum()
     return torch.fft.rfft2(weight * (field - mean) / weight.square().mean().sqrt(), norm="forward")
-
-
-def _window(window: str | Tensor, field: Tensor) -> Tensor:
-    """Weights (H, H) of a window given by name or by value."""
-    if isinstance(window, str):
-        if window != "hann":
-            raise ValueError(f'unknown window {window!r}; use None, "hann" or weights of shape (H, H)')
-        hann = torch.hann_window(field.shape[-1], dtype=field.dtype, device=field.device)
-        return hann[:, None] * hann
-    if window.shape != field.shape[-2:]:
-        raise ValueError(f"the window is {tuple(window.shape)}; the field needs {tuple(field.shape[-2:])}")
-    return window.to(field)
 
 
 class Rings(NamedTuple):
@@ -186,7 +166,7 @@ def bispectrum(field: Tensor, box_size: float, triangles: list[tuple[int, int, i
     Returns (..., n_triangles) [field^3 (Mpc/h)^4], by products of fields filtered to rings (Scoccimarro 2015,
     arXiv:1506.02729). Raises ValueError for triangles that wrap around the grid or cannot close.
     """
-    modes, size = _fourier_modes(field, None), field.shape[-1]
+    modes, size = _fourier_modes(field), field.shape[-1]
     for bins in triangles:
         if sum(bins) + 3 > size or max(bins) >= sum(sorted(bins)[:2]) + 2:
             raise ValueError(
@@ -234,48 +214,34 @@ def second_difference_kurtosis(field: Tensor) -> Tensor:
 def band_powers(power: Tensor, n_bands: int) -> Tensor:
     """Mean power in bands of about equal width in log k, none of them empty: (..., n) -> (..., n_bands)."""
     power, n = _at_least_float32(power), power.shape[-1]
-    if not 1 <= n_bands <= n:
-        raise ValueError(f"{n_bands} bands were asked of {n} bins; use 1 to {n}")
-    edges = [1]
+    edges = [0]
     for edge in np.geomspace(1, n + 1, n_bands + 1)[1:]:
-        edges.append(max(round(edge), edges[-1] + 1))
-    return torch.stack([power[..., low - 1 : high - 1].mean(-1) for low, high in pairwise(edges)], -1)
+        edges.append(max(round(edge) - 1, edges[-1] + 1))
+    return torch.stack([part.mean(-1) for part in power.split(np.diff(edges).tolist(), dim=-1)], -1)
 
 
-def leave_one_out_chi2(truth: Tensor, generated: Tensor, n_bands: int = 8, log: bool = True) -> tuple[Tensor, Tensor]:
+def leave_one_out_chi2(truth: Tensor, generated: Tensor, n_bands: int = 8) -> tuple[Tensor, Tensor]:
     """chi^2 of each true spectrum against the other true ones, of each generated one against all true ones.
 
-    truth       (n_truth, n), generated (n_generated, n): spectra in independent rows. Slices of one cube are
-                not independent: average the slices of a cube first, and as many generated slices of one z.
-    n_bands     of `band_powers`: a covariance is invertible only for fewer numbers than spectra
-    log         compare log P, whose scatter is closer to a Gaussian
-    Returns     (n_truth,), (n_generated,); both have expectation n_bands if both sets are Gaussian and drawn
-                alike: the inverse of a covariance from N spectra is on average (N - 1) / (N - n_bands - 2)
-                times too large (Hartlap et al. 2007, arXiv:astro-ph/0608064), and their mean adds 1 / N to
-                the variance. Both are corrected for.
-    Raises ValueError with too few true spectra for n_bands.
+    truth       (n_truth, n), generated (n_generated, n): spectra in independent rows, compared as log P
+    n_bands     of `band_powers`, at most n_truth - 4, so that the covariance of the others can be inverted
+    Returns     (n_truth,), (n_generated,); both have expectation n_bands if both sets are Gaussian and drawn alike
     """
-    n = len(truth)
-    if n < n_bands + 4:
-        raise ValueError(
-            f"{n} true spectra cannot give the inverse covariance of {n_bands} bands; "
-            f"use n_bands <= {n - 4} or at least {n_bands + 4} spectra"
-        )
-    x, y = (band_powers(spectra.cpu().double(), n_bands) for spectra in (truth, generated))
-    x, y = (x.log(), y.log()) if log else (x, y)
-    mean = x.mean(0)
-    root = torch.linalg.cholesky((x - mean).T @ (x - mean))
-    d_x, d_y = (torch.linalg.solve_triangular(root, (v - mean).T, upper=False) for v in (x, y))
-    q_x, q_y = d_x.square().sum(0), d_y.square().sum(0)
+    x, y = (band_powers(spectra.cpu().double(), n_bands).log() for spectra in (truth, generated))
+    others = [torch.cat([x[:i], x[i + 1 :]]) for i in range(len(x))]
+    same = torch.cat([_chi2(row[None], rest) for row, rest in zip(x, others, strict=True)])
+    return same.to(_at_least_float32(truth)), _chi2(y, x).to(_at_least_float32(truth))
 
-    def correction(n_spectra: int) -> float:
-        return (n_spectra - n_bands - 2) / (n_spectra - 1) / (1 + 1 / n_spectra)
 
-    # mean and scatter matrix without spectrum i follow from those of all (Sherman & Morrison), without a loop
-    chi2_x = correction(n - 1) * (n - 2) * (n / (n - 1)) ** 2 * q_x / (1 - n / (n - 1) * q_x)
-    chi2_y = correction(n) * (n - 1) * q_y
-    like = _at_least_float32(truth)
-    return chi2_x.to(like), chi2_y.to(like)
+def _chi2(points: Tensor, sample: Tensor) -> Tensor:
+    """chi^2 of points (m, p) against a sample (n, p): (m,).
+
+    The inverse of a covariance from n rows is on average (n - 1) / (n - p - 2) times too large (Hartlap et al. 2007,
+    arXiv:astro-ph/0608064), and their mean adds 1 / n to the variance: both are corrected for.
+    """
+    (n, p), gap = sample.shape, points - sample.mean(dim=0)
+    found = (gap @ torch.linalg.inv(torch.atleast_2d(sample.T.cov())) * gap).sum(dim=1)
+    return found * (n - p - 2) / (n - 1) / (1 + 1 / n)
 
 
 # --- pixels
@@ -287,7 +253,7 @@ def pixel_pdf(field: Tensor, edges: Tensor) -> Tensor:
     field (..., H, W), edges (n + 1,) increasing -> (..., n), its integral the share of pixels inside.
     """
     field = _at_least_float32(field)
-    edges = _increasing(edges, field)
+    edges = torch.as_tensor(edges).to(field)
     counts = -_count_at_least(field, edges).diff()
     return counts.to(field) / (field.shape[-2] * field.shape[-1] * edges.diff())
 
@@ -305,7 +271,7 @@ def peak_counts(field: Tensor, thresholds: Tensor) -> Tensor:
     for shift in [(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0)]:
         is_peak &= field > field.roll(shift, (-2, -1))
     peaks = field.masked_fill(~is_peak & ~field.isnan(), -torch.inf)
-    return _count_at_least(peaks, _increasing(thresholds, field)).to(field)
+    return _count_at_least(peaks, torch.as_tensor(thresholds).to(field)).to(field)
 
 
 def minimum_counts(field: Tensor, thresholds: Tensor) -> Tensor:
@@ -330,9 +296,7 @@ def minkowski(field: Tensor, thresholds: Tensor, box_size: float) -> tuple[Tenso
     1 %, V2 by 2 % of their maxima. Without smoothing, compare with images of the same pixel size only.
     """
     field = _at_least_float32(field)
-    if field.shape[-2] != field.shape[-1]:
-        raise ValueError(f"found a field of shape {tuple(field.shape)}; box_size is the side of (..., H, H)")
-    thresholds = _increasing(thresholds, field)
+    thresholds = torch.as_tensor(thresholds).to(field)
 
     def below(x: Tensor) -> Tensor:
         return x.roll(-1, -2)
@@ -350,14 +314,6 @@ def minkowski(field: Tensor, thresholds: Tensor, box_size: float) -> tuple[Tenso
     side = field.shape[-1]
     v1 = np.pi / 4 * (pairs_touched - pairs_inside).to(field) / (side * box_size)
     return pixels.to(field) / side**2, v1, (apart + joined).to(field) / (2 * box_size**2)
-
-
-def _increasing(thresholds: Tensor, field: Tensor) -> Tensor:
-    """Thresholds as a tensor like the field; ValueError unless they are a strictly increasing row."""
-    thresholds = torch.as_tensor(thresholds).to(field)
-    if thresholds.ndim != 1 or not (thresholds.diff() > 0).all():
-        raise ValueError(f"found thresholds or edges {thresholds.tolist()}; use one strictly increasing row")
-    return thresholds
 
 
 def _count_at_least(field: Tensor, thresholds: Tensor) -> Tensor:
@@ -388,9 +344,6 @@ def fourier_pca(train: Tensor, n_components: int) -> FourierPCA:
     train (..., H, W), pooled. Not the PCA of crops, which are not periodic.
     """
     train = _at_least_float32(train).flatten(0, -3) if train.ndim > 2 else _at_least_float32(train)[None]
-    n_pixels = train[0].numel()
-    if not 1 <= n_components <= n_pixels:
-        raise ValueError(f"{n_components} components of {n_pixels} pixels; use 1 to {n_pixels}")
     mean = train.mean()
     power = sum(torch.fft.fft2(part - mean, norm="ortho").abs().square().sum(0) for part in train.split(256))
     mask = torch.zeros_like(power, dtype=torch.bool).flatten()
@@ -401,8 +354,6 @@ def fourier_pca(train: Tensor, n_components: int) -> FourierPCA:
 def project(images: Tensor, pca: FourierPCA) -> Tensor:
     """What is left of images (..., H, W) after passing through the PCA's n_components numbers."""
     images = _at_least_float32(images)
-    if images.shape[-2:] != pca.mask.shape[-2:]:
-        raise ValueError(f"the PCA is of {tuple(pca.mask.shape[-2:])} images, found {tuple(images.shape[-2:])}")
     return pca.mean + _hartley(_hartley(images - pca.mean) * pca.mask)
 
 

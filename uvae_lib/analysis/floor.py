@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..statistics import mode_counts
+from ..statistics import rings
 
 COUNTS = (1, 3, 15, 30)  # planes
 
@@ -50,7 +50,8 @@ def fisher_floor(
     """
     prior = params.var(axis=0)
     slopes = log_slopes(power, params, params.mean(axis=0))
-    errors = np.array([fisher_errors(slopes, mode_counts(size).numpy(), n, prior) for n in counts])
+    modes = rings(size, nearest=False).count[1 : size // 2]  # in the bins of `power_spectrum`
+    errors = np.array([fisher_errors(slopes, modes, n, prior) for n in counts])
     found = {"r2": 1 - errors**2 / prior, "error": errors}
     named = {key: dict(zip(names, x.T.tolist(), strict=True)) for key, x in found.items()}
     return {"sizes": list(counts)} | named
