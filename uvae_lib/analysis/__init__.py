@@ -6,6 +6,7 @@ small for, or has no parameters or sets for, is left out, and `missing` says why
 
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +32,9 @@ from .features import (
     kept_features,
 )
 from .floor import fisher_floor
-from .metrics import fvu_of_cubes, latent_metrics, probe_table, reconstruction_metrics, slice_curve
-from .posterior import FEWEST_CUBES, kept_posterior, posterior_metrics
+from .metrics import cube_curve, fvu_of_cubes, latent_metrics, probe_table, reconstruction_metrics, slice_curve
+from .posterior import FEWEST_CUBES, kept_posterior, load_posterior, posterior_metrics
+from .posterior import FILE as POSTERIOR
 from .samples import MERITS, SAMPLED, conditional_spread, sample_quality, two_sample_classifier
 
 __all__ = ["analyse_run", "evaluate_run", "summary"]
@@ -75,9 +77,19 @@ def analyse_run(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool =
     found |= _model_metrics(run, suite, encoded)
     found |= _controls(run, suite, encoded, found["missing"], progress)
     found |= _cosmology(run, encoded, {name: cubes for name, (cubes, _) in further.items()}, found)
+    found["seconds_a_cube"] = seconds_a_cube(run, suite, encoded.n_slices)
     found = plain_json(found) | {"weights": key, "made": provenance()}
     write_atomically(path, json.dumps(found, indent=1))
     return found
+
+
+def seconds_a_cube(run: Run, suite: CubeSuite, n_slices: int) -> float:
+    """Time from the file of a test cube to its z, and to draws of its parameters where the run has their posterior."""
+    started = time.perf_counter()
+    z = latents.encode_cube(run, latents.spread_slices(run, suite, run.split["test"][0], n_slices))
+    if (run.folder / POSTERIOR).exists():
+        load_posterior(run).sample(z.mu, n_slices, 1000, torch.Generator().manual_seed(0))
+    return time.perf_counter() - started
 
 
 def further_set(run: Run, suite: CubeSuite, name: str) -> tuple[CubeSuite | None, str]:
@@ -111,7 +123,7 @@ def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
         for _ in range(2)
     ]
     drawn = {
-        "mean_plus_noise": (truth, twice[0]),
+        "completed": (truth, twice[0]),
         "observed_universe": (truth, [latents.sample_slices(run, cube.z, n, generator) for cube in some]),
         "prior_universe": ([of_all], [latents.sample_slices(run, None, len(of_all), generator)]),
     }
@@ -192,6 +204,7 @@ def _cosmology(run: Run, encoded: Encodings, sets: dict[str, CubeSuite | None], 
                 "parameters vary"
             )
         found["curve"] = slice_curve(learned, test) | {"trained": run.config.training.set_size - 1}
+        found["cube_curve"] = cube_curve(learned, test, n)
         found["responses"] = responses.parameter_walks(run, learned, sets["1P"], n_slices=int(table.sizes[-1]))
         fixed = [name for name, value in found["probes"]["z, ridge"]["r2"].items() if not math.isfinite(value)]
         if fixed:

@@ -228,6 +228,21 @@ def slice_curve(train: FeatureTable, test: FeatureTable) -> dict[str, list]:
     return {"sizes": train.sizes.tolist()} | {name: [row[name] for row in rows] for name in rows[0]}
 
 
+def cube_curve(train: FeatureTable, test: FeatureTable, n_slices: int = 15, n_draws: int = 4, seed: int = 0) -> dict:
+    """How many cubes teach the ridge on z: R^2 on the test cubes, the mean over random draws of training cubes.
+
+    Returns {"counts" (c,), "r2" (c, p)}.
+    """
+    rng, n, z = np.random.default_rng(seed), len(train.cubes), train.z(n_slices)
+    counts = [count for count in (25, 50, 100, 200, 400, 800) if count < n] + [n]
+    rows = []
+    for count in counts:
+        chosen = [rng.choice(n, count, replace=False) for _ in range(n_draws if count < n else 1)]
+        draws = [latents.probe(z[i], train.params[i], test.z(n_slices), test.params).r2 for i in chosen]
+        rows.append(np.mean(draws, axis=0).tolist())
+    return {"counts": counts, "r2": rows}
+
+
 # --- what a reader is shown
 
 

@@ -27,7 +27,7 @@ QUANTILES = (0.01, 0.99)  # of true pixels, between which densities and curves a
 N_THRESHOLDS = 21
 SMOOTHINGS = (0.0, 1.0, 2.0)  # [voxels], the width of a Gaussian
 SAMPLED = {  # what is drawn of held-out universes
-    "mean_plus_noise": "reconstructions, completed",
+    "completed": "reconstructions, completed",
     "observed_universe": "new slices of observed universes",
     "prior_universe": "universes from N(0, I)",
 }
