@@ -318,7 +318,9 @@ def merits(metrics: dict) -> tuple[pd.DataFrame, dict]:
 
 def figures(run: Run, suite: CubeSuite, metrics: dict) -> dict[str, Figure]:
     """The figures that belong to the metrics, by name; reconstructions worst first."""
-    shown, generator = evenly(run.split["test"], 4), torch.Generator().manual_seed(0)
+    generator, test = torch.Generator().manual_seed(0), run.split["test"]
+    sigma_8 = suite.params["sigma_8"].tolist() if "sigma_8" in suite.params else range(suite.n_cubes)
+    shown = evenly(sorted(test, key=sigma_8.__getitem__), 4)
     cubes = encode_cubes(run, suite, shown, 9)
     truth, recon = (run.to_log(torch.cat([getattr(cube, name)[:, 0] for cube in cubes])) for name in ("truth", "recon"))
     new = run.to_log(torch.cat([latents.sample_slices(run, cube.z, 1, generator)[:, 0] for cube in cubes]))
