@@ -21,7 +21,7 @@ import torch
 from uvae_lib.files import atomic_path, put_between, write_atomically
 from uvae_lib.runs import provenance
 
-from . import feeds, rates, steps, using
+from . import feeds, generation, rates, steps, using
 from .measure import interleaved, ratio, summary
 
 ROOT = Path(__file__).parents[2]
@@ -42,10 +42,11 @@ class Scale:
     cube_counts: tuple[int, ...] = (4, 32, 256, 1024)
     cube_sides: tuple[int, ...] = (128, 256, 512)
     stream_rounds: int = 16
+    draws: int = 3
     sets: int | None = None  # sets of slices a step; those of the demo preset when absent
 
 
-QUICK = Scale(64, 64, 2, 5, 10, 256, 1, (4, 16), (64, 128), 2)
+QUICK = Scale(64, 64, 2, 5, 10, 256, 1, (4, 16), (64, 128), 2, 1)
 
 
 def against_the_note(scale: Scale, folder: Path) -> dict:
@@ -191,6 +192,7 @@ def measured(scale: Scale, folder: Path) -> dict:
     parts = {
         "note": against_the_note, "arithmetic": arithmetic, "data": data_feed, "cubes": many_cubes,
         "frame": using.frames, "imports": using.import_times, "universes": universes,
+        "generation": generation.seconds_a_slice,
     }  # fmt: skip
     for name, part in parts.items():
         found[name] = part(scale, folder)
@@ -241,6 +243,7 @@ def rows(found: dict) -> list[tuple[str, str, str, bool]]:
         (f"CPU time of a simulated cube, ours / formerly ({shares})", "<= 1",
          f"{cube['ours']:.1f} s / {cube['former']:.1f} s", cube["ours"] <= cube["former"]),
         ("what the explorers import, after torch", "", f"{imports['explorers add [s]']:.2f} s", True),
+        generation.row(found["generation"]),
     ]  # fmt: skip
 
 
