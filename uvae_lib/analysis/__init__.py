@@ -295,7 +295,7 @@ def merits(metrics: dict) -> tuple[pd.DataFrame, dict]:
     """Figures of merit of drawn slices beside those of other true slices.
 
     Returns a table, errors down and samples across, with chi^2 of P(k) in its last row; and the panels of
-    `plots.ratios`: P(k), the density of pixels, bispectra over the truth's.
+    `plots.ratios`: P(k) and the density of pixels over the truth's.
     """
     names = {"truth_against_truth": "other true slices"} | SAMPLED
     found = {text: metrics[name] for name, text in names.items()}
@@ -307,12 +307,6 @@ def merits(metrics: dict) -> tuple[pd.DataFrame, dict]:
         "P(k) ratio": (plots.WAVENUMBER, first["k"], powers),
         "PDF ratio": (plots.figure.PIXELS, (edges[1:] + edges[:-1]) / 2, {text: x["pdf"] for text, x in found.items()}),
     }
-    for shape, bispectrum in first["bispectrum"].items():
-        both = {text: [np.array(x["bispectrum"][shape][key], float) for key in ("drawn", "truth")]
-                for text, x in found.items()}  # fmt: skip
-        panels[f"bispectrum ratio,\n{shape}"] = (
-            plots.WAVENUMBER, bispectrum["k"], {text: a / b for text, (a, b) in both.items()}
-        )  # fmt: skip
     return pd.DataFrame(rows, index=[*MERITS.values(), "chi^2 of P(k)"]), panels
 
 

@@ -58,12 +58,8 @@ def sample_table(metrics: dict) -> list[list[str]]:
     for width, limit in AUC_LIMITS.items() if tests else ():
         place = tests["observed_universe"]["smoothing"].index(width)
         auc, same = (tests[name]["auc"][place] for name in ("observed_universe", "truth_against_truth"))
-        what = (
-            f"classifier's AUC, smoothed by {width:g} voxel{'s' * (width > 1)}"
-            if width
-            else "classifier's AUC, not smoothed"
-        )
-        rows.append([what, starred(auc, limit), "–", number(same, 2), f"{limit:g}"])
+        smooth = f"smoothed by {width:g} voxel{'s' * (width > 1)}" if width else "not smoothed"
+        rows.append([f"classifier's AUC, {smooth}", starred(auc, limit), "–", number(same, 2), f"{limit:g}"])
     return rows
 
 

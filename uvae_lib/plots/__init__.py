@@ -412,7 +412,7 @@ def slices_needed(sizes, r2, r2_power, error, read_width, trained: int, names: S
         _per_slices(axes[number // 2], sizes, curves, labels[number // 2], marks)
     low = np.nanmin([*as_array(r2).flat, *as_array(r2_power).flat, 1.0])
     axes[0].set_ylim(max(low - 0.05, -0.5), 1)
-    axes[1].set_ylim(0, None)
+    axes[1].set_yscale("log")
     for ax in axes:
         ax.axvline(trained, **FAINT)
         ax.legend(fontsize="small")
@@ -431,8 +431,8 @@ def kl_growth(sizes, parts, *, ax: Axes | None = None) -> Figure:
     names = "widths", "offset of the mean", "spread of the means"
     curves = {"KL($z$)": parts.sum(axis=1)} | dict(zip(names, parts.T, strict=True))
     _per_slices(ax, sizes, curves, "nats", "o-", truth="KL($z$)")
-    ax.set_ylim(0, None)
-    ax.legend()
+    ax.set_ylim(0, 1.5 * curves["KL($z$)"].max())  # room for the legend
+    ax.legend(ncols=2)
     return ax.figure
 
 
