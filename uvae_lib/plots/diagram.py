@@ -15,13 +15,14 @@ NETWORK, NUMBERS = ("#dbe9f6", COLOURS[0]), ("white", "0.6")  # fill and edge of
 
 @plot
 def model_diagram(
-    n_slices: int = 6, image_size: int = 128, latent_dim: int = 512, *, ax: Axes | None = None
+    n_slices: int = 6, image_size: int = 128, latent_dim: int = 512, pooling: str = "sum", *, ax: Axes | None = None
 ) -> Figure:  # fmt: skip
     """The model with the sizes of all that flows through it, and dashed what the loss compares.
 
     n_slices     context slices of a set
     image_size   side of a slice [pixels]
     latent_dim   numbers in z, and in h
+    pooling      of deep_set, "sum" or "mean"
     """
     ax = ax or new_axes(PAGE, 0.41)
     ax.set(xlim=(-0.03, 8.53), ylim=(0.05, 3.5), aspect="equal")
@@ -33,7 +34,7 @@ def model_diagram(
         (f"context slices\n{n_slices} × {pixels}", 1.15, NUMBERS),
         ("encoder\n(slice, 0)", 0.8, NETWORK),
         (f"zs\n{n_slices} × {both}", 0.8, NUMBERS),
-        (f"deep_set\nsum: {both}", 0.8, NETWORK),
+        (f"deep_set\n{pooling}: {both}", 0.8, NETWORK),
         (f"$z$ given slices\n{sample}", 1.15, NUMBERS),
         (f"decoder_z\n{both}", 0.85, NETWORK),
         (f"$h$ given $z$\n{sample}", 1.15, NUMBERS),
