@@ -20,6 +20,8 @@ from uvae_lib.analysis.baselines import (
     NoZ,
     UnitGaussian,
     encoding_metrics,
+    moment_loss,
+    moment_network,
     plain_vae_metrics,
     supervised_metrics,
     supervised_network,
@@ -141,6 +143,30 @@ def test_predictions_that_shrink_are_recalibrated_on_training_cubes(original, su
     assert found["slope"]["sigma_8"] == pytest.approx(1 / 0.6)
 
 
+def test_moments_are_the_mean_and_the_width_of_the_posterior():
+    generator = torch.Generator().manual_seed(0)
+    wanted = 0.5 + 0.3 * torch.rand(100_000, 2, generator=generator)  # a uniform law: no Gaussian
+    best = torch.tensor([0.65, 0.65, 0.3 / 12**0.5, 0.3 / 12**0.5])
+    found = [
+        float(moment_loss((best + shift).expand(len(wanted), 4), wanted))
+        for shift in (
+            0,
+            0.02 * torch.eye(4)[0],
+            -0.02 * torch.eye(4)[1],
+            0.02 * torch.eye(4)[2],
+            -0.02 * torch.eye(4)[3],
+        )
+    ]
+    assert found[0] == min(found)
+
+
+def test_the_network_of_moments_wraps_around():
+    config = replace(plain_config(circular=True), data=replace(plain_config().data, image_size=32))
+    network, x = moment_network(config, 32).eval(), torch.randn(2, 1, 32, 32)
+    assert network(x).shape == (2, 4)
+    assert torch.allclose(network[:9](x.roll(8, dims=-1)), network[:9](x).roll(4, dims=-1), atol=1e-5)
+
+
 def test_without_z_the_latents_are_exactly_those_of_a_plain_vae():
     model = UniverseVAE(32)
     model.deep_set, model.decoder_z = NoZ(512), UnitGaussian()
@@ -176,11 +202,12 @@ def test_where_nothing_correlates_no_scale_is_reached(original, suite):
     assert encoding_metrics(perfect, original.image_box)["k_r90"] > 3
 
 
-def test_the_command_writes_both_baselines(run, capsys):
-    main(["baselines", "--run", str(run.folder), "--what", "supervised", "vae", "--steps", "3"])
+def test_the_command_writes_all_baselines(run, capsys):
+    main(["baselines", "--run", str(run.folder), "--steps", "3"])
     found = json.loads((run.folder / "baselines.json").read_text())
-    assert set(found) == {"supervised", "plain_vae", "made"}
-    assert set(found["supervised"]["r2"]) == set(found["supervised"]["error"]) == {"Omega_m", "sigma_8"}
+    assert set(found) == {"supervised", "moments", "plain_vae", "made"}
+    for name in ("supervised", "moments"):
+        assert set(found[name]["r2"]) == set(found[name]["error"]) == {"Omega_m", "sigma_8"}
     assert np.shape(found["supervised"]["predicted"]) == (len(run.split["test"]), 2)
     assert {"fvu", "k_r90", "kl_h", "steps", "seconds"} <= set(found["plain_vae"])
     assert found["plain_vae"]["steps"] == 3 and 0 < found["plain_vae"]["fvu"] < 3

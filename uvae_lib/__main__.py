@@ -148,13 +148,15 @@ def evaluate(
 
 
 def baselines(
-    run: Path, what: tuple[Literal["supervised", "vae"], ...] = ("supervised", "vae"), steps: int | None = None
-) -> None:
-    """Train what a run is compared with, on its slices and for its steps: baselines.json (resumes, reuses).
+    run: Path, what: tuple[Literal["supervised", "moments", "vae"], ...] = ("supervised", "moments", "vae"),
+    steps: int | None = None,
+) -> None:  # fmt: skip
+    """Train what a run is compared with, on slices of its training cubes: baselines.json (resumes, reuses).
 
     Args:
         run: run folder
-        what: supervised: ResNet-18 from a slice to the parameters; vae: the run's networks without z
+        what: supervised: ResNet-18 from a slice to the parameters; moments: the network and loss of the CAMELS
+            Multifield Dataset; vae: the run's networks without z
         steps: of each training; as many as the run when absent
     """
     from .analysis.baselines import train_baselines

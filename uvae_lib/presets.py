@@ -98,6 +98,9 @@ class ModelConfig:
     """Residual blocks start as their shortcuts."""
     fourier_start: bool = False
     """Encoder and decoder start as the linear autoencoder of a slice's 512 largest modes, and learn what to add."""
+    discriminants: int = 0
+    """With fourier_start: linear discriminants of the training cubes that z reads in place of a slice's spectrum and
+    moments, each as loud as the others (`variants.fourier`); 0: the spectrum and moments themselves."""
     logvar_h: float = 0.0
     """Start of the log-variance of h's posterior."""
     logvar_z: float = 0.0
@@ -198,7 +201,9 @@ class Config:
                 value, choices = getattr(part, f.name), get_args(f.type)
                 if get_origin(f.type) is Literal and value not in choices:
                     raise ValueError(f'found {f.name}="{value}"; expected one of {", ".join(choices)}')
-        train = self.training
+        train, model = self.training, self.model
+        if model.discriminants and not model.fourier_start:
+            raise ValueError(f"found model.discriminants={model.discriminants}; they need model.fourier_start=True")
         if train.set_size < 2:
             raise ValueError(f"found training.set_size={train.set_size}; a target needs context: use at least 2")
         if train.least_context is not None and not 1 <= train.least_context < train.set_size:
@@ -222,20 +227,20 @@ NOTE = Config(
 # blocks that start as their shortcuts; a narrow posterior of h at the start, so that the decoder sees its input at
 # once; z asked for the spectrum of the residuals, which holds what it can know of the small scales; the mean over a
 # set in place of the sum, which keeps the scale of z whatever the number of slices, so that a cube can be encoded from
-# all that it has. kl_z = 30 beside kl_h = 100 is heavier than the ELBO's weight (`variants.likelihoods`) and makes
-# KL(z) tens of nats in a short training. The longer ones start with a narrow posterior of z as well, so that decoders
-# see all that it says before widths grow where they cost nothing: with a start at N(0, I) only the first direction of
-# z ever exceeds the width of q(z), and the second, which tells sigma_8 from Omega_m, is lost to the decoders.
+# all that it has. Universes differ far more in the amplitude of their spectra than in anything else, and little is
+# gained by the rest, so that a z that reads spectra as they are learns one direction, and sigma_8 at fixed Omega_m
+# stays below the width of q(z). So z is told linear discriminants of equal size, its posterior starts narrow, and
+# kl_z = 10 is about the ELBO's weight beside kl_h = 100 (`variants.likelihoods`).
 LEARNING = ModelConfig(
-    pooling="mean", norm="group", circular=None, zero_init=True, fourier_start=True, logvar_h=-5.0
+    pooling="mean", norm="group", circular=None, zero_init=True, fourier_start=True, discriminants=8, logvar_h=-5.0,
+    logvar_z=-3.0,
 )  # fmt: skip
-NARROW_Z = replace(LEARNING, logvar_z=-3.0)
 SMOKE = Config(
     name="smoke",
     simulation=SimulationConfig(side=32, box_size=32.0, n_lh=6, n_cv=2, n_1p=4, n_steps=3),
     data=DataConfig(path="data/smoke", image_size=32, val_fraction=0.17, test_fraction=0.34),
     model=LEARNING,
-    loss=LossConfig(kl_z=30.0, kl_h=100.0, kl_warmup=5, residual_spectrum=0.2),
+    loss=LossConfig(kl_z=10.0, kl_h=100.0, kl_warmup=5, residual_spectrum=0.2),
     training=TrainConfig(
         steps=12, set_size=3, sets_per_step=2, lr=1e-3, lr_warmup=3, log_every=2, val_every=6, save_every=6, ema=0.9
     ),
@@ -246,7 +251,7 @@ DEMO = Config(
     simulation=SimulationConfig(n_cv=8, n_1p=10),
     data=DataConfig(val_fraction=0.0625, test_fraction=0.125),
     model=LEARNING,
-    loss=LossConfig(kl_z=30.0, kl_h=100.0, kl_warmup=100, residual_spectrum=0.2),
+    loss=LossConfig(kl_z=10.0, kl_h=100.0, kl_warmup=100, residual_spectrum=0.2),
     training=TrainConfig(steps=800, sets_per_step=2, lr=1e-3, ema=0.99),
     flows=FlowConfig(steps=700, ema=0.99),
 )
@@ -254,7 +259,7 @@ REFERENCE = Config(
     name="reference",
     simulation=SimulationConfig(n_lh=1000, n_cv=24, n_1p=22),
     data=DataConfig(path="data/reference", storage="float16", val_fraction=0.05, test_fraction=0.1),
-    model=NARROW_Z,
+    model=LEARNING,
     loss=LossConfig(kl_z=10.0, kl_h=100.0, kl_warmup=100, residual_spectrum=0.2),
     training=TrainConfig(steps=6000, set_size=8, sets_per_step=1, lr=1e-3, ema=0.997, val_every=500, save_every=500),
 )
@@ -263,7 +268,7 @@ REFERENCE = Config(
 CMD = Config(
     name="cmd",
     data=DataConfig(path="data/cmd", storage="float16", val_fraction=0.05, test_fraction=0.1),
-    model=NARROW_Z,
+    model=LEARNING,
     loss=LossConfig(kl_z=10.0, kl_h=100.0, kl_warmup=1000, residual_spectrum=0.2),
     training=TrainConfig(
         steps=50_000, set_size=8, sets_per_step=32, lr=1e-3, ema=0.999, lr_warmup=1000, compile=True, val_every=1000,

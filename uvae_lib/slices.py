@@ -5,7 +5,7 @@ alone, so that a run can be resumed and repeated.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 
@@ -44,22 +44,34 @@ def pixel_power(
 ) -> list[float]:  # fmt: skip
     """Mean power of the standardised slices of training cubes, |FFT|^2 (unitary), in rings of round(|k| / k_f).
 
+    The arguments are those of `some_slices`. Returns a positive number a ring: one without power counts as 1e-9 of the
+    strongest.
+    """
+    ring, *numbers = (torch.tensor(x) for x in rings(size)[:3])
+    found = [
+        ring_mean(torch.fft.rfft2(pixels.double(), norm="ortho").abs().square().mean(dim=0), ring, *numbers)
+        for pixels in some_slices(suite, indices, mean, std, size, thickness, eps, max_cubes)
+    ]
+    power = sum(found) / len(found)
+    return power.clamp_min(1e-9 * float(power.max())).tolist()
+
+
+def some_slices(
+    suite: CubeSuite, indices: list[int], mean: float, std: float, size: int, thickness: int = 1, eps: float = EPS,
+    max_cubes: int = 64,
+) -> Iterator[Tensor]:  # fmt: skip
+    """Twelve standardised slices of each of some training cubes, spread over the cube: (12, H, H) at a time.
+
     indices    training cubes; when there are more than max_cubes, that many of them, evenly spread
     mean, std  of x
     size       of the slices [pixels]
     thickness  of the slices [voxels]
-    Returns a positive number a ring: one without power counts as 1e-9 of the strongest.
     """
     n = min(12, len(suite.axes) * (suite.n_planes // thickness))
     cuts = whole_planes(*spread_planes(n, suite.n_planes, suite.axes, thickness))
-    ring, *numbers = (torch.tensor(x) for x in rings(size)[:3])
-    chosen, total = _spread(indices, max_cubes), 0.0
-    for index in chosen:
+    for index in _spread(indices, max_cubes):
         x = log_density(torch.from_numpy(suite.overdensity(index)), eps)[None]
-        pixels = (cut_slices(x, cuts, size, thickness) - mean) / std
-        power = torch.fft.rfft2(pixels.double(), norm="ortho").abs().square().mean(dim=(0, 1))
-        total = total + ring_mean(power, ring, *numbers)
-    return (total / len(chosen)).clamp_min(1e-9 * float(total.max())).tolist()
+        yield (cut_slices(x, cuts, size, thickness)[:, 0] - mean) / std
 
 
 def cube_bytes(suite: CubeSuite, dtype: torch.dtype = torch.float32) -> int:

@@ -52,8 +52,9 @@ from .runs import (
     read_info,
     weights_as_bytes,
 )
-from .slices import CubePool, SliceSets, cube_bytes, pixel_power, pool_size, standardisation
+from .slices import CubePool, SliceSets, cube_bytes, pixel_power, pool_size, some_slices, standardisation
 from .variants import build, covers_box
+from .variants.fourier import discriminants
 from .variants.likelihoods import ResidualSpectrumLoss, make_likelihood
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
@@ -64,13 +65,13 @@ class LitUniverseVAE(pl.LightningModule):
     """The Universe VAE, its loss and its optimiser. All arguments are plain values.
 
     config   `presets.to_dict` of a Config;  side, box_size of the cubes, mean, std of x, split: cube indices,
-    power of the pixels (`pixel_power`), for a model with fourier_start
+    power of the pixels (`pixel_power`) and what z is told (`discriminants`), for a model with fourier_start
     Weights are drawn from the seed of config; torch's global random state is left as it was.
     """
 
     def __init__(
         self, config: dict, side: int, mean: float, std: float, split: dict[str, list[int]], pool_size: int,
-        power: list[float] | None = None,
+        power: list[float] | None = None, told: list[list[float]] | None = None,
     ):  # fmt: skip
         super().__init__()
         self.save_hyperparameters()
@@ -78,7 +79,7 @@ class LitUniverseVAE(pl.LightningModule):
         train = self.config.training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = build(self.config, side, power and torch.tensor(power))
+            self.model = build(self.config, side, power and torch.tensor(power), told and torch.tensor(told))
         self.model = self.model.to(memory_format=torch.channels_last)
         image_size, periodic = self.config.data.image_size, covers_box(self.config, side)
         self.likelihood = make_likelihood(self.config.loss.likelihood, image_size, periodic)
@@ -455,7 +456,7 @@ def _train(
     config: Config, folder: Path, suite: CubeSuite, info: dict, resume: bool, progress: bool, callbacks: list
 ) -> None:
     """Train to the end and write what a finished run has."""
-    names = ("side", "mean", "std", "split", "pool_size", "power")
+    names = ("side", "mean", "std", "split", "pool_size", "power", "told")
     settings = {"config": to_dict(config)} | {name: info.get(name) for name in names}
     if checkpoints(folder) and not resume:
         raise ValueError(
@@ -571,7 +572,9 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     names = [suite.cube_id(i) for i in range(suite.n_cubes)]
     split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, data.split_seed, ids=names)
     mean, std = standardisation(suite, split["train"], data.eps)
-    power = pixel_power(suite, split["train"], mean, std, data.image_size, data.thickness, data.eps)
+    cuts = suite, split["train"], mean, std, data.image_size, data.thickness, data.eps
+    power = pixel_power(*cuts) if config.model.fourier_start else None
+    told = discriminants(list(some_slices(*cuts)), power, n) if (n := config.model.discriminants) else None
     info = {
         "config": to_dict(config),
         "side": suite.side,
@@ -582,7 +585,8 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "split": split,
         "cubes": names,
         "pool_size": _pool_size(config, suite, len(split["train"])),
-        "power": power if config.model.fourier_start else None,
+        "power": power,
+        "told": None if told is None else told.tolist(),
         "finished": False,
         "fingerprint": suite.fingerprint,
         **provenance(),

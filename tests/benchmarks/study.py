@@ -26,7 +26,7 @@ from uvae_lib.training import fit
 TABLE = Path(__file__).with_suffix(".md")
 NOTE, ALL = PRESETS["note"], PRESETS["demo"]
 DEPARTURES = {  # fields of a configuration in which the note and the demo preset differ
-    "fourier start": ("model.fourier_start",),
+    "fourier start": ("model.fourier_start", "model.discriminants"),
     "group norm": ("model.norm",),
     "wrapping": ("model.circular",),
     "zero start": ("model.zero_init",),

@@ -222,7 +222,7 @@ def _cosmology(run: Run, encoded: Encodings, sets: dict[str, CubeSuite | None], 
 
 
 def classify(run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
-    """`two_sample_classifier` on test cubes: new slices of observed universes, and other true slices beside them."""
+    """`two_sample_classifier` on test cubes: new slices of observed universes and of N(0, I), and other true slices."""
     chosen = evenly(run.split["test"], CLASSIFIED_CUBES)
     cubes = encode_cubes(run, suite, chosen, n_slices)
     truth, generator = [cube.truth for cube in cubes], torch.Generator().manual_seed(0)
@@ -230,6 +230,7 @@ def classify(run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
     drawn = [latents.sample_slices(run, cube.z, n, generator) for cube in cubes]
     return {
         "observed_universe": two_sample_classifier(truth, drawn),
+        "prior_universe": two_sample_classifier(truth, [latents.sample_slices(run, None, n, generator) for _ in cubes]),
         "truth_against_truth": two_sample_classifier(truth, other_slices(run, suite, chosen, n)),
     }
 

@@ -1,6 +1,8 @@
-"""What a run is compared with: networks trained on its slices, for its steps, by its optimiser.
+"""What a run is compared with: networks trained on slices of its training cubes, by its optimiser.
 
 supervised   ResNet-18 from a slice to (Omega_m, sigma_8): what the slices tell of the cosmology to one who asks
+moments      the same asked of the network and the loss of the CAMELS Multifield Dataset (Villaescusa-Navarro et al.
+             2022, ApJS 259, 61, arXiv:2109.10915)
 plain_vae    the run's own encoder and decoder without z: h ~ N(0, I), so no slice knows of its neighbours
 
 `train_baselines` writes them to `<run>/baselines.json` one by one; a training that was stopped goes on from its
@@ -36,6 +38,7 @@ from ..variants.layers import circular_padding, group_norm
 from .features import CubeEncoding, encode_cubes, evenly
 from .metrics import correlation, k_at_correlation, r2_interval
 
+MOMENT_WIDTH = 12  # channels of the first level
 N_CALIBRATION = 128  # training cubes, at most, that recalibrate the supervised network
 NO_VARIANCE = -250.0  # a log-variance whose standard deviation is zero in float32, with a KL that is finite
 
@@ -53,14 +56,53 @@ def supervised_network(config: Config, side: int) -> nn.Module:
     return circular_padding(net) if wraps(config, side) else net
 
 
+def moment_network(config: Config, side: int) -> nn.Module:
+    """Convolutions of 3 x 3, three a level, the third with stride 2, down to 4 x 4; means and widths of the parameters.
+
+    (B, 1, H, H) pixels -> (B, 4): posterior means of the standardised Omega_m and sigma_8, then their widths.
+    """
+    layers, n = [], 1
+    for level in range((config.data.image_size // 4).bit_length() - 1):
+        width = MOMENT_WIDTH * 2**level
+        for n_in, stride in ((n, 1), (width, 1), (width, 2)):
+            conv = nn.Conv2d(n_in, width, kernel_size=3, stride=stride, padding=1, bias=False)
+            layers += [conv, nn.BatchNorm2d(width), nn.LeakyReLU(0.2)]
+        n = width
+    network = nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(16 * n, 8 * MOMENT_WIDTH), nn.LeakyReLU(0.2),
+        nn.Linear(8 * MOMENT_WIDTH, 2 * len(PARAMETERS)),
+    )  # fmt: skip
+    return circular_padding(network) if wraps(config, side) else network
+
+
+def squared_error(output: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of standardised parameters: (B, 2) twice -> scalar."""
+    return (output - wanted).square().mean()
+
+
+def moment_loss(output: Tensor, wanted: Tensor) -> Tensor:
+    """Its minimum is at the mean and the width of p(parameter | slice), whatever its shape.
+
+    Jeffrey & Wandelt (2020, arXiv:2011.05991), with the logarithms of arXiv:2109.10915, eq. 2.
+    output (B, 4), wanted (B, 2) -> scalar
+    """
+    mean, width = output.chunk(2, dim=1)
+    square = (mean - wanted).square()
+    first, second = square.mean(dim=0), (square - width.square()).square().mean(dim=0)
+    return (first.log() + second.log()).mean()
+
+
 class LitSupervised(LitUniverseVAE):
-    """`supervised_network`, trained on the slices of the run by the mean squared error of standardised parameters."""
+    """`supervised_network`, trained by `squared_error` on few slices each of many cubes."""
+
+    batch = {"set_size": 2, "sets_per_step": 16, "targets": "all", "least_context": None}
+    network, error = staticmethod(supervised_network), staticmethod(squared_error)
 
     def __init__(self, **settings):
         super().__init__(**settings)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.training.seed)
-            self.model = supervised_network(self.config, settings["side"]).to(memory_format=torch.channels_last)
+            self.model = self.network(self.config, settings["side"]).to(memory_format=torch.channels_last)
         self.average = deepcopy(self.model).requires_grad_(False) if self.config.training.ema else None
 
     def setup(self, stage: str) -> None:
@@ -70,10 +112,10 @@ class LitSupervised(LitUniverseVAE):
         self.labels = torch.tensor((params - mean) / std, dtype=torch.float32, device=self.trainer.strategy.root_device)
 
     def _error(self, model: nn.Module, slices: SliceSets, step: int) -> Tensor:
-        """Mean squared error of a step's slices, each of which has the parameters of its cube."""
+        """`error` of a step's slices, each of which has the parameters of its cube."""
         predicted = model(slices.sets(step).flatten(0, 1)).float()
         cubes = torch.tensor(slices.pool.at(step)[1])[slices.cuts(step).cube].flatten()
-        return (predicted - self.labels[cubes.to(self.labels.device)]).square().mean()
+        return self.error(predicted, self.labels[cubes.to(self.labels.device)])
 
     def training_step(self, step: int) -> Tensor:
         loss = self._error(self.model, self.slices, step)
@@ -99,6 +141,12 @@ class LitSupervised(LitUniverseVAE):
         """Batches for about 15 slices of each validation cube: a label counts once a cube, however many slices."""
         slices = self.validation
         return -(-15 * len(self.hparams.split["val"]) // (slices.sets_per_step * slices.set_size))
+
+
+class LitMoments(LitSupervised):
+    """`moment_network`, trained by `moment_loss`."""
+
+    network, error = staticmethod(moment_network), staticmethod(moment_loss)
 
 
 def label_scale(params: np.ndarray, train: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -154,7 +202,7 @@ def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices:
     @torch.inference_mode()
     def predict(cubes: list[int]) -> np.ndarray:
         slices = (latents.spread_slices(run, suite, cube, n_slices, seed=cube) for cube in cubes)
-        return np.stack([network(x).mean(dim=0).numpy() for x in slices]) * std + mean
+        return np.stack([network(x)[:, : len(PARAMETERS)].mean(dim=0).numpy() for x in slices]) * std + mean
 
     raw, seen, truth = predict(test), predict(train), params[test]
     centred = seen - seen.mean(axis=0)
@@ -190,7 +238,11 @@ def plain_vae_metrics(model: nn.Module, run: Run, suite: CubeSuite, n_slices: in
     return encoding_metrics(encode_cubes(replace(run, model=model), suite, run.split["test"], n_slices), run.image_box)
 
 
-BASELINES = {"supervised": (LitSupervised, supervised_metrics), "plain_vae": (LitPlainVAE, plain_vae_metrics)}
+BASELINES = {
+    "supervised": (LitSupervised, supervised_metrics),
+    "moments": (LitMoments, supervised_metrics),
+    "plain_vae": (LitPlainVAE, plain_vae_metrics),
+}
 
 
 def train_baselines(
@@ -229,7 +281,7 @@ def _refuse(what: list[str], steps: int, suite: CubeSuite) -> None:
     if steps < 1:
         raise ValueError(f"found steps={steps}; use at least 1")
     missing = [parameter for parameter in PARAMETERS if parameter not in suite.params]
-    if "supervised" in what and missing:
+    if {"supervised", "moments"} & set(what) and missing:
         raise ValueError(
             f"{suite.source} has no {', '.join(missing)}; a supervised network needs labels: put the parameter file "
             "beside the cubes, or use --what vae"
@@ -240,7 +292,7 @@ def _train(
     kind: type[LitUniverseVAE], run: Run, suite: CubeSuite, place: Path, steps: int, progress: bool
 ) -> tuple[nn.Module, float]:
     """Train a module with the settings of the run; its best network in evaluation mode on the CPU, and seconds."""
-    training = replace(run.config.training, steps=steps, devices=1, num_nodes=1)
+    training = replace(run.config.training, steps=steps, devices=1, num_nodes=1, **getattr(kind, "batch", {}))
     config = replace(run.config, training=training, loss=replace(run.config.loss, kl_z=0.0))
     settings = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
     settings["config"] = to_dict(config)

@@ -17,6 +17,7 @@ from ..presets import PARAMETERS
 from ..runs import Run
 from ..statistics import pixel_pdf, power_spectrum
 from .features import PDF_EDGES, CubeEncoding, FeatureTable
+from .theory import lognormal_response
 
 ACTIVE = 0.01  # variance of the mean over the data above which a dimension counts as active (Burda et al. 2015)
 
@@ -158,7 +159,8 @@ def parameter_walks(
     one_p     the 1P set; without it the walk spans the middle 80 % of the table, and the truth is absent
 
     Returns a dictionary a parameter: values, at, asked; `model`, `model_mean` (decoded means alone) and `truth` as
-    `responses`; `mismatch`; `read` and `read_truth` (v, p), the ridge on z of what was decoded, of the 1P cubes.
+    `responses`; `theory`, dlnP of a lognormal field; `mismatch`; `read` and `read_truth` (v, p), the ridge on z of what
+    was decoded, of the 1P cubes.
     """
     z, names, found = table.z(15), [str(name) for name in table.names], {}
     sheet, reader = latents.parameter_sheet(z, table.params), latents.ridge().fit(z, table.params)
@@ -193,6 +195,9 @@ def parameter_walks(
             key: responses(torch.stack(slices)[:, :, 0], values, middle[i], run.image_box)
             for key, slices in sets.items()
         }
+        if set(PARAMETERS) <= set(names):
+            weights = slope_weights(values, middle[i])
+            row["theory"] = lognormal_response(asked, weights, names, run.config.data.image_size, run.image_box)
         found[name] = row | ({"mismatch": mismatch(row["model"], row["truth"])} if cubes else {})
     return found
 

@@ -498,11 +498,11 @@ def response(name: str, k, edges, curves: Mapping[str, tuple]) -> Figure:
     name     of the parameter
     k        (n_k,) wavenumbers [h/Mpc]
     edges    (b + 1,) of the bins of pixels
-    curves   {label: (dlnP, dpdf)}, two responses each; "1P cubes" is drawn in black
+    curves   {label: (dlnP, dpdf)}, two responses each, dpdf None where there is none; "1P cubes" is drawn in black
     """
     edges = as_array(edges)
     figure, axes = two_panels(0.42)
-    power, pdf = ({label: pair[i] for label, pair in curves.items()} for i in (0, 1))
+    power, pdf = ({label: pair[i] for label, pair in curves.items() if pair[i] is not None} for i in (0, 1))
     slope = r"\mathrm{d}" + SYMBOLS.get(name, r"$\theta$").strip("$")
     draw = partial(draw_curves, truth=SIMULATED, level=0)
     draw(axes[0], k, power, WAVENUMBER, rf"$\mathrm{{d}}\ln P / {slope}$")

@@ -8,12 +8,15 @@ from .fourier import fourier_start
 from .layers import circular_padding, group_norm, posterior_width, zero_init_residuals
 
 
-def build(config: Config, side: int | None = None, power: Tensor | None = None) -> UniverseVAE:
+def build(
+    config: Config, side: int | None = None, power: Tensor | None = None, told: Tensor | None = None
+) -> UniverseVAE:
     """The model of a configuration, with new weights drawn from torch's global state.
 
     With the defaults of `ModelConfig` it is `UniverseVAE`, the note's model, and nothing else.
     side    of the cubes [voxels]: with model.circular=None it decides whether convolutions wrap around
     power   (n,) of the slices in rings (`slices.pixel_power`), for model.fourier_start
+    told    (d + 1, n) `fourier.discriminants`, for model.discriminants
     """
     chosen = config.model
     model = UniverseVAE(config.data.image_size, chosen.latent_dim, chosen.pooling)
@@ -25,7 +28,7 @@ def build(config: Config, side: int | None = None, power: Tensor | None = None) 
     if chosen.zero_init:
         zero_init_residuals(model)
     if chosen.fourier_start:
-        fourier_start(model, power)
+        fourier_start(model, power, chosen.discriminants, told)
     if chosen.logvar_z or chosen.logvar_h:
         posterior_width(model, chosen.logvar_z, chosen.logvar_h)
     return model

@@ -150,21 +150,51 @@ class SliceSummary(nn.Module):
         return torch.cat([ratio, mean, std.log(), skewness, kurtosis - 3], dim=1)
 
 
+@torch.no_grad()
+def discriminants(slices: list[Tensor], power: list[float], n: int) -> Tensor:
+    """Fisher's linear discriminants of cubes: what of `SliceSummary` differs most from cube to cube.
+
+    Between slices of one cube they scatter independently. Each has mean zero and variance one over all slices, so that
+    what tells tilted spectra apart is as loud as the amplitude, which varies far more.
+
+    slices   standardised slices (s, H, H) of each cube
+    power    of the pixels, as for `SliceSummary.set_power`
+    n        discriminants; fewer cubes than n + 1 leave the last ones zero
+    Returns (d + 1, n): numbers @ rows[:-1] + rows[-1].
+    """
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    summary = SliceSummary(slices[0].shape[-1])
+    summary.set_power(torch.tensor(power))
+    numbers = torch.cat([summary(cube[:, None].float()) for cube in slices]).double().numpy()
+    mean, std = numbers.mean(axis=0), numbers.std(axis=0).clip(min=1e-6)
+    found, chosen = np.zeros((len(mean) + 1, n)), min(n, len(slices) - 1)
+    if chosen:
+        cube = np.repeat(np.arange(len(slices)), [len(x) for x in slices])
+        fisher = LinearDiscriminantAnalysis(solver="eigen", shrinkage=1e-3).fit((numbers - mean) / std, cube)
+        rows = fisher.scalings_[:, :chosen] / std[:, None]
+        rows = rows / (numbers @ rows).std(axis=0).clip(min=1e-12)
+        found[:, :chosen] = np.concatenate([rows, -mean[None] @ rows])
+    return torch.from_numpy(found).float()
+
+
 class FourierEncoder(Encoder):
     """An encoder to whose outputs what a slice's modes say is added.
 
-    h_post  its mean starts as the largest modes of the slice (`FourierModes`), and the convolution adds to it
-    zs      also reads the slice's spectrum and moments (`SliceSummary`), by one more Linear layer
-    plain   the encoder that is taken over, layers and weights, but for the head of h, which starts at zero
+    h_post   its mean starts as the largest modes of the slice (`FourierModes`), and the convolution adds to it
+    zs       also reads the slice's spectrum and moments (`SliceSummary`), by one more Linear layer
+    plain    the encoder that is taken over, layers and weights, but for the head of h, which starts at zero
+    n_told   `discriminants` that are read in place of the spectrum and moments; 0: none
     """
 
-    def __init__(self, plain: Encoder, image_size: int, shape: tuple[int, int, int]):
+    def __init__(self, plain: Encoder, image_size: int, shape: tuple[int, int, int], n_told: int = 0):
         nn.Module.__init__(self)
         self.trunk, self.zs_head, self.z_shift, self.h_head = plain.trunk, plain.zs_head, plain.z_shift, plain.h_head
         self.modes, self.statistics = FourierModes(image_size, shape), SliceSummary(image_size)
-        self.statistics_head = nn.Linear(self.statistics.n, self.zs_head.out_features, bias=False)
+        self.register_buffer("told", torch.zeros(self.statistics.n + 1, n_told) if n_told else None)
+        self.statistics_head = nn.Linear(n_told or self.statistics.n, self.zs_head.out_features, bias=False)
         nn.init.zeros_(self.h_head.weight), nn.init.zeros_(self.h_head.bias)
-        self.channels = WIDTHS[-1], shape[0], self.statistics.n  # of `features`
+        self.channels = WIDTHS[-1], shape[0], n_told or self.statistics.n  # of `features`
 
     def features(self, img: Tensor) -> Tensor:
         """The trunk's last map, that of the largest modes and the summary, the same at every position.
@@ -175,8 +205,10 @@ class FourierEncoder(Encoder):
 
     @in_float32
     def _start(self, img: Tensor) -> Tensor:
-        modes = self.modes(img)
-        return torch.cat([modes, self.statistics(img)[:, :, None, None].expand(-1, -1, *modes.shape[2:])], dim=1)
+        modes, summary = self.modes(img), self.statistics(img)
+        if self.told is not None:
+            summary = summary @ self.told[:-1] + self.told[-1]
+        return torch.cat([modes, summary[:, :, None, None].expand(-1, -1, *modes.shape[2:])], dim=1)
 
     @in_float32
     def set_features(self, f: Tensor) -> Tensor:
@@ -220,14 +252,20 @@ class FourierDecoder(DecoderH):
         return self.modes.inverse(h)
 
 
-def fourier_start(model: UniverseVAE, power: Tensor | None = None) -> UniverseVAE:
+def fourier_start(
+    model: UniverseVAE, power: Tensor | None = None, n_told: int = 0, told: Tensor | None = None
+) -> UniverseVAE:
     """Let a model start as the linear autoencoder of a slice's largest modes, and learn what to add; in place.
 
-    power   (n,) mean |FFT|^2 of the slices in rings (`slices.pixel_power`); white when absent
+    power    (n,) mean |FFT|^2 of the slices in rings (`slices.pixel_power`); white when absent
+    n_told   `discriminants` that z reads in place of a slice's spectrum and moments
+    told     they, (d + 1, n_told) of spectra over this power; zero when absent
     """
-    model.encoder = FourierEncoder(model.encoder, model.image_size, model.decoder_h.map_shape)
+    model.encoder = FourierEncoder(model.encoder, model.image_size, model.decoder_h.map_shape, n_told)
     model.decoder_h = FourierDecoder(model.decoder_h, model.image_size)
     if power is not None:
         for start in (model.encoder.modes, model.encoder.statistics, model.decoder_h.modes):
             start.set_power(power)
+    if told is not None:
+        model.encoder.told.copy_(told)
     return model
