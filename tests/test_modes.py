@@ -11,7 +11,7 @@ from suites import lognormal_suite
 from uvae_lib.cubes import open_cubes
 from uvae_lib.model import UniverseVAE, map_shape
 from uvae_lib.slices import pixel_power
-from uvae_lib.variants.fourier import FourierModes, SliceSummary, fourier_start
+from uvae_lib.variants.fourier import FourierModes, SliceSummary, discriminants, fourier_start
 from uvae_lib.variants.layers import group_norm, zero_init_residuals
 from uvae_lib.variants.likelihoods import SpectralLikelihood
 
@@ -175,3 +175,39 @@ def test_statistics_do_not_see_where_a_slice_begins_nor_how_it_is_turned(size):
 
 def test_a_slice_without_contrast_has_finite_statistics():
     assert SliceSummary(32)(torch.zeros(1, 1, 32, 32)).isfinite().all()
+
+
+def universes(n: int, n_slices: int, seed: int = 0) -> tuple[list[torch.Tensor], np.ndarray]:
+    """Fields of n universes whose amplitude varies by a lot and whose tilt varies by little: slices, tilts."""
+    rng, k = np.random.default_rng(seed), torch.fft.fftfreq(32, 1 / 32)
+    length = torch.hypot(k[:, None], k[None, : 32 // 2 + 1]).clamp_min(1)
+    amplitude, tilt = rng.normal(0, 0.5, n), rng.normal(0, 0.1, n)
+    white = torch.from_numpy(rng.standard_normal((n, n_slices, 32, 32))).float()
+    filters = torch.stack([a * length ** (-1 + b) for a, b in zip(np.exp(amplitude), tilt, strict=True)])
+    return list(torch.fft.irfft2(torch.fft.rfft2(white) * filters[:, None])), tilt
+
+
+def test_discriminants_tell_the_tilt_as_loudly_as_the_amplitude():
+    slices, _ = universes(64, 12)
+    told = discriminants(slices, [1.0] * 17, 4)
+    others, tilt = universes(200, 12, seed=1)
+    found = torch.stack([SliceSummary(32)(x[:, None]) @ told[:-1] + told[-1] for x in others])
+    assert found.flatten(0, 1).std(dim=0) == pytest.approx(np.ones(4), abs=0.25)
+    share = (found.mean(dim=1).var(dim=0) / found.flatten(0, 1).var(dim=0)).tolist()
+    assert share[0] > 0.9 and share[1] > 0.3 and max(share[2:]) < 0.2
+    fit = np.linalg.lstsq(np.c_[np.ones(200), found.mean(dim=1)[:, :2].numpy()], tilt, rcond=None)
+    assert 1 - fit[1][0] / 200 / tilt.var() > 0.8
+
+
+def test_fewer_cubes_than_discriminants_leave_the_last_silent():
+    told = discriminants(universes(3, 12)[0], [1.0] * 17, 4)
+    assert told[:, :2].any(dim=0).all() and not told[:, 2:].any() and told.isfinite().all()
+
+
+def test_an_encoder_with_discriminants_reads_them():
+    told = torch.randn(21, 4)
+    plain, model = (fourier_start(UniverseVAE(32), n_told=n, told=t) for n, t in ((0, None), (4, told)))
+    x = torch.randn(2, 1, 32, 32)
+    summary = SliceSummary(32)(x)
+    assert plain.encoder.features(x)[:, -20:, 0, 0].equal(summary)
+    torch.testing.assert_close(model.encoder.features(x)[:, -4:, 0, 0], summary @ told[:-1] + told[-1])
