@@ -30,7 +30,7 @@ DEPARTURES = {  # fields of a configuration in which the note and the demo prese
     "group norm": ("model.norm",),
     "wrapping": ("model.circular",),
     "zero start": ("model.zero_init",),
-    "posterior width": ("model.logvar_h",),
+    "posterior widths": ("model.logvar_h", "model.logvar_z"),
     "mean over a set": ("model.pooling",),
     "all targets": ("training.targets",),
     "residual spectrum": ("loss.residual_spectrum",),
@@ -46,13 +46,15 @@ def changed(config: Config, **parts: dict) -> Config:
 
 def taking(config: Config, names: tuple[str, ...], other: Config) -> Config:
     """A configuration with these fields, such as "model.norm", of another."""
+    parts: dict[str, dict] = {}
     for part, field in (name.split(".") for name in names):
-        config = changed(config, **{part: {field: getattr(getattr(other, part), field)}})
-    return config
+        parts.setdefault(part, {})[field] = getattr(getattr(other, part), field)
+    return changed(config, **parts)
 
 
 ARMS = {"note": NOTE, "all": ALL}
 ARMS |= {f"all but {name}": taking(ALL, fields, NOTE) for name, fields in DEPARTURES.items()}
+ARMS["all but discriminants"] = taking(ALL, ("model.discriminants",), NOTE)  # they need the Fourier start
 ARMS |= {f"note and {name}": taking(NOTE, fields, ALL) for name, fields in DEPARTURES.items()}
 
 
