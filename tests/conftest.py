@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from live_lab import CHROMIUM_FLAGS, find_chromium, jupyter_lab
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch starts: one thread a worker, none waits for another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 ROOT = Path(__file__).resolve().parents[1]
 LONGEST = ("notebooks", "test_resume", "test_distributed", "test_model", "test_run_notebooks", "test_simulate")
 

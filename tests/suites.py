@@ -1,9 +1,11 @@
 """A tiny suite of cubes in the CAMELS layout, and the shortest configuration that trains on it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from uvae_lib.presets import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 
@@ -26,6 +28,13 @@ def lognormal_suite(folder: Path, n_cubes: int = 6, side: int = SIDE, seed: int 
     table = np.stack([np.full(n_cubes, 0.3), strength], axis=1)
     np.savetxt(folder / "params_LH_IllustrisTNG.txt", table, header="Omega_m sigma_8")
     return folder
+
+
+def gaussian_noise(n: int, size: int, power: Callable, seed: int = 0) -> torch.Tensor:
+    """Gaussian fields (n, 1, size, size) whose |FFT|^2 (unitary) is on average power(round(|k| / k_f))."""
+    white = torch.randn(n, 1, size, size, generator=torch.Generator().manual_seed(seed))
+    k = torch.hypot(torch.fft.fftfreq(size, 1 / size)[:, None], torch.arange(size // 2 + 1.0)).round()
+    return torch.fft.irfft2(torch.fft.rfft2(white) * power(k).sqrt(), s=(size, size))
 
 
 def tiny_config(path: Path, *, model: dict | None = None, loss: dict | None = None, **training) -> Config:

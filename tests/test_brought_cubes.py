@@ -92,7 +92,8 @@ def test_columns_go_by_their_names_whatever_else_the_comments_say(order, separat
 
 
 @given(st.sampled_from(["# sigma_8 Omega_m\n# A_SN1 A_SN2\n", "# sigma_8 first\n", "# sigma_8, then Omega_m\n",
-                        "# Omega_m sigma_8\n# sigma_8 Omega_m\n", "# s8 Om h\n"]))  # fmt: skip
+                        "# Omega_m sigma_8\n# sigma_8 Omega_m\n", "# s8 Om h\n", "# ['sigma_8', 'Omega_m']\n",
+                        "# 1: sigma_8\n# 2: Omega_m\n"]))  # fmt: skip
 def test_comments_that_do_not_settle_the_order_are_a_refusal(head):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.txt"
@@ -169,7 +170,9 @@ def test_rows_that_bear_the_names_of_cubes_follow_them(tmp_path):
 
 
 @quiet
-@pytest.mark.parametrize("name", ["CosmoAstroSeed_IllustrisTNG_L25n256_LH.txt", "params_LH_IllustrisTNG.csv"])
+@pytest.mark.parametrize("name", [
+    "CosmoAstroSeed_IllustrisTNG_L25n256_LH.txt", "CosmoAstroSeed_IllustrisTNG.txt", "params_LH_IllustrisTNG.csv",
+])  # fmt: skip
 def test_further_names_of_parameter_files_of_camels(tmp_path, name):
     path = write_cmd(tmp_path, Y)
     TRUTH.to_csv(tmp_path / name, sep="," if name.endswith("csv") else " ", index_label="Name")
@@ -193,6 +196,25 @@ def test_a_table_that_is_not_read_is_said(tmp_path):
     TRUTH.to_csv(tmp_path / "params_b.csv")
     with pytest.warns(UserWarning, match=r"no parameters read: params_a.csv, params_b.csv could .*; pass params="):
         assert open_cubes(path, box_size=8).params.shape == (3, 0)
+
+
+@pytest.mark.parametrize("name", ["params.txt", "params_LH.csv", "cosmo_params.dat", "CosmoAstroSeed_SIMBA_LH.txt"])
+def test_a_table_beside_camels_cubes_that_is_not_read_is_said(tmp_path, name):
+    write_cmd(tmp_path, Y)
+    TRUTH.to_csv(tmp_path / name)
+    TRUTH.to_csv(tmp_path / "params_CV_IllustrisTNG.txt")  # of another set
+    with pytest.warns(UserWarning, match=rf"no parameters read: [^,]*/{name} could be them; pass params="):
+        assert open_cubes(tmp_path).params.empty
+    assert opened(tmp_path, params=tmp_path / name).params.equals(TRUTH)
+
+
+def test_a_table_in_each_folder_of_a_tree_is_said(tmp_path):
+    for i, y in enumerate(Y):
+        (tmp_path / f"run{i}").mkdir()
+        np.save(tmp_path / f"run{i}" / "density.npy", y)
+        TRUTH[i : i + 1].to_csv(tmp_path / f"run{i}" / "params.txt")
+    with pytest.warns(UserWarning, match=r"no parameters read: run0/params.txt, run1/params.txt, .* pass params="):
+        assert open_cubes(tmp_path, box_size=8).params.empty
 
 
 def test_the_suite_knows_which_parameters_vary(tmp_path):
@@ -223,6 +245,25 @@ def test_one_cube_with_axes_of_length_one(tmp_path, shape, order):
     path = write_npy(tmp_path / "cube.npy", np.asarray(Y[0].reshape(shape), order=order))
     same_cubes(open_cubes(path), Y[:1])
     same_cubes(open_cubes(write_hdf5(tmp_path / "cube.h5", "rho", Y[0].reshape(shape))), Y[:1])
+
+
+@quiet
+@pytest.mark.parametrize("shape", [(45, 8, 8), (3, 15, 8, 8), (45, 1, 8, 8), (45, 8, 8, 1), (3, 15, 1, 8, 8)])
+def test_maps_in_sets_of_fifteen_have_one_reading(tmp_path, shape):
+    maps = lognormal_cubes(6, 8).reshape(48, 8, 8)[:45].astype("f4")
+    suite = open_cubes(write_npy(tmp_path / "Maps_Mcdm_SIMBA_LH_z=0.00.npy", maps.reshape(shape)))
+    assert (suite.n_cubes, suite.n_planes, suite.axes) == (3, 15, (0,))
+    same_cubes(suite, maps.reshape(3, 15, 8, 8))
+
+
+@quiet
+def test_an_archive_with_an_array_for_each_cube_is_refused_and_the_advice_is_accepted(tmp_path, monkeypatch):
+    np.savez(tmp_path / "cubes.npz", *Y, labels=TRUTH.to_numpy())
+    with pytest.raises(CubesError, match=r"found 3 arrays of cubes; expected arrays .*; once run ") as refusal:
+        open_cubes(tmp_path / "cubes.npz")
+    monkeypatch.chdir(tmp_path)
+    exec(str(refusal.value).partition("once run ")[2].replace(str(tmp_path) + "/", ""), {"np": np})
+    same_cubes(open_cubes(tmp_path / "cubes.npy"), Y)
 
 
 @quiet
@@ -331,22 +372,33 @@ def test_a_tree_with_several_files_a_simulation_asks_which(tmp_path):
         same_cubes(open_cubes(tmp_path, field="gas.npy"), Y[1:, ::-1])
 
 
+def test_a_catalogue_in_each_folder_of_a_tree_is_passed_over_and_said(tmp_path):
+    for i, y in enumerate(Y):
+        (tmp_path / f"run{i}").mkdir()
+        np.save(tmp_path / f"run{i}" / "density.npy", y)
+        np.save(tmp_path / f"run{i}" / "halos.npy", np.ones((5, 3)))
+    with pytest.warns(UserWarning, match=r"also holds halos.npy in its folders, not opened"):
+        same_cubes(open_cubes(tmp_path, box_size=8), Y)
+
+
 @pytest.mark.parametrize(("content", "found"), [
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file by another name"), (b"\x93NUMPY\1\0", "a NumPy file by another name"),
     (b"SIMPLE  =                    T", "a FITS file"), (b"\x1f\x8b\x08", "compressed by gzip"), (b"CDF\x01", "NetCDF"),
     (b"MATLAB 5.0 MAT-file", "MATLAB"), (b"PK\x03\x04rest", "zip archive"), (b"\x80\x04", "a pickle"),
 ])  # fmt: skip
 def test_other_formats_are_named_for_what_they_are(tmp_path, content, found):
     (tmp_path / "cubes.xyz").write_bytes(content)
     for path in (tmp_path / "cubes.xyz", tmp_path):
-        with pytest.raises(CubesError, match=f"{found}.*np.save"):
-            open_cubes(path)
+        if "another name" not in found or path == tmp_path:
+            with pytest.raises(CubesError, match=f"{found}.*np.save"):
+                open_cubes(path)
 
 
 @pytest.mark.parametrize(("name", "found"), [("attr-v2", "a BigFile folder"), (".zgroup", "a zarr folder")])
 def test_folders_of_other_formats_are_named_for_what_they_are(tmp_path, name, found):
-    (tmp_path / "field").mkdir()
-    (tmp_path / "field" / name).write_text("x")
-    for path in (tmp_path, tmp_path / "field"):
+    (tmp_path / "mesh" / "field").mkdir(parents=True)
+    (tmp_path / "mesh" / "field" / name).write_text("x")
+    for path in (tmp_path, tmp_path / "mesh", tmp_path / "mesh" / "field"):
         with pytest.raises(CubesError, match=found):
             open_cubes(path)
 
@@ -421,6 +473,18 @@ def test_parameters_are_read_from_attributes_of_a_file_for_each_cube(tmp_path):
     pd.testing.assert_frame_equal(open_cubes(tmp_path).params, TRUTH)
 
 
+@quiet
+def test_a_header_in_the_group_of_each_simulation_is_read(tmp_path):
+    with h5py.File(tmp_path / "cubes.h5", "w") as file:
+        for i, y in enumerate(Y):
+            file[f"sim_{i}/rho"] = y
+            header = {"BoxSize": 50.0, "Omega0": TRUTH["Omega_m"][i], "sigma8": TRUTH["sigma_8"][i]}
+            file.create_group(f"sim_{i}/Header").attrs.update(header)
+    suite = open_cubes(tmp_path / "cubes.h5")
+    same_cubes(suite, Y)
+    assert suite.box_size == 50 and suite.params.equals(TRUTH)
+
+
 def test_a_file_locked_by_its_writer_is_not_called_damaged(tmp_path):
     path = write_hdf5(tmp_path / "cubes.hdf5", "rho", Y)
     writer = f"import h5py, sys; f = h5py.File({str(path)!r}, 'a'); print('open', flush=True); sys.stdin.read()"
@@ -455,6 +519,8 @@ DISGUISES = {
     "ln(1 + rho) of counts": lambda y: np.log1p(np.rint(20 * y)), "log10 M": lambda y: np.log10(y * 7e10),
     "ln rho": lambda y: np.log(y * 1e10), "scaled to 0, 1": lambda y: (np.log(y) - np.log(y).min()) / np.ptp(np.log(y)),
     "scaled to -1, 1": lambda y: 2 * (np.log(y) - np.log(y).min()) / np.ptp(np.log(y)) - 1,
+    "ln rho from its minimum": lambda y: np.log(y / y.min()),
+    "0 to 65535": lambda y: np.rint(65535 * (np.log(y) - np.log(y).min()) / np.ptp(np.log(y))),
     "picture": lambda y: np.rint(255 * (np.log(y) - np.log(y).min()) / np.ptp(np.log(y))).astype("u1"),
 }  # fmt: skip
 
@@ -465,12 +531,12 @@ def test_logarithms_and_scaled_numbers_are_never_taken_for_a_density_in_silence(
     values = DISGUISES[name](lognormal_cubes(2, 16, seed))
     path = write_npy(tmp_path / "cubes.npy", values.astype(values.dtype if values.dtype == "u1" else "f4"))
     try:
-        with pytest.warns(UserWarning, match=r"look like|standard deviation is|no box"):
+        with pytest.warns(UserWarning, match=r"look like|standard deviation|no box"):
             suite = open_cubes(path)
     except CubesError as error:
         assert "logarithms" in str(error) or "field_type" in str(error)
     else:
-        assert any("look like" in text or "standard deviation is" in text for text in suite.cautions)
+        assert any("look like" in text or "standard deviation" in text for text in suite.cautions)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["density", "delta", "overdensity", "counts"]), st.floats(0.5, 2))

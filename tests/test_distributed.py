@@ -41,7 +41,7 @@ print("finished", len(run.history), flush=True)
 
 def configured(suite, **training):
     """No batch statistics, and every term of the loss that is not a mean over the batch."""
-    loss = {"likelihood": "spectral", "kl_h": 1.0}
+    loss = {"residual_spectrum": 0.2, "kl_h": 1.0}
     return tiny_config(suite, model={"norm": "group"}, loss=loss, steps=6, ema=0.9, **training)
 
 
@@ -115,13 +115,6 @@ def test_two_processes_have_the_history_of_one(alone, together):
         first = alone.history[name][:3].tolist()
         assert run.history[name][:3].tolist() == pytest.approx(first, rel=2e-3, nan_ok=True), name
     assert run.history["loss"][0] == pytest.approx(alone.history["loss"][0], rel=1e-6)
-
-
-def test_the_noise_estimated_by_two_processes_is_that_of_the_whole_batch(alone, together):
-    power = load_run(together[0], "last").likelihood.power
-    torch.testing.assert_close(
-        power, alone.likelihood.power, rtol=1e-2, atol=0
-    )  # after six steps, in which rounding grows
 
 
 def test_fit_returns_in_the_first_process_only(together):

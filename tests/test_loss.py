@@ -1,4 +1,4 @@
-"""The loss: the note's terms against torch.distributions, the two noises against the densities that they stand for."""
+"""The loss: the note's terms against torch.distributions, and the residual spectrum against sums over modes."""
 
 import math
 
@@ -7,17 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 from uvae_lib.loss import active_units, kl_by_dimension, kl_loss, kl_parts, mse_loss, note_loss
-from uvae_lib.variants.likelihoods import (
-    GaussianLikelihood,
-    ResidualSpectrumLoss,
-    SpectralLikelihood,
-    make_likelihood,
-)
+from uvae_lib.variants.residual_spectrum import ResidualPower, ResidualSpectrumLoss
 
-LIKELIHOODS = ["gaussian", "spectral"]
 numbers = st.floats(-5, 5)
 logvars = st.floats(-30, 30)
 
@@ -40,22 +34,6 @@ def an_output(seed=0, size=16, n=4, dim=512):
     recon = randn(n, 1, size, size, seed=seed + 6).requires_grad_()
     z, h, post = ((torch.zeros(n, dim), parts[i], parts[i + 1]) for i in (0, 2, 4))
     return (recon, z, h, post), randn(n, 1, size, size, seed=seed + 7)
-
-
-def weighted_kl(output, kl_z, kl_h):
-    """kl_z * KL(z) + kl_h * KL(h), means over dimensions, as training sums them."""
-    _, (_, z_mu, z_logvar), (_, h_mu, h_logvar), (_, post_mu, post_logvar) = output
-    return kl_z * kl_loss(None, None, z_mu, z_logvar, kl_z=True) + kl_h * kl_loss(h_mu, h_logvar, post_mu, post_logvar)
-
-
-def leaves(output):
-    """The seven tensors of an output that a gradient can reach."""
-    recon, *latents = output
-    return [recon, *(x for latent in latents for x in latent[1:])]
-
-
-def gradients(value, output):
-    return torch.autograd.grad(value, leaves(output), retain_graph=True)
 
 
 # --- squared error
@@ -148,86 +126,7 @@ def test_the_total_is_the_note_s_loss(weights):
     torch.testing.assert_close(found, note.loss(output, target, *weights), rtol=1e-6, atol=0)
 
 
-def test_an_unknown_likelihood_is_refused():
-    with pytest.raises(ValueError, match='found likelihood="laplace"; expected "note", "gaussian" or "spectral"'):
-        make_likelihood("laplace", 32)
-
-
-def test_the_note_s_squared_error_is_no_likelihood():
-    assert make_likelihood("note", 16) is None
-
-
-# --- Gaussian noise
-
-
-def log_density(recon, target, variance):
-    """log N(target; recon, variance I) [nats a slice], averaged over the batch."""
-    return Normal(recon, torch.as_tensor(variance).sqrt()).log_prob(target).sum(dim=(1, 2, 3)).mean()
-
-
-@pytest.fixture
-def images():
-    return randn(4, 1, 16, 16), randn(4, 1, 16, 16, seed=1)
-
-
-def test_in_evaluation_the_gaussian_is_the_density_at_its_running_variance(images):
-    likelihood = GaussianLikelihood().eval()
-    likelihood.variance.fill_(0.37)
-    torch.testing.assert_close(likelihood(*images), -log_density(*images, 0.37))
-
-
-def test_in_training_the_gaussian_is_the_density_at_the_squared_error_of_the_batch(images):
-    variance = (images[0] - images[1]).square().mean()
-    torch.testing.assert_close(GaussianLikelihood()(*images), -log_density(*images, variance))
-
-
-def test_no_other_variance_is_more_likely_for_the_batch(images):
-    best = GaussianLikelihood()(*images)
-    variance = (images[0] - images[1]).square().mean()
-    assert all(-log_density(*images, variance * factor) > best for factor in (0.5, 0.9, 1.1, 2.0))
-
-
-def test_the_running_variance_follows_the_batches(images):
-    likelihood, squares = GaussianLikelihood(momentum=0.1), (images[0] - images[1]).square().mean().item()
-    for _ in range(2):
-        likelihood(*images)
-    assert likelihood.variance.item() == pytest.approx(squares + (1 - squares) * 0.9**2)
-
-
-def test_evaluation_does_not_move_the_running_variance(images):
-    likelihood = GaussianLikelihood().eval()
-    likelihood(*images)
-    assert likelihood.variance == 1
-
-
-def test_gaussian_noise_has_the_running_variance():
-    likelihood = GaussianLikelihood()
-    likelihood.variance.fill_(0.25)
-    noise = likelihood.noise((50, 1, 32, 32), torch.Generator().manual_seed(0), "cpu")
-    assert noise.var().item() == pytest.approx(0.25, rel=0.03) and noise.shape == (50, 1, 32, 32)
-
-
-@pytest.mark.parametrize("name", LIKELIHOODS)
-def test_noise_is_a_function_of_the_generator(name):
-    likelihood = make_likelihood(name, 32)
-    a, b = (likelihood.noise((2, 1, 32, 32), torch.Generator().manual_seed(4), "cpu") for _ in range(2))
-    assert torch.equal(a, b)
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_the_elbo_is_the_note_s_loss_with_weights_of_the_noise(training):
-    """Times 2 s2 the gradient is the note's with kl_h = 1024 s2 and kl_z = 1024 s2 / |X|, in both modes."""
-    output, target = an_output(size=32)
-    likelihood, n_slices = GaussianLikelihood().train(training), 384
-    likelihood.variance.fill_(0.6)
-    s2 = (output[0] - target).square().mean().item() if training else 0.6
-    in_nats = likelihood(output[0], target) + 512 * weighted_kl(output, 1 / n_slices, 1.0)
-    as_the_note = note.loss(output, target, 1024 * s2 / n_slices, 1024 * s2)
-    for found, expected in zip(gradients(2 * s2 * in_nats, output), gradients(as_the_note, output), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
-
-
-# --- noise with a spectrum
+# --- residuals in rings of |k|
 
 
 def rings(size):
@@ -236,109 +135,43 @@ def rings(size):
     return torch.hypot(k[:, None], k).round().long()
 
 
-def covariance(power, size):
-    """Covariance (size^2, size^2) of the pixels of a periodic field with mean |FFT|^2 = power of each ring."""
-    modes = torch.fft.fft2(torch.eye(size**2, dtype=torch.float64).unflatten(1, (size, size)), norm="ortho").flatten(1)
-    return (modes @ torch.diag(power.double()[rings(size)].flatten()).to(modes.dtype) @ modes.mH).real
-
-
-@pytest.fixture
-def spectral():
-    """Noise on 8 x 8 pixels with more power on large scales, in evaluation mode."""
-    likelihood = SpectralLikelihood(8).eval()
-    likelihood.power.copy_(4.0 / (1 + torch.arange(len(likelihood.power))) ** 1.5)
-    return likelihood
-
-
-def test_the_spectral_density_is_the_multivariate_normal_with_that_spectrum(spectral):
-    recon, target = randn(5, 1, 8, 8), randn(5, 1, 8, 8, seed=1)
-    exact = MultivariateNormal(torch.zeros(64, dtype=torch.float64), covariance(spectral.power, 8))
-    expected = -exact.log_prob((target - recon).double().flatten(1)).mean()
-    assert spectral(recon, target).item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_spectral_noise_has_the_covariance_of_its_density(spectral):
-    noise = spectral.noise((40_000, 1, 8, 8), torch.Generator().manual_seed(0), "cpu").flatten(1)
-    expected = covariance(spectral.power, 8).float()
-    assert (noise.T @ noise / len(noise) - expected).abs().max() < 0.03 * expected.max()
-
-
-def test_spectral_noise_has_its_spectrum(spectral):
-    noise = spectral.noise((20_000, 1, 8, 8), torch.Generator().manual_seed(0), "cpu")
-    power = torch.fft.fft2(noise, norm="ortho").abs().square().mean(dim=(0, 1))
-    torch.testing.assert_close(power, spectral.power[rings(8)], rtol=0.06, atol=0)
-
-
-def test_noise_of_many_pixels_has_its_spectrum():
-    likelihood = SpectralLikelihood(64)
-    likelihood.power.copy_(1 / (1 + torch.arange(len(likelihood.power)) / 8) ** 2)
-    noise = likelihood.noise((64, 1, 64, 64), torch.Generator().manual_seed(0), "cpu")
-    found = likelihood.residual_power(torch.zeros_like(noise), noise).mean(dim=0)
-    scatter = (2 / (64 * likelihood.n_modes)).sqrt()
-    assert ((found / likelihood.power - 1).abs() < 5 * scatter).all()
-
-
 @pytest.mark.parametrize("size", [8, 32])
 def test_the_rings_hold_every_mode_once(size):
-    likelihood = SpectralLikelihood(size)
-    assert torch.equal(likelihood.n_modes, torch.bincount(rings(size).flatten()).float())
+    assert torch.equal(ResidualPower(size).n_modes, torch.bincount(rings(size).flatten()).float())
 
 
 def test_the_power_of_the_rings_adds_up_to_the_squared_error():
     recon, target = randn(3, 1, 32, 32), randn(3, 1, 32, 32, seed=1)
-    likelihood = SpectralLikelihood(32)
-    total = (likelihood.residual_power(recon, target) * likelihood.n_modes).sum(dim=1)
+    residuals = ResidualPower(32)
+    total = (residuals.residual_power(recon, target) * residuals.n_modes).sum(dim=1)
     torch.testing.assert_close(total, (target - recon).square().sum(dim=(1, 2, 3)))
 
 
-@pytest.mark.parametrize("variance", [0.2, 3.0])
-def test_with_a_flat_spectrum_the_noise_is_white(images, variance):
-    spectral, gaussian = SpectralLikelihood(16).eval(), GaussianLikelihood().eval()
-    spectral.power.fill_(variance)
-    gaussian.variance.fill_(variance)
-    torch.testing.assert_close(spectral(*images), gaussian(*images))
+def test_the_power_of_a_ring_is_the_mean_over_its_modes():
+    recon, target = randn(2, 1, 8, 8), randn(2, 1, 8, 8, seed=1)
+    modes = torch.fft.fft2(target - recon, norm="ortho").abs().square()[:, 0]
+    expected = torch.stack([modes[:, rings(8) == ring].mean(dim=1) for ring in range(int(rings(8).max()) + 1)], dim=1)
+    torch.testing.assert_close(ResidualPower(8).residual_power(recon, target), expected)
 
 
-def test_in_training_the_spectral_density_is_that_at_the_spectrum_of_the_batch(images):
-    likelihood = SpectralLikelihood(16)
-    at_the_batch = SpectralLikelihood(16).eval()
-    at_the_batch.power.copy_(likelihood.residual_power(*images).mean(dim=0))
-    torch.testing.assert_close(likelihood(*images), at_the_batch(*images))
-
-
-def test_a_spectrum_of_its_own_is_at_least_as_likely_as_white_noise(images):
-    assert SpectralLikelihood(16)(*images) <= GaussianLikelihood()(*images)
-
-
-def test_the_running_spectrum_follows_the_batches(images):
-    likelihood = SpectralLikelihood(16, momentum=0.1)
-    likelihood(*images)
-    torch.testing.assert_close(likelihood.power, 0.9 + 0.1 * likelihood.residual_power(*images).mean(dim=0))
-
-
-def test_evaluation_does_not_move_the_running_spectrum(images):
-    likelihood = SpectralLikelihood(16).eval()
-    likelihood(*images)
-    assert (likelihood.power == 1).all()
-
-
-def test_the_spectrum_and_nothing_else_is_stored_with_the_weights():
-    assert list(SpectralLikelihood(16).state_dict()) == ["power"]
+def test_the_power_and_nothing_else_is_stored_with_the_weights():
+    assert list(ResidualPower(16).state_dict()) == ["power"]
 
 
 def test_the_window_of_a_crop_leaves_the_power_of_white_noise():
-    white, likelihood = randn(400, 1, 32, 32), SpectralLikelihood(32, periodic=False)
-    power = likelihood.residual_power(torch.zeros_like(white), white).mean(dim=0)
+    white = randn(400, 1, 32, 32)
+    power = ResidualPower(32, periodic=False).residual_power(torch.zeros_like(white), white).mean(dim=0)
     torch.testing.assert_close(power, torch.ones_like(power), rtol=0, atol=0.2)
 
 
-def test_a_periodic_slice_has_no_window(images):
-    assert (SpectralLikelihood(16).window == 1).all()
+def test_a_periodic_slice_has_no_window():
+    assert (ResidualPower(16).window == 1).all()
 
 
-def test_bfloat16_slices_are_compared_in_float32(spectral):
+def test_bfloat16_slices_are_compared_in_float32():
     recon, target = (randn(2, 1, 8, 8, seed=seed).bfloat16() for seed in (0, 1))
-    assert torch.equal(spectral(recon, target), spectral(recon.float(), target.float()))
+    found, expected = (ResidualPower(8).residual_power(*x) for x in ((recon, target), (recon.float(), target.float())))
+    assert torch.equal(found, expected)
 
 
 # --- what is read off the terms
@@ -388,10 +221,21 @@ def test_the_residual_spectrum_loss_is_least_at_the_true_spectrum():
         assert term.eval()(torch.zeros_like(target), target, torch.ones(64, 1)) > at_truth
 
 
-def test_the_residual_spectrum_loss_differs_from_the_spectral_likelihood_by_what_z_does_not_change():
+def test_the_residual_spectrum_loss_is_a_density_but_for_what_z_does_not_change():
+    """Independent Gaussian modes with the mean power of the batch, against a loop over the rings."""
     recon, target = torch.zeros(8, 1, 32, 32), torch.randn(8, 1, 32, 32)
-    spectral, term = SpectralLikelihood(32), ResidualSpectrumLoss(4, 32, momentum=1.0)
-    n_modes, power = spectral.n_modes, spectral.residual_power(recon, target).mean(dim=0)
-    constant = 0.5 * (n_modes * (math.log(2 * math.pi) + power.log())).sum()
-    found = term(recon, target, torch.randn(8, 4)) + constant
-    torch.testing.assert_close(found, spectral(recon, target), rtol=1e-5, atol=0)
+    term = ResidualSpectrumLoss(4, 32, momentum=1.0)
+    found = term(recon, target, torch.randn(8, 4))
+    power = term.rings.residual_power(recon, target).mean(dim=0)
+    modes = torch.fft.fft2(target, norm="ortho").abs().square()[:, 0].mean(dim=0)
+    expected = sum(0.5 * float(modes[rings(32) == ring].sum() / power[ring]) for ring in range(len(power)))
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_running_spectrum_follows_the_batches_in_training_alone():
+    recon, target, z = torch.zeros(4, 1, 16, 16), randn(4, 1, 16, 16), torch.zeros(4, 2)
+    term = ResidualSpectrumLoss(2, 16, momentum=0.1).eval()
+    term(recon, target, z)
+    assert (term.rings.power == 1).all()
+    term.train()(recon, target, z)
+    torch.testing.assert_close(term.rings.power, 0.9 + 0.1 * term.rings.residual_power(recon, target).mean(dim=0))

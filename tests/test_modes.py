@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from suites import lognormal_suite
+from suites import gaussian_noise, lognormal_suite
 
 from uvae_lib.cubes import open_cubes
 from uvae_lib.model import UniverseVAE, map_shape
 from uvae_lib.slices import pixel_power
 from uvae_lib.variants.fourier import FourierModes, SliceSummary, discriminants, fourier_start
 from uvae_lib.variants.layers import group_norm, zero_init_residuals
-from uvae_lib.variants.likelihoods import SpectralLikelihood
 
 SIZES = [32, 64, 128, 256, 512]
 RED = 1 / (1 + torch.arange(64.0)) ** 2
@@ -27,9 +26,7 @@ def red_modes(size: int) -> FourierModes:
 
 def gaussian_fields(n: int, size: int, seed: int = 0) -> torch.Tensor:
     """Fields of the spectrum RED, (n, 1, size, size)."""
-    likelihood = SpectralLikelihood(size).eval()
-    likelihood.power.copy_(1 / (1 + torch.arange(len(likelihood.power))) ** 2)
-    return likelihood.noise((n, 1, size, size), torch.Generator().manual_seed(seed), "cpu")
+    return gaussian_noise(n, size, lambda k: 1 / (1 + k) ** 2, seed)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -78,7 +78,7 @@ def test_mean_and_width_are_those_of_the_noise_cut_at_the_prior(found, params):
 def test_weights_and_their_export_have_one_digest():
     weights, other = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
     rounded = deepcopy(weights).bfloat16().float()
-    keys = [weights_key(SimpleNamespace(model=x, likelihood=None), dtype=torch.bfloat16)
+    keys = [weights_key(SimpleNamespace(model=x), dtype=torch.bfloat16)
             for x in (weights, rounded, other)]  # fmt: skip
     assert keys[0] == keys[1] != keys[2]
 

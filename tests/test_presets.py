@@ -252,7 +252,7 @@ def test_the_simulation_of_a_preset_is_one_value():
 
 
 def test_configurations_of_stored_runs_are_read_by_the_former_names_of_their_fields():
-    stored = {"model": {"linear": True}, "loss": {"noise_of_z": 0.2, "free_bits": 0.0}}
+    stored = {"model": {"linear": True}, "loss": {"noise_of_z": 0.2, "free_bits": 0.0, "likelihood": "note"}}
     assert from_dict(stored) == Config(model=ModelConfig(fourier_start=True), loss=LossConfig(residual_spectrum=0.2))
     with pytest.raises(ValueError, match="no field free_bits"):
         from_dict({"loss": {"free_bits": 0.5}})
@@ -261,7 +261,7 @@ def test_configurations_of_stored_runs_are_read_by_the_former_names_of_their_fie
 def test_the_note_is_the_note_s_model_loss_and_sets_trained_as_long_as_the_reference():
     note, train = PRESETS["note"], PRESETS["note"].training
     assert (note.model, note.loss) == (ModelConfig(), LossConfig())
-    assert (note.loss.likelihood, note.loss.kl_z, note.loss.kl_h, note.loss.kl_warmup) == ("note", 1.0, 1.0, 0)
+    assert (note.loss.kl_z, note.loss.kl_h, note.loss.kl_warmup) == (1.0, 1.0, 0)
     assert (train.set_size, train.targets, train.ema, train.clip) == (4, "last", 0.0, 0.0)
     assert (train.steps, note.data.image_size) == (PRESETS["reference"].training.steps, 128)
     assert (note.data, note.simulation) == (DEMO.data, DEMO.simulation)

@@ -3,19 +3,17 @@
 import numpy as np
 import pytest
 import torch
+from suites import gaussian_noise
 
 from uvae_lib.analysis import samples
-from uvae_lib.variants.likelihoods import SpectralLikelihood
 
 SIZE = 32
 
 
 def universes(n: int, slope: float = -2.0, seed: int = 0, n_slices: int = 16) -> list[torch.Tensor]:
     """Gaussian slices of unit variance with power (1 + |k|)^slope, one tensor (n_slices, 1, SIZE, SIZE) a universe."""
-    likelihood = SpectralLikelihood(SIZE).eval()
-    likelihood.power.copy_((1 + torch.arange(len(likelihood.power))) ** slope)
     fields = [
-        likelihood.noise((size, 1, SIZE, SIZE), torch.Generator().manual_seed(which), "cpu")
+        gaussian_noise(size, SIZE, lambda k: (1 + k) ** slope, which)
         for size, which in ((n * n_slices, seed), (500, 999))
     ]
     return list((fields[0] / fields[1].std()).split(n_slices))  # one scale for all seeds

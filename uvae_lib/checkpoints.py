@@ -169,7 +169,7 @@ class RunKeeper(Callback):
         if loss is None or loss < self.best_loss:
             self.best_loss = self.best_loss if loss is None else loss
             if trainer.is_global_zero:
-                self.write(self.folder / "best.safetensors", weights_as_bytes(module.evaluated, module.likelihood))
+                self.write(self.folder / "best.safetensors", weights_as_bytes(module.evaluated))
 
     def _record(self, trainer, row: dict) -> None:
         self.rows.append(row)

@@ -16,7 +16,10 @@ from typing import Literal, get_args, get_origin
 
 PARAMETERS = ("Omega_m", "sigma_8")  # of a cosmology, as columns of a suite's params
 RENAMED = {"linear": "fourier_start", "noise_of_z": "residual_spectrum"}  # fields of stored runs
-DROPPED = {"free_bits": 0.0}  # fields of stored runs that are gone, with the one value that they may have
+DROPPED = {
+    "free_bits": 0.0,
+    "likelihood": "note",
+}  # fields of stored runs that are gone, with the one value that they may have
 
 
 @dataclass(frozen=True)
@@ -111,10 +114,8 @@ class ModelConfig:
 class LossConfig:
     """The loss: the defaults are the note's."""
 
-    likelihood: Literal["note", "gaussian", "spectral"] = "note"
-    """Pixel term: the note's squared error, or -log p of a noise (`variants.likelihoods`)."""
     kl_z: float = 1.0
-    """Weight of KL(z): on its mean over dimensions ("note"), else on its nats."""
+    """Weight of KL(z), which is a mean over dimensions."""
     kl_h: float = 1.0
     """Weight of KL(h), likewise."""
     kl_warmup: int = 0
@@ -230,7 +231,7 @@ NOTE = Config(
 # all that it has. Universes differ far more in the amplitude of their spectra than in anything else, and little is
 # gained by the rest, so that a z that reads spectra as they are learns one direction, and sigma_8 at fixed Omega_m
 # stays below the width of q(z). So z is told linear discriminants of equal size, its posterior starts narrow, and
-# kl_z = 10 is about the ELBO's weight beside kl_h = 100 (`variants.likelihoods`).
+# kl_z = 10 is about the ELBO's weight beside kl_h = 100 (notebook 3 derives it).
 LEARNING = ModelConfig(
     pooling="mean", norm="group", circular=None, zero_init=True, fourier_start=True, discriminants=8, logvar_h=-5.0,
     logvar_z=-3.0,

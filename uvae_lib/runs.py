@@ -34,7 +34,6 @@ from .model import UniverseVAE
 from .presets import RENAMED, Config, from_dict, locate, to_dict
 from .variants import build, covers_box
 from .variants.flows import Flows, flows_as_bytes, load_flows
-from .variants.likelihoods import make_likelihood
 
 try:
     import fcntl
@@ -56,7 +55,6 @@ class Run:
     """A trained Universe VAE with everything that is needed to use it.
 
     model        in evaluation mode, on the CPU
-    likelihood   the pixel noise, in evaluation mode; None for the note's squared error
     config       the configuration;  split: {"train", "val", "test"} -> cube indices
     mean, std    standardisation: pixels p = (x - mean) / std, x = log(y + eps)
     box_size     of the cubes [Mpc/h];  side [voxels]
@@ -66,7 +64,6 @@ class Run:
 
     folder: Path
     model: UniverseVAE
-    likelihood: nn.Module | None
     config: Config
     split: dict[str, list[int]]
     mean: float
@@ -119,12 +116,10 @@ def load_run(folder: str | Path, which: str = "best") -> Run:
     info, config = read_info(folder)
     with torch.device("meta"):  # no weights are drawn: all come from the file
         model = build(config, info["side"])
-    likelihood = make_likelihood(config.loss.likelihood, config.data.image_size, covers_box(config, info["side"]))
-    _load_weights(folder / f"{which}.safetensors", _stored(model, likelihood))
+    _load_weights(folder / f"{which}.safetensors", model)
     return Run(
         folder=folder,
         model=model.eval().to(memory_format=torch.channels_last).requires_grad_(False),
-        likelihood=likelihood and likelihood.eval(),
         config=config,
         split=info["split"],
         mean=info["mean"],
@@ -173,8 +168,8 @@ def read_info(folder: Path) -> tuple[dict, Config]:
         raise ValueError(f"{path} cannot be used: {error}; restore it, or remove {folder} and train again") from error
 
 
-def _load_weights(path: Path, networks: nn.Module) -> None:
-    """Fill networks from a safetensors file, in float32; safetensors hold numbers and nothing that could run."""
+def _load_weights(path: Path, model: nn.Module) -> None:
+    """Fill a model from a safetensors file, in float32; safetensors hold numbers and nothing that could run."""
     packed = path.with_name(f"{path.name}.gz")  # as `export_run` writes it
     if not path.exists() and not packed.exists():
         raise FileNotFoundError(f"{path.parent} holds no {path.name}: no validation was finished; train it further")
@@ -184,7 +179,7 @@ def _load_weights(path: Path, networks: nn.Module) -> None:
         raise ValueError(f"{path} is damaged, or no safetensors file: {error}; restore it, or train again") from error
     weights = {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
     try:
-        networks.load_state_dict(weights, assign=True)
+        nn.ModuleDict({"model": model}).load_state_dict(weights, assign=True)
     except RuntimeError as error:
         reasons = str(error).splitlines()[1:]
         raise ValueError(
@@ -205,18 +200,12 @@ def _read_history(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path} is damaged ({error}); restore it, or remove it") from error
 
 
-def _stored(model: nn.Module, likelihood: nn.Module | None) -> nn.ModuleDict:
-    """What a weights file holds."""
-    return nn.ModuleDict({"model": model} | ({"likelihood": likelihood} if likelihood else {}))
-
-
-def weights_as_bytes(model: nn.Module, likelihood: nn.Module | None, dtype: torch.dtype | None = None) -> bytes:
-    """Model and likelihood in the safetensors format; floating point numbers in dtype where one is given."""
-    state = _stored(model, likelihood).state_dict()
+def weights_as_bytes(model: nn.Module, dtype: torch.dtype | None = None) -> bytes:
+    """A model in the safetensors format; floating point numbers in dtype where one is given."""
     return save(
         {
-            name: value.to("cpu", dtype if dtype and value.is_floating_point() else None).contiguous()
-            for name, value in state.items()
+            f"model.{name}": value.to("cpu", dtype if dtype and value.is_floating_point() else None).contiguous()
+            for name, value in model.state_dict().items()
         }
     )
 
@@ -227,7 +216,7 @@ def export_run(folder: str | Path, to: str | Path) -> list[Path]:
     With gzip 40 % of the bytes of float32; `load_run` reads them so. Returns the files, all in the folder `to`.
     """
     run, to, packed = load_run(folder), Path(to), "best.safetensors.gz"
-    weights = weights_as_bytes(run.model, run.likelihood, torch.bfloat16)
+    weights = weights_as_bytes(run.model, torch.bfloat16)
     write_atomically(to / packed, gzip.compress(weights, compresslevel=6, mtime=0))
     if run.flows:
         write_atomically(to / FLOWS, flows_as_bytes(run.flows, torch.bfloat16))
@@ -244,7 +233,7 @@ def weights_key(run: Run, *settings, dtype: torch.dtype | None = None) -> str:
     dtype  that the weights are rounded to; of bfloat16, an exported run has the same digest
     """
     digest = hashlib.blake2b(json.dumps(settings).encode(), digest_size=16)
-    digest.update(weights_as_bytes(run.model, run.likelihood, dtype))
+    digest.update(weights_as_bytes(run.model, dtype))
     return digest.hexdigest()
 
 

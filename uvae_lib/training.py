@@ -55,7 +55,7 @@ from .runs import (
 from .slices import CubePool, SliceSets, cube_bytes, pixel_power, pool_size, some_slices, standardisation
 from .variants import build, covers_box
 from .variants.fourier import discriminants
-from .variants.likelihoods import ResidualSpectrumLoss, make_likelihood
+from .variants.residual_spectrum import ResidualSpectrumLoss
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
 PATIENCE = 600  # [s] that processes of one job wait for each other
@@ -82,7 +82,6 @@ class LitUniverseVAE(pl.LightningModule):
             self.model = build(self.config, side, power and torch.tensor(power), told and torch.tensor(told))
         self.model = self.model.to(memory_format=torch.channels_last)
         image_size, periodic = self.config.data.image_size, covers_box(self.config, side)
-        self.likelihood = make_likelihood(self.config.loss.likelihood, image_size, periodic)
         self.residual_spectrum = None
         if self.config.loss.residual_spectrum:
             self.residual_spectrum = ResidualSpectrumLoss(self.config.model.latent_dim, image_size, periodic)
@@ -150,19 +149,12 @@ class LitUniverseVAE(pl.LightningModule):
         return loss
 
     def _terms(self, model, slices: SliceSets, step: int, kl_z: float, kl_h: float) -> dict[str, Tensor]:
-        """The loss of a step's sets and its parts, KLs in nats a slice; weights of KLs on their mean over dimensions.
-
-        `loss` is the note's, or minus the ELBO at the weights in nats where the pixel noise has a density.
-        """
+        """The note's loss of a step's sets, and its parts: scalars, KLs in nats a slice, and their latents."""
         output, img_h = self._forward(model, slices, step)
         recon_h, (z, z_mu, z_logvar), _, (_, h_post_mu, _) = output
         note = note_loss(output, img_h, kl_z, kl_h)
-        loss, l2 = note["loss"], note["l2"]
-        pixels, kl_of_z, kl_of_h = l2, z_mu.shape[1] * note["kl_z"], z_mu.shape[1] * note["kl_h"]
-        if self.likelihood:
-            pixels = self.likelihood(recon_h, img_h)
-            loss = pixels + kl_z * kl_of_z + kl_h * kl_of_h
-        terms = {"loss": loss, "pixels": pixels, "l2": l2, "kl_z": kl_of_z, "kl_h": kl_of_h}
+        kls = {name: z_mu.shape[1] * note[name] for name in ("kl_z", "kl_h")}
+        terms = {"loss": note["loss"], "pixels": note["l2"], "l2": note["l2"], **kls}
         if self.residual_spectrum:
             terms["residual_spectrum"] = self.residual_spectrum(recon_h, img_h, z)
         power = img_h.square().sum() / len(img_h)
@@ -198,7 +190,7 @@ class LitUniverseVAE(pl.LightningModule):
     def _of_all_processes(self, output: tuple, target: Tensor) -> tuple[tuple, Tensor]:
         """What `UniverseVAE.forward` returned, and the targets, of the whole batch: one message a step.
 
-        The optimal pixel noise is no mean over a batch, so the mean of the processes' losses would not be the loss of
+        The spectrum of the residuals is that of a batch, so the mean of the processes' losses would not be the loss of
         the batch. The order of the targets is that of the processes.
         """
         recon, *latents = output
@@ -258,7 +250,7 @@ class LitUniverseVAE(pl.LightningModule):
         Every process computes all of it, so that none waits for another.
         """
         model = self.evaluated
-        modules = [m for m in (model, self.likelihood, self.residual_spectrum) if m]
+        modules = [m for m in (model, self.residual_spectrum) if m]
         training = [m.training for m in modules]
         for module in modules:
             module.eval()
@@ -380,11 +372,10 @@ def weighted_terms(history: pd.DataFrame, config: Config) -> pd.DataFrame:
 
     history   of a run: terms, KLs in nats, and weights
     """
-    scale = config.model.latent_dim if config.loss.likelihood == "note" else 1
     terms = {
         "pixels": history["pixels"],
-        "kl_z": history["weight_z"] * history["kl_z"] / scale,
-        "kl_h": history["weight_h"] * history["kl_h"] / scale,
+        "kl_z": history["weight_z"] * history["kl_z"] / config.model.latent_dim,
+        "kl_h": history["weight_h"] * history["kl_h"] / config.model.latent_dim,
     }
     if config.loss.residual_spectrum:
         terms["residual_spectrum"] = config.loss.residual_spectrum * history["residual_spectrum"]
@@ -473,7 +464,7 @@ def _train(
         raise KeyboardInterrupt(f"{stop}; go on with --resume") from stop
     trainer = module.trainer
     if trainer.is_global_zero:
-        keeper.write(folder / "last.safetensors", weights_as_bytes(module.evaluated, module.likelihood))
+        keeper.write(folder / "last.safetensors", weights_as_bytes(module.evaluated))
         info |= {"finished": True, "seconds": keeper.seconds()} | device_used(trainer.strategy.root_device)
         write_atomically(folder / "run.json", as_json(info))
     trainer.strategy.barrier()

@@ -8,10 +8,11 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from . import camels, parameters, quijote
-from .arrays import Hdf5File, NoCubes, existing, natural, refusal, regular_file
+from .arrays import HDF5_MAGIC, NPY_MAGIC, CubesError, Hdf5File, NoCubes, existing, natural, refusal, regular_file
 from .layout import (
     FORMATS,
     ReaderOptions,
@@ -29,7 +30,9 @@ NAMES = {"cmd-grids": camels.GRIDS, "cmd-maps": camels.MAPS, "quijote": quijote.
 # what is no array of ours, by its first bytes or by a file in its folder
 STRANGERS = {b"SIMPLE  =": "a FITS file", b"\x1f\x8b": "a file compressed by gzip", b"MATLAB": "a MATLAB file",
              b"CDF": "a NetCDF file", b"\x80": "a pickle, which is never opened",
-             b"PK\x03\x04": "a zip archive (PyTorch, zarr, ...)"}  # fmt: skip
+             b"PK\x03\x04": "a zip archive (PyTorch, zarr, ...)",
+             HDF5_MAGIC: "an HDF5 file by another name (open it by its own path, or call it .hdf5)",
+             NPY_MAGIC: "a NumPy file by another name (open it by its own path, or call it .npy)"}  # fmt: skip
 FOLDERS = {"attr-v2": "BigFile", ".zgroup": "zarr", ".zarray": "zarr", "zarr.json": "zarr"}
 ADVICE = "read it where you trust it, and save the cubes with np.save (float32), (n, N, N, N)"
 
@@ -44,10 +47,13 @@ def find_layout(path: Path, format: str | None, request: ReaderOptions) -> Suite
         raise refusal(f"format={format!r}", "an unknown format", f"one of {', '.join(READERS)}", "choose one")
     guessed = format or (_guess_folder(path) if path.is_dir() else _guess_file(path))
     layout = READERS.get(guessed, plain)(path, request)
+    cautions = [*layout.cautions]
     if path.is_dir() and (passed := _not_opened(path, layout)):
-        text = f"{path} also holds {', '.join(passed[:5])}{', ...' * (len(passed) > 5)}, not opened"
-        return replace(layout, cautions=[*layout.cautions, text])
-    return layout
+        cautions.append(f"{path} also holds {', '.join(passed[:5])}{', ...' * (len(passed) > 5)}, not opened")
+    if request.params is None and (tables := _not_read(path, layout)):
+        could = f"{', '.join(tables[:5])}{', ...' * (len(tables) > 5)} could be them"
+        cautions.append(f"no parameters read: {could}; pass params= (--data.params) with one table, one row a cube")
+    return replace(layout, cautions=cautions)
 
 
 def _guess_file(path: Path) -> str:
@@ -88,7 +94,8 @@ def _nothing(path: Path, files: list[Path]) -> Exception:
     closed = [p.name for p in folders if not os.access(p, os.R_OK | os.X_OK)]
     found = f"{len(files)} files, none of them cubes" if files else "an empty folder"
     found += "".join(f"; {file.name} is {_stranger(file)}" for file in files[:3])
-    found += "".join(f"; a {kind} folder, {p.name}" for p in folders for f, kind in FOLDERS.items() if (p / f).exists())
+    marks = ((kind, p) for file, kind in FOLDERS.items() for up in ("", "*/", "*/*/") for p in path.glob(up + file))
+    found += "".join(f"; a {kind} folder, {p.parent.name}" for kind, p in islice(marks, 3))
     found += f"; no permission to look into {', '.join(closed[:5])}" if closed else ""
     return refusal(path, found, "files .npy or .hdf5 of cubes", f"check the path, or {ADVICE}")
 
@@ -110,6 +117,17 @@ def _not_opened(path: Path, layout: SuiteFiles) -> list[str]:
     files = [file for file in _arrays(files_in(path)) if file.absolute() not in opened]
     known = " ".join(layout.notes) + " ".join(layout.cautions)
     return [file.name for file in files if not (pattern and pattern.fullmatch(file.name)) and file.name not in known]
+
+
+def _not_read(path: Path, layout: SuiteFiles) -> list[str]:
+    """Tables beside the cubes of a suite without parameters, those of other CAMELS sets left out."""
+    if not layout.params.empty or "parameters" in " ".join(layout.cautions):
+        return []
+    folders = dict.fromkeys([path if path.is_dir() else path.parent, *(file.path.parent for file in layout.files)])
+    tables = [table for folder in folders for table in parameters.tables_in(folder)]
+    sets = [re.search(r"(?<![^_])(LH|CV|1P|EX|BE|SB\d+)(?![^_])", table.stem) for table in tables]
+    own = (None, *layout.ids[0].split("/"))
+    return [f"{t.parent.name}/{t.name}" for t, s in zip(tables, sets, strict=True) if (s and s[1]) in own]
 
 
 def plain(path: Path, request: ReaderOptions, format: str | None = None) -> SuiteFiles:
@@ -152,7 +170,7 @@ def _stacks(path: Path, request: ReaderOptions, format: str | None, remarks: Rem
     if not below:
         advice = "leave format= (--data.format) out, or check the path"
         raise refusal(path, f"no {FORMATS[formats[0]][0]} file", f"{format} files of cubes", advice)
-    files = here or _of_one_name(path, below, request.field, remarks)
+    files = here or _of_one_name(path, below, request, remarks)
     if here and (deeper := [str(file.relative_to(path)) for file in below if file not in here]):
         remarks.cautions.append(f"{len(deeper)} files in folders below are not opened ({', '.join(deeper[:3])}, ...)")
     stacks, reasons = [], []
@@ -169,18 +187,31 @@ def _stacks(path: Path, request: ReaderOptions, format: str | None, remarks: Rem
     return stacks
 
 
-def _of_one_name(path: Path, files: list[Path], wanted: str | None, remarks: Remarks) -> list[Path]:
+def _of_one_name(path: Path, files: list[Path], request: ReaderOptions, remarks: Remarks) -> list[Path]:
     """The files of a tree that are called alike but for numbers, as run0/density.npy; field= chooses among several."""
     kinds: dict[str, list[Path]] = {}
     for file in files:
         kinds.setdefault(re.sub(r"\d+", "#", file.name), []).append(file)
     named = {members[0].name: members for members in kinds.values()}
-    chosen = choose(path, "field", sorted(named), wanted, (), remarks)
+    others = [name for name, members in named.items() if len(named) > 1 and _other(members[0], request)]
+    if request.field is None and 0 < len(others) < len(named):
+        remarks.cautions.append(f"{path} also holds {', '.join(others[:5])} in its folders, not opened: no cubes")
+        named = {name: members for name, members in named.items() if name not in others}
+    chosen = choose(path, "field", sorted(named), request.field, (), remarks)
     without = sorted({file.parent.name for file in files} - {file.parent.name for file in named[chosen]})
     remarks.notes.append(f"{len(named[chosen])} files called {chosen} in folders")
     if without:
         remarks.cautions.append(f"no {chosen} in {', '.join(without[:5])}: left out")
     return named[chosen]
+
+
+def _other(file: Path, request: ReaderOptions) -> bool:
+    """Whether a file is whole and holds something else than cubes: a catalogue, labels."""
+    try:
+        open_cubes_of(file, request.dataset)
+    except CubesError as error:
+        return isinstance(error, NoCubes)
+    return False
 
 
 def _ends(stack) -> list[str]:

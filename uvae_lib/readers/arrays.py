@@ -163,11 +163,14 @@ def open_npz(path: Path, wanted: str | None = None) -> NpyFile:
                 if member.endswith(".npy"):
                     with archive.open(member) as file:
                         headers[member.removesuffix(".npy")] = _npy_header(file, path)
-            (name,) = _choose_datasets(path, {name: header[0] for name, header in headers.items()}, wanted)
+            name, *more = _choose_datasets(path, {name: header[0] for name, header in headers.items()}, wanted)
             info = archive.getinfo(f"{name}.npy")
-            if info.compress_type != zipfile.ZIP_STORED:
-                code = f"np.save('cubes.npy', np.load({path.name!r})[{name!r}])"
-                raise refusal(path, "a compressed archive", "arrays that can be read one by one", f"once run {code}")
+            if more or info.compress_type != zipfile.ZIP_STORED:
+                found = f"{len(more) + 1} arrays of cubes" if more else "a compressed archive"
+                file = f"np.load({path.name!r})"
+                cubes = f"[cube for cube in {file}.values() if cube.ndim > 2]" if more else f"{file}[{name!r}]"
+                advice = f"once run np.save('cubes.npy', {cubes})"
+                raise refusal(path, found, "arrays that can be read one by one", advice)
             raw.seek(info.header_offset + 26)  # a local header: 30 bytes, the name, an extra field
             start = info.header_offset + 30 + sum(struct.unpack("<HH", raw.read(4)))
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, struct.error) as error:
@@ -194,11 +197,12 @@ def stacked(file: NpyFile, maps: int = 0) -> NpyFile:
 
     Raises CubesError for any other shape, and for stacks in Fortran order.
     """
-    n, *square = file.shape
     shape, expected = cube_stack(file.shape), "cubes: (N, N, N) or (n, N, N, N)"
     if maps:
-        fits = len(square) == 2 and square[0] == square[1] and n % maps == 0
-        shape, expected = fits and (n // maps, maps, *square), f"maps: (n, N, N) with n a multiple of {maps}"
+        *stack, side = [n for n in file.shape if n != 1] or [0]
+        n, fits = math.prod(stack[:-1]), stack[-1:] == [side] and stack[1:-1] in ([], [maps])
+        shape = fits and n % maps == 0 and (n // maps, maps, side, side)
+        expected = f"maps: (n, N, N) with n a multiple of {maps}"
     if not shape:
         advice = "cut or reshape it, or pass format= (--data.format) if it is taken for what it is not"
         raise refusal(file.path, f"an array of shape {file.shape}", expected, advice)
@@ -314,13 +318,14 @@ def _hdf5_refusal(path: Path, error: Exception, found: str) -> CubesError:
     return refusal(path, f"{found} ({reason})", "a whole HDF5 file", "copy or download it again")
 
 
-def hdf5_places(file: h5py.File, dataset: str) -> list[h5py.Group | h5py.Dataset]:
-    """Where an HDF5 file may say something about a data set: at it, in its groups outwards, in groups beside it."""
-    parents = [file[dataset], file[dataset].parent]
-    while parents[-1].name != "/":
+def hdf5_places(file: h5py.File, dataset: str, outwards: bool = True) -> list[h5py.Group | h5py.Dataset]:
+    """Where an HDF5 file may say something about a data set: at it, in its group and groups beside it, and outwards."""
+    parents = [file[dataset].parent]
+    while outwards and parents[-1].name != "/":
         parents.append(parents[-1].parent)
     held = {parent.name for parent in parents}
-    return parents + [item for item in file.values() if isinstance(item, h5py.Group) and item.name not in held]
+    groups = [group for parent in parents for group in parent.values() if isinstance(group, h5py.Group)]
+    return [file[dataset], *parents, *(group for group in groups if group.name not in held)]
 
 
 def hdf5_values(place: h5py.Group | h5py.Dataset, wanted: Callable[[str], bool]) -> dict[str, np.ndarray]:

@@ -26,7 +26,7 @@ NOT_PERIODIC = 1.25  # jump across the wrap, in mean jumps: 0.7 to 1.23 measured
 LEAST_CONTRAST = 0.15
 SAMPLE = 16  # cubes of a sampled check
 FULL_CHECK = 8 * 2**30  # bytes; larger suites are sampled unless check="full"
-VERSION = 3
+VERSION = 4
 _remembered: dict[tuple[Path, str], "CheckReport"] = {}  # reports that could not be written beside the data
 
 
@@ -44,6 +44,7 @@ class CheckReport:
     wrap_to_largest  the same / largest jump between neighbouring planes
     duplicates       pairs of cubes that hold the same numbers
     contrast         standard deviation of y in the first cube
+    skewness         of y in the first cube: several times the contrast in matter, about nothing in logarithms
     looks_like       what it is instead of field_type, or ""
     """
 
@@ -59,6 +60,7 @@ class CheckReport:
     wrap_to_largest: list[float]
     duplicates: list[list[int]]
     contrast: float
+    skewness: float
     looks_like: str
 
     @property
@@ -97,6 +99,10 @@ class CheckReport:
             (not self.looks_like and self.contrast < LEAST_CONTRAST * min(1, 4 / voxel),
              f"suspicious unit: the standard deviation is {self.contrast:.2g} of the mean, less than matter has in "
              f"voxels of {voxel:.3g} Mpc/h; undo logarithms or scaling, if there are, and save them again"),
+            (not self.looks_like and self.contrast > LEAST_CONTRAST and self.skewness < 0.7 * self.contrast,
+             f"suspicious unit: the numbers spread to both sides of their mean alike (standard deviation "
+             f"{self.contrast:.2g} of it, skewness {self.skewness:.2g}), as logarithms do and matter does not; undo "
+             "logarithms or scaling, if there are, and save them again"),
             (self.empty_fraction > EMPTY_LIMIT,
              f"{self._empty}, which a squared error fits first; raise eps (to 1e-3, say), use thicker slices, or a "
              "field that fills the voids"),
@@ -149,6 +155,7 @@ def _measure(layout: SuiteFiles, field_type: str | None, chosen: list[int]) -> C
         y, mean, clipped = to_overdensity(raw, field_type, where)
         if i == chosen[0]:
             contrast = float(y.std(dtype=np.float64))
+            skewness = float(np.mean(((y - 1) / contrast) ** 3, dtype=np.float64))
         n_clipped += clipped
         sums += _log_sums(y)
         means.append(mean)
@@ -177,6 +184,7 @@ def _measure(layout: SuiteFiles, field_type: str | None, chosen: list[int]) -> C
         wrap_to_largest=(wrap[:, 0] / inside.max(axis=1)).tolist(),
         duplicates=duplicates,
         contrast=contrast,
+        skewness=skewness,
         looks_like=strange,
     )
 

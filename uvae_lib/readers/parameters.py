@@ -54,7 +54,8 @@ def camels_file(folder: Path, suite: str, set_name: str) -> Path | None:
     stems = [f"{set_name}_{suite}", f"{suite}_{set_name}", f"{set_name}_Nbody_{base}", f"Nbody_{base}_{set_name}",
              f"{set_name}_{base}", f"{base}_{set_name}", suite, f"Nbody_{base}", base]  # fmt: skip
     names = [f"params_{stem}{end}" for stem in stems for end in (".txt", ".csv")]
-    names.append(f"CosmoAstroSeed_{base.partition('_')[0]}*_{set_name}.*")
+    seeds = [f"CosmoAstroSeed_{stem}" for stem in (base, base.partition("_")[0])]
+    names += [f"{stem}{end}" for stem in seeds for end in (f"*_{set_name}.*", ".*")]
     return _first_file((folder, folder.parent), names)
 
 
@@ -69,6 +70,12 @@ def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
     """The first file of some names (or patterns) in some folders."""
     found = (path for name in names for folder in folders for path in sorted(folder.glob(name)))
     return next((path for path in found if path.is_file()), None)
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The files of a folder that are called as tables of parameters are."""
+    called = (p for p in folder.glob("[!.]*") if p.suffix.lower() in TABLE_SUFFIXES and TABLE.search(p.stem))
+    return sorted(p for p in called if p.is_file())
 
 
 def parameter_table(source, names: tuple[str, ...], ids: Sequence[str], remarks: Remarks) -> pd.DataFrame:
@@ -90,8 +97,7 @@ def plain_parameters(root: Path, files: Sequence, given, ids: Sequence[str], rem
 
     Of several files beside them the one called params... is taken; what is not used is said.
     """
-    called = [p for p in root.glob("[!.]*") if p.suffix.lower() in TABLE_SUFFIXES and TABLE.search(p.stem)]
-    found = sorted(p for p in called if p not in [file.path for file in files] and p.is_file())
+    found = [p for p in tables_in(root) if p not in [file.path for file in files]]
     found = [p for p in found if p.name.lower().startswith("param")] or found
     if given is None and not found and isinstance(files[0], Hdf5File):
         given = hdf5_parameters(files)
@@ -114,8 +120,8 @@ def hdf5_parameters(files: Sequence[Hdf5File]) -> pd.DataFrame | None:
         for file in files:
             n, several = file.shape[0], len(file.datasets) > 1
             with h5py.File(file.path, "r") as opened:
-                # of several data sets, what lies at each and in its group
-                places = [hdf5_places(opened, name)[: 2 if several else None] for name in file.datasets]
+                # of several data sets, what lies at each, in its group and in groups beside it
+                places = [hdf5_places(opened, name, outwards=not several) for name in file.datasets]
                 rows = [_hdf5_row(at, n) for at in places]
                 picked = [{key: v[i] for key, v in rows[i if several else 0].items()} for i in range(n)]
                 tables.append(pd.DataFrame(picked) if rows[0] else _hdf5_table(opened, file))
@@ -250,11 +256,11 @@ def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
 
     Raises CubesError when comments name parameters, and it is not clear which column is which.
     """
-    comments = [re.sub(r"[\[(][^\])]*[\])]", "", comment) for comment in comments]  # units
-    lines = [_fields(part) for c in comments for part in (c, c.partition(":")[2]) if part.strip()]
+    bare = [re.sub(r"[\[(][^\])]*[\])]", "", comment) for comment in comments]  # without units
+    lines = [_fields(part) for c in bare for part in (c, c.partition(":")[2]) if part.strip()]
     fitting = [line for line in lines if len(line) == width and not all(map(_is_number, line))]
     named = [line for line in fitting if any(canonical(word) in KNOWN for word in line)]
-    mentioned = [word for c in comments for word in re.split(r"[\s,;:=()\[\]]+", c) if canonical(word) in KNOWN]
+    mentioned = [word for c in comments for word in re.split(r"[\s,;:=()\[\]'\"]+", c) if canonical(word) in KNOWN]
     choices = {tuple(map(canonical, line)): line for line in named or fitting}
     if len(choices) > 1 or (mentioned and not named):
         found = f"comments that name {', '.join(mentioned)[:120]} above {width} columns"

@@ -36,7 +36,7 @@ from ..model import UniverseVAE, in_float32
 from ..presets import FlowConfig, from_dict
 from .fourier import FourierDecoder, FourierModes
 from .layers import circular_padding
-from .likelihoods import SpectralLikelihood
+from .residual_spectrum import ResidualPower
 
 QUARTER = math.pi / 2
 PICTURE = 32  # pixels along the picture of h: the modes' |k| stay below its Nyquist frequency
@@ -189,7 +189,7 @@ class SliceFlow(nn.Module):
 
     def __init__(self, image_size: int, n_given: int, width: int, periodic: bool):
         super().__init__()
-        self.rings = SpectralLikelihood(image_size, periodic)
+        self.rings = ResidualPower(image_size, periodic)
         self.register_buffer("slopes", torch.zeros(n_given, len(self.rings.power)))
         widths = levels(image_size, [width * factor for factor in (1, 2, 4, 6, 8)])
         self.network = UNet(2, 1, widths, n_given, periodic)
