@@ -154,6 +154,8 @@ def test_an_exported_run_is_less_than_half_the_bytes_and_nearly_the_same_numbers
     copy, packed = load_run(tmp_path / "shipped"), tmp_path / "shipped" / "best.safetensors.gz"
     assert packed.stat().st_size < 0.45 * (run.folder / "best.safetensors").stat().st_size
     assert {path.name for path in files} >= {packed.name, "run.json", "history.csv"}
+    measured = dict(run.model.named_buffers())
+    assert measured and all(torch.equal(buffer, measured[name]) for name, buffer in copy.model.named_buffers())
     h = torch.randn(2, 512, generator=torch.Generator().manual_seed(0))
     exact, found = (one.model.decoder_h(h) for one in (load_run(run.folder), copy))
     assert (found - exact).square().mean() < 1e-3 * exact.square().mean()

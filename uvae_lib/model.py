@@ -110,6 +110,15 @@ def leave_one_out(n_sets: int, set_size: int, device: torch.device | str = "cpu"
     return (1 - torch.eye(set_size, device=device)).expand(n_sets, -1, -1)
 
 
+def rounded(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """State of a model on the CPU, its parameters in dtype: buffers hold measured numbers, in which digits cancel."""
+    names = {name for name, _ in model.named_parameters()} if dtype else ()
+    return {
+        name: value.to("cpu", dtype if name in names else None).contiguous()
+        for name, value in model.state_dict().items()
+    }
+
+
 def in_float32(method):
     """Run a method in float32 under autocast too: the latents and the small networks around them are cheap."""
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from .cropping import log_density, overdensity
 from .cubes import CubeSuite, open_data
 from .files import write_atomically
-from .model import UniverseVAE
+from .model import UniverseVAE, rounded
 from .presets import RENAMED, Config, from_dict, locate, to_dict
 from .variants import build, covers_box
 from .variants.flows import Flows, flows_as_bytes, load_flows
@@ -201,17 +201,12 @@ def _read_history(path: Path) -> pd.DataFrame:
 
 
 def weights_as_bytes(model: nn.Module, dtype: torch.dtype | None = None) -> bytes:
-    """A model in the safetensors format; floating point numbers in dtype where one is given."""
-    return save(
-        {
-            f"model.{name}": value.to("cpu", dtype if dtype and value.is_floating_point() else None).contiguous()
-            for name, value in model.state_dict().items()
-        }
-    )
+    """A model in the safetensors format; parameters in dtype where one is given, buffers as they are."""
+    return save({f"model.{name}": value for name, value in rounded(model, dtype).items()})
 
 
 def export_run(folder: str | Path, to: str | Path) -> list[Path]:
-    """Copy a run for others: its weights in bfloat16, run.json, history and results; no checkpoints.
+    """Copy a run for others: its parameters in bfloat16, run.json, history and results; no checkpoints.
 
     With gzip 40 % of the bytes of float32; `load_run` reads them so. Returns the files, all in the folder `to`.
     """

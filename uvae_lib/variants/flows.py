@@ -32,7 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..model import UniverseVAE, in_float32
+from ..model import UniverseVAE, in_float32, rounded
 from ..presets import FlowConfig, from_dict
 from .fourier import FourierDecoder, FourierModes
 from .layers import circular_padding
@@ -378,12 +378,9 @@ class Flows(nn.Module):
 
 
 def flows_as_bytes(flows: Flows, dtype: torch.dtype | None = None) -> bytes:
-    """Flows with their settings and `about` in the safetensors format; numbers in dtype where one is given."""
-    state = {
-        name: value.to("cpu", dtype if value.is_floating_point() else None).contiguous()
-        for name, value in flows.state_dict().items()
-    }
-    return save(state, {"settings": json.dumps(asdict(flows.settings)), "about": json.dumps(flows.about)})
+    """Flows with their settings and `about` in the safetensors format; parameters in dtype where one is given."""
+    about = {"settings": json.dumps(asdict(flows.settings)), "about": json.dumps(flows.about)}
+    return save(rounded(flows, dtype), about)
 
 
 def load_flows(path: Path, model: UniverseVAE, periodic: bool) -> Flows | None:
