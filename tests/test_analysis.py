@@ -141,6 +141,7 @@ def test_the_table_of_targets_is_put_into_a_markdown_file(folder, found, tmp_pat
     page, run = tmp_path / "page.md", load_run(folder)
     page.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
     supervised = {"steps": 6, "r2": {"Omega_m": 0.5, "sigma_8": 0.25}, "error": {"Omega_m": 0.1, "sigma_8": 0.1}}
+    supervised["fingerprint"] = run.open_suite().fingerprint
     (folder / "baselines.json").write_text(json.dumps({"supervised": supervised}))
     acceptance.into_readme(page, found, run)
     lines = page.read_text().splitlines()
