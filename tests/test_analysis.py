@@ -58,9 +58,8 @@ def test_an_evaluation_measures_everything_beside_its_reference(found):
     assert "truth-truth" in text and "PCA" in text and "bispectrum" in text
 
 
-def test_figures_are_written_beside_the_metrics(folder):
-    names = {path.stem for path in (folder / "figures").glob("*.png")}
-    assert names >= {"loss", "slices", "reconstructions", "fidelity", "observed_universe_power", "probe_sigma_8"}
+def test_the_picture_of_slices_is_written_beside_the_metrics(folder):
+    assert (folder / "figures" / "slices.png").stat().st_size > 10_000
 
 
 def test_every_response_has_its_truth(found):

@@ -36,7 +36,7 @@ from ..training import LitUniverseVAE, train_module
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
 from .features import CubeEncoding, encode_cubes, evenly
-from .metrics import correlation, k_at_correlation, r2_interval
+from .metrics import correlation, k_at_correlation, pooled, r2_interval
 
 MOMENT_WIDTH = 12  # channels of the first level
 N_CALIBRATION = 128  # training cubes, at most, that recalibrate the supervised network
@@ -225,7 +225,7 @@ def encoding_metrics(cubes: list[CubeEncoding], box: float) -> dict[str, float]:
 
     box   side of a slice [Mpc/h]
     """
-    truth, recon = (torch.cat([getattr(cube, name)[:, 0] for cube in cubes]) for name in ("truth", "recon"))
+    truth, recon = pooled(cubes)
     return {
         "fvu": float(fvu(truth, recon)),
         "k_r90": k_at_correlation(*correlation(truth, recon, box)),
