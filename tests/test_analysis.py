@@ -58,9 +58,8 @@ def test_an_evaluation_measures_everything_beside_its_reference(found):
     assert "truth-truth" in text and "PCA" in text and "bispectrum" in text
 
 
-def test_figures_are_written_beside_the_metrics(folder):
-    names = {path.stem for path in (folder / "figures").glob("*.png")}
-    assert names >= {"loss", "slices", "reconstructions", "fidelity", "observed_universe_power", "probe_sigma_8"}
+def test_the_picture_of_slices_is_written_beside_the_metrics(folder):
+    assert (folder / "figures" / "slices.png").stat().st_size > 10_000
 
 
 def test_every_response_has_its_truth(found):
@@ -141,6 +140,7 @@ def test_the_table_of_targets_is_put_into_a_markdown_file(folder, found, tmp_pat
     page, run = tmp_path / "page.md", load_run(folder)
     page.write_text("before\n<!-- results:begin -->\n<!-- results:end -->\nafter\n")
     supervised = {"steps": 6, "r2": {"Omega_m": 0.5, "sigma_8": 0.25}, "error": {"Omega_m": 0.1, "sigma_8": 0.1}}
+    supervised["fingerprint"] = run.open_suite().fingerprint
     (folder / "baselines.json").write_text(json.dumps({"supervised": supervised}))
     acceptance.into_readme(page, found, run)
     lines = page.read_text().splitlines()

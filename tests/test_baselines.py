@@ -13,6 +13,7 @@ from torchvision.models import resnet18
 
 from uvae_lib.__main__ import main
 from uvae_lib.analysis import baselines
+from uvae_lib.analysis.acceptance import kept_baselines
 from uvae_lib.analysis.baselines import (
     BASELINES,
     LitPlainVAE,
@@ -32,6 +33,7 @@ from uvae_lib.analysis.metrics import latent_metrics, reconstruction_metrics
 from uvae_lib.loss import kl_by_dimension
 from uvae_lib.model import UniverseVAE
 from uvae_lib.presets import to_dict
+from uvae_lib.runs import load_run, move_data
 from uvae_lib.slices import CubePool, SliceSets
 from uvae_lib.training import draw_noise, fit
 
@@ -221,6 +223,19 @@ def test_a_baseline_that_is_there_is_not_trained_again(run):
     assert again["seconds"] == first["seconds"] != longer["seconds"]
 
 
+def test_other_parameters_are_another_baseline(run, tmp_path):
+    """A corrected parameter file leaves no number that was made with the former one."""
+    first = train_baselines(run.folder, ["supervised"], steps=2, progress=False)["supervised"]
+    table = shutil.copytree(run.config.data.path, tmp_path / "data") / "params_LH_IllustrisTNG.txt"
+    names, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([names, *reversed(rows)]))
+    move_data(run.folder, tmp_path / "data")
+    run = load_run(run.folder)
+    assert kept_baselines(run) == {}
+    second = train_baselines(run.folder, ["supervised"], steps=2, progress=False)["supervised"]
+    assert kept_baselines(run)["supervised"]["truth"] == second["truth"] != first["truth"]
+
+
 @pytest.mark.parametrize("name", list(BASELINES))
 def test_a_training_that_was_stopped_goes_on_to_the_same_numbers(name, run, tmp_path, monkeypatch):
     twin = copied(run.folder, tmp_path / "twin")
@@ -253,7 +268,7 @@ def test_the_first_baseline_stays_when_the_second_is_stopped(run, monkeypatch):
 def test_checkpoints_are_cleared_away_when_the_result_is_written(run):
     train_baselines(run.folder, ["supervised"], steps=3, progress=False)
     assert not list(run.folder.glob("baselines/**/*.ckpt"))
-    assert (run.folder / "baselines" / "supervised-3" / "best.safetensors").exists()
+    assert list(run.folder.glob("baselines/*/supervised-3/best.safetensors"))
 
 
 def test_the_supervised_network_learns_the_clustering_strength(run):

@@ -40,13 +40,13 @@ def test_cubes_of_one_cosmology_vary_less_than_all():
     z, _ = latent_cubes(100, 0.1)
     one = z[:1, :] * 0 + 0.1 * RNG(1).standard_normal((20, 30))
     found = controls.variance_ratio(one, z)
-    assert found["ratio"] == pytest.approx(30 * 0.01 / (30 * 0.01 + 2 * 4 / 3), rel=0.3) and found["p"] == 0.001
+    assert found["ratio"] == pytest.approx(30 * 0.01 / (30 * 0.01 + 2 * 4 / 3), rel=0.3)
 
 
 def test_random_cubes_vary_as_much_as_all():
     z, _ = latent_cubes(200, 0.1)
     found = controls.variance_ratio(z[:40], z)
-    assert found["ratio"] == pytest.approx(1, abs=0.3) and found["p"] > 0.01
+    assert found["ratio"] == pytest.approx(1, abs=0.3)
 
 
 def test_axes_that_agree_find_their_cube():
@@ -68,17 +68,11 @@ def test_shuffled_slices_are_found_by_a_z_that_differs_between_cubes(run, monkey
 
     monkeypatch.setattr(latents, "encode_set", first_feature)
     zs = [torch.randn(12, 1024, generator=torch.Generator().manual_seed(i)) * 0.1 + i for i in range(8)]
-    found = controls.shuffled_sets(run, zs)
-    assert len(found["own"]) == len(found["mixed"]) == 8 and found["auc"] == 1
-    assert found["set_size"] == 2
+    assert controls.shuffled_sets(run, zs) == {"auc": 1}
 
 
 def test_one_cube_cannot_be_shuffled(run):
     assert controls.shuffled_sets(run, [torch.zeros(12, 1024)]) is None
-
-
-def test_the_larger_of_two_groups_wins():
-    assert controls.auc([2, 3], [0, 1]) == 1 and controls.auc([1], [1]) == 0.5
 
 
 # --- leaks and memorisation

@@ -37,12 +37,6 @@ def made(run, shared, cube, **options):
         return estimate_cube(run, cube, shared, **options)
 
 
-def test_a_training_cube_is_nearest_to_itself(run, suite, shared):
-    cube = run.split["train"][2]
-    found = made(run, shared, suite.overdensity(cube), box_size=suite.box_size, seed=cube)
-    assert found.nearest[0][0] == suite.cube_id(cube)
-
-
 def test_a_cube_of_the_suite_gives_no_warning(run, suite, shared):
     found = made(run, shared, suite.overdensity(run.split["train"][2]), box_size=suite.box_size)
     assert found.warnings == ()

@@ -97,7 +97,6 @@ def test_keys_on_the_sliders_of_the_slice_explorer_move_its_picture(show):
 
 def test_keys_on_the_sliders_of_the_latent_explorer_move_its_picture(show):
     page = show("latents", "LatentExplorer(run, suite, n_slices=4)")
-    page.select_option(".uvae-start select", label="a slice of the cube")
     assert moved(page, "sigma_8", times=8) and moved(page, "seed", times=3)
     page.select_option(".uvae-level select", label="h: one slice of it")
     assert moved(page, "h0", times=20)

@@ -119,7 +119,7 @@ def test_the_numbers_behind_a_figure_are_read_back_from_json(tmp_path):
 
 def test_the_run_that_made_a_figure_is_noted(tmp_path):
     info = {"commit": "abc123", "versions": {"torch": "2.8"}, "config": to_dict(SMOKE), "machine": "a laptop"}
-    run = Run(tmp_path, None, None, SMOKE, {}, 0.0, 1.0, 32.0, 32, pd.DataFrame(), info)
+    run = Run(tmp_path, None, SMOKE, {}, 0.0, 1.0, 32.0, 32, pd.DataFrame(), info)
     paper.save(curves(), tmp_path / "figure.pdf", run=run)
     stored = json.loads((tmp_path / "figure.json").read_text())["run"]
     assert stored == {"name": "smoke", "commit": "abc123", "versions": {"torch": "2.8"}, "config": to_dict(SMOKE)}

@@ -299,22 +299,23 @@ def test_a_second_training_of_the_same_folder_is_refused(config, unfinished):
 
 
 class CtrlC(Callback):
-    """Ctrl-C at the start of some steps."""
+    """Ctrl-C, or another signal, at the start of some steps."""
 
-    def __init__(self, *steps: int):
-        self.steps = steps
+    def __init__(self, *steps: int, signum: int = signal.SIGINT):
+        self.steps, self.signum = steps, signum
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
         if batch in self.steps:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.signum)
 
 
-def test_ctrl_c_saves_the_step_and_the_run_goes_on_from_there(config, tmp_path, uninterrupted):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_job_that_is_ended_save_the_step_and_the_run_goes_on(config, tmp_path, uninterrupted, signum):
     folder = tmp_path / "run"
     torch.set_num_threads(1)
     handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt, match="is at step 5 of 8, which is saved; go on with --resume"):
-        fit(config, folder, progress=False, callbacks=[CtrlC(4)])
+        fit(config, folder, progress=False, callbacks=[CtrlC(4, signum=signum)])
     assert signal.getsignal(signal.SIGINT) is handler  # so that it can be pressed again
     assert checkpoints(folder)[-1].name == "step-00000005.ckpt"
     train(config, folder)

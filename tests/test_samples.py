@@ -91,7 +91,7 @@ def test_different_distributions_are_told_apart_and_smoothing_hides_what_differs
     noise = universes(9, slope=0.0, seed=2)
     drawn = [x + 0.1 * n for x, n in zip(universes(9, slope=-4.0, seed=1), noise, strict=True)]
     found = samples.two_sample_classifier(truth, drawn, smoothings=(0.0, 4.0), epochs=15, seeds=(0,))
-    assert found["auc"][0] > 0.97 and found["train_auc"][0] > 0.97
+    assert found["auc"][0] > 0.97
     assert found["auc"][1] < 0.75
 
 

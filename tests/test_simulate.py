@@ -46,7 +46,8 @@ THE_CUBES = """
 import sys
 import jax, numpy as np
 from uvae_lib import particle_mesh
-from uvae_lib.mass_assignment import by_jax, by_loops
+from jaxpm.painting import cic_paint, cic_read
+from uvae_lib.mass_assignment import MOST, PER_VOXEL, paint, read, sheet
 from uvae_lib.particle_mesh import evolve, linear_field, simulate_cube
 
 side, box, steps = 64, 256.0, 4
@@ -62,14 +63,28 @@ with jax.enable_x64(True):
 noise = np.random.default_rng(1).standard_normal((side,) * 3, dtype=np.float32)
 found["noise"], found["start"] = noise, linear_field(noise, 0.3, 0.8, box)
 moved = found["moved"] = evolve(linear_field(noise[:16, :16, :16], 0.1, 1.0, 16.0), 0.1, 4)
-for name, one in (("loops", by_loops()), ("jax", by_jax(16))):
-    found[name + "_paint"], found[name + "_sheet"] = one.paint(moved), one.sheet(moved)
-    found[name + "_read"] = one.read([moved[..., axis].copy() for axis in range(3)], moved)
+meshes = [moved[..., axis].copy() for axis in range(3)]
+found |= {"loops_paint": paint(moved), "loops_sheet": sheet(moved), "loops_read": read(meshes, moved)}
+
+empty = np.zeros((16,) * 3, np.float32)
+lattice = np.stack(np.meshgrid(*[np.arange(16, dtype=np.float32)] * 3, indexing="ij"), -1)
+found["jax_paint"] = cic_paint(empty, lattice + moved)
+found["jax_read"] = np.stack([cic_read(mesh, lattice + moved) for mesh in meshes], -1)
+corners = {c: np.roll(moved, [-x for x in c], (0, 1, 2)) + np.float32(c) for c in np.ndindex(2, 2, 2)}
+edges = [[corners[b] - corners[a] for a in corners for b in corners if np.subtract(b, a).tolist() == step]
+         for step in np.eye(3, dtype=int).tolist()]
+tracers = [np.clip(np.ceil(PER_VOXEL * np.abs(four).max((0, -1))), 1, MOST) for four in edges]
+found["jax_sheet"] = empty
+for part in np.ndindex(*[MOST] * 3):  # one tracer of every cell that has so many
+    s = [((u + 0.5) / n)[..., None] for u, n in zip(part, tracers)]
+    place = sum(x * np.prod([t if up else 1 - t for t, up in zip(s, c)], axis=0) for c, x in corners.items())
+    mass = np.where(np.all([u < n for u, n in zip(part, tracers)], axis=0), 1 / np.prod(tracers, axis=0), 0)
+    found["jax_sheet"] = cic_paint(found["jax_sheet"], (lattice + place).astype(np.float32), mass.astype(np.float32))
 
 q = np.arange(32)  # every axis: x = q + 10 sin(2 pi q / 32), stretched three times at q = 0, folded at q = 16
 wave = 10 * np.sin(2 * np.pi * q / 32)
 waves = np.stack(np.meshgrid(wave, wave, wave, indexing="ij"), -1).astype(np.float32)
-found["waves"] = by_loops().sheet(waves)
+found["waves"] = sheet(waves)
 np.savez(sys.argv[1], **found)
 """
 

@@ -271,13 +271,6 @@ def test_the_same_seed_starts_at_the_same_slice_and_another_elsewhere(walk):
     assert other != first and walk.picture.value == first
 
 
-@pytest.mark.parametrize("start", ["mean", "slice"])
-def test_a_walk_starts_where_it_is_told(walk, start):
-    first = walk.picture.value
-    walk.start.value = start
-    assert walk.picture.value != first and walk.seed.disabled == (start == "mean")
-
-
 def test_at_the_anchor_there_is_no_difference(walk):
     left, side = walk._panels.lefts[1], walk._panels.sides[1]
     drawn = array(walk.picture.value)[live.TOP : live.TOP + side, left : left + side]
@@ -320,7 +313,6 @@ def test_cubes_without_labels_have_no_sliders_for_them(run, unlabelled):
     [
         ({"cube": -1}, IndexError, "found cube number -1; expected 0 to 5"),
         ({"level": "x"}, ValueError, 'found level="x"; expected one of z, h'),
-        ({"start": "here"}, ValueError, 'found start="here"; expected one of draw, mean, slice'),
         ({"seed": 100}, ValueError, "found seed=100; use 0 to 99"),
     ],
 )
@@ -476,22 +468,10 @@ def test_slices_are_sorted_by_error(reconstruction):
     assert shown == sorted(shown, reverse=True)
 
 
-def test_best_first_is_worst_last(reconstruction):
-    worst = reconstruction.picture.value
-    reconstruction.order.value = "best"
-    reconstruction.rank.value = 4
-    assert reconstruction.picture.value == worst
-
-
 def test_another_cube_shows_other_slices(reconstruction):
     first = reconstruction.picture.value
     reconstruction.cube.value = 2
     assert reconstruction.picture.value != first and "cube 2" in reconstruction.readout.value
-
-
-def test_an_order_that_is_not_known_is_refused_in_a_sentence(run, suite):
-    with pytest.raises(ValueError, match='found order="size"; expected one of worst, best, cut'):
-        widgets.ReconstructionExplorer(run, suite, order="size")
 
 
 # --- all of them

@@ -143,9 +143,9 @@ class RunKeeper(Callback):
         trainer.should_stop = self.stopped
 
     def _must_stop(self, trainer, logged: bool) -> bool:
-        """Whether training ends here; several processes agree on it on logged steps."""
+        """Whether training ends here: Ctrl-C, SIGTERM; several processes agree on it on logged steps."""
         if trainer.world_size == 1:
-            return self.stop_asked
+            return self.stop_asked or trainer.received_sigterm
         return logged and trainer.strategy.reduce_boolean_decision(self.stop_asked, all=False)
 
     def _refuse_bad_numbers(self, module, step: int, saving: bool) -> None:

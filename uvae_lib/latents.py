@@ -266,17 +266,13 @@ def ridge():
     return RidgeCV(alphas=np.geomspace(1e-6, 1e4, 41), alpha_per_target=True)
 
 
-def probe(
-    train: np.ndarray, train_params: np.ndarray, test: np.ndarray, test_params: np.ndarray, model=None
-) -> ProbeResult:
-    """Regression from features of training cubes to parameters, judged on other cubes.
+def probe(train: np.ndarray, train_params: np.ndarray, test: np.ndarray, test_params: np.ndarray) -> ProbeResult:
+    """`ridge` from features of training cubes to parameters, judged on other cubes.
 
-    train (n, d), test (m, d)                  one row a cube
-    train_params (n, p), test_params (m, p)
-    model                                      a scikit-learn regressor; `ridge` when absent
+    train, test                 (n, d), (m, d), one row a cube
+    train_params, test_params   (n, p), (m, p)
     """
-    model = ridge() if model is None else model
-    predicted = model.fit(train, train_params).predict(test).reshape(test_params.shape)
+    predicted = ridge().fit(train, train_params).predict(test).reshape(test_params.shape)
     error = np.sqrt(np.square(predicted - test_params).mean(axis=0))
     return ProbeResult(predicted, r2(test_params, predicted), error)
 

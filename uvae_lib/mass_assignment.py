@@ -1,12 +1,7 @@
 """Between particles and mesh: cloud-in-cell painting and reading, and the painting of the matter sheet.
 
-The same functions twice: compiled loops for one core of a CPU, where XLA's scatter is slow, and JAX for a GPU.
+Compiled loops for one core of a CPU, where XLA's scatter is slow; several processes simulate side by side.
 Particles are given by displacements (N, N, N, 3) [voxels] from a periodic lattice with one point a voxel.
-
-array   any array -> one of this implementation
-paint   displacements -> (N, N, N), particles a voxel
-read    (three meshes, displacements) -> (N, N, N, 3), their values at the particles
-sheet   displacements -> (N, N, N), mass a voxel, mean 1
 
 The sheet: what was between eight neighbouring particles moves by trilinear interpolation. The cell between them is
 sampled at the midpoints of m_1 x m_2 x m_3 parts of equal mass; m_i is `PER_VOXEL` times the longest of its four
@@ -14,76 +9,34 @@ edges along axis i (largest component, in voxels), rounded up, 1 to `MOST`.
 """
 
 from collections.abc import Callable
-from functools import cache, partial
-from types import SimpleNamespace
 
-import jax
-import jax.numpy as jnp
 import numba
 import numpy as np
-from jaxpm.painting import cic_paint, cic_read
 
 PER_VOXEL = 1.5  # tracers a voxel along an edge of a cell
 MOST = 6  # tracers along an edge
 ONE, HALF = np.float32(1), np.float32(0.5)
 
 
-def by_loops() -> SimpleNamespace:
-    """Compiled loops, for one core."""
-
-    def painted(loop: Callable, displacement: np.ndarray) -> np.ndarray:
-        mesh = np.zeros(displacement.shape[:3], np.float32)
-        loop(displacement, mesh)
-        return mesh
-
-    def read(meshes: tuple, displacement: np.ndarray) -> np.ndarray:
-        found = np.empty_like(displacement)
-        _read(*(np.asarray(mesh) for mesh in meshes), displacement, found)
-        return found
-
-    return SimpleNamespace(
-        array=partial(np.ascontiguousarray, dtype=np.float32),
-        paint=partial(painted, _paint),
-        read=read,
-        sheet=partial(painted, _sheet),
-    )
+def paint(displacement: np.ndarray) -> np.ndarray:
+    """Particles a voxel, (N, N, N), of displacements (N, N, N, 3)."""
+    mesh = np.zeros(displacement.shape[:3], np.float32)
+    _paint(displacement, mesh)
+    return mesh
 
 
-@cache
-def by_jax(side: int) -> SimpleNamespace:
-    """JaxPM's painting and reading on a mesh of side^3, for a GPU."""
-    lattice = jnp.stack(jnp.meshgrid(*[jnp.arange(side, dtype=jnp.float32)] * 3, indexing="ij"), axis=-1)
-    empty = jnp.zeros((side,) * 3, jnp.float32)
+def read(meshes: tuple, displacement: np.ndarray) -> np.ndarray:
+    """The values of three meshes (N, N, N) at the particles, (N, N, N, 3)."""
+    found = np.empty_like(displacement)
+    _read(*(np.asarray(mesh) for mesh in meshes), displacement, found)
+    return found
 
-    @jax.jit
-    def read(meshes, displacement):
-        return jnp.stack([cic_read(mesh, lattice + displacement) for mesh in meshes], axis=-1)
 
-    @jax.jit
-    def sheet(displacement):
-        """One tracer of every cell a pass; a cell that has fewer adds nothing."""
-        corners = {c: jnp.roll(displacement, [-x for x in c], (0, 1, 2)) + np.float32(c) for c in np.ndindex(2, 2, 2)}
-        numbers = []
-        for step in ((1, 0, 0), (0, 1, 0), (0, 0, 1)):
-            ends = [(c, tuple(np.add(c, step))) for c in corners if not np.dot(c, step)]
-            longest = jnp.max(jnp.abs(jnp.stack([corners[b] - corners[a] for a, b in ends])), axis=(0, -1))
-            numbers.append(jnp.clip(jnp.ceil(PER_VOXEL * longest), 1, MOST))
-        mass = 1 / (numbers[0] * numbers[1] * numbers[2])
-
-        def add(i, mesh):
-            index = (i // MOST**2, i // MOST % MOST, i % MOST)
-            s = [((u + HALF) / n)[..., None] for u, n in zip(index, numbers, strict=True)]
-            moved = sum(
-                corner * (s[0] if c[0] else 1 - s[0]) * (s[1] if c[1] else 1 - s[1]) * (s[2] if c[2] else 1 - s[2])
-                for c, corner in corners.items()
-            )
-            inside = (index[0] < numbers[0]) & (index[1] < numbers[1]) & (index[2] < numbers[2])
-            return cic_paint(mesh, lattice + moved, jnp.where(inside, mass, 0))
-
-        return jax.lax.fori_loop(0, MOST**3, add, empty)
-
-    paint = jax.jit(lambda displacement: cic_paint(empty, lattice + displacement))
-    return SimpleNamespace(array=jnp.asarray, paint=paint, read=read, sheet=sheet)
+def sheet(displacement: np.ndarray) -> np.ndarray:
+    """Mass a voxel of the matter sheet, (N, N, N) of mean 1, of displacements (N, N, N, 3)."""
+    mesh = np.zeros(displacement.shape[:3], np.float32)
+    _sheet(displacement, mesh)
+    return mesh
 
 
 def _compiled(loop: Callable) -> Callable:

@@ -41,11 +41,12 @@ def simulate_cube(omega_m: float, sigma_8: float, seed: int, side: int, box_size
     """
     import jax
 
+    from .mass_assignment import sheet
+
     with jax.enable_x64(False):  # whatever JAX_ENABLE_X64 says
         noise = np.random.default_rng(seed).standard_normal((side,) * 3, dtype=np.float32)
         delta = linear_field(noise, omega_m, sigma_8, box_size)
-        displacement = evolve(delta, omega_m, n_steps)
-        cube = np.asarray(matter(displacement).sheet(displacement), dtype=np.float64)
+        cube = sheet(evolve(delta, omega_m, n_steps)).astype(np.float64)
     return np.maximum(cube / cube.mean(), 0.0).astype(np.float32)
 
 
@@ -140,18 +141,20 @@ def linear_field(noise: np.ndarray, omega_m: float, sigma_8: float, box_size: fl
     return np.asarray(_fields(side).colour(noise, amplitude))
 
 
-def evolve(delta: np.ndarray, omega_m: float, n_steps: int):
+def evolve(delta: np.ndarray, omega_m: float, n_steps: int) -> np.ndarray:
     """Displacements (N, N, N, 3) at a = 1 [voxels] of particles of a lattice, from a linear field (N, N, N)."""
-    fields, mesh = _fields(len(delta)), matter(delta)
+    from .mass_assignment import paint, read
+
+    fields = _fields(len(delta))
     a = np.linspace(START, 1.0, n_steps + 1)
     d, e, slope = growth(omega_m, a)
-    first, second = (mesh.array(field) for field in fields.start(delta))
+    first, second = (np.ascontiguousarray(field, dtype=np.float32) for field in fields.start(delta))
     displacement = np.float32(d[0]) * first + np.float32(e[0]) * second
     velocity = first + np.float32(slope[0]) * second  # dx/dD
     for i in range(n_steps):
         half, middle = (d[i + 1] - d[i]) / 2, (d[i + 1] + d[i]) / 2
         displacement = displacement + np.float32(half) * velocity
-        pull = mesh.read(fields.force(mesh.paint(displacement)), displacement)
+        pull = read(fields.force(paint(displacement)), displacement)
         reached = (e[i] + slope[i] * half + middle**2) / middle  # the pull's second-order part
         kept = (slope[i + 1] - reached) / (slope[i] - reached)
         velocity = np.float32(kept) * velocity + np.float32((1 - kept) / middle) * pull
@@ -199,12 +202,3 @@ def _fields(side: int) -> SimpleNamespace:
 
     colour = jax.jit(lambda noise, amplitude: back(ahead(noise) * amplitude))
     return SimpleNamespace(colour=colour, start=start, force=force)
-
-
-def matter(field) -> SimpleNamespace:
-    """Mass assignment on a field's mesh: compiled loops on a CPU, JaxPM's on a GPU."""
-    import jax
-
-    from .mass_assignment import by_jax, by_loops
-
-    return by_loops() if jax.default_backend() == "cpu" else by_jax(len(field))

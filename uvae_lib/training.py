@@ -394,7 +394,7 @@ def fit(
     Raises ValueError when the folder holds a run of another configuration or, without resume, an unfinished one, or
     when another process trains it, or the cubes changed; FloatingPointError when the loss is not finite: the last good
     checkpoint is kept; ConnectionError when a process of a distributed job ended; OSError when a file of the run cannot
-    be written; KeyboardInterrupt at Ctrl-C, after the step is saved (at once when it is pressed again).
+    be written; KeyboardInterrupt at Ctrl-C and SIGTERM, after the step is saved (at once when pressed again).
 
     With several processes (training.devices, num_nodes) fit returns in the first and ends the others. They share the
     sets of a step: sets_per_step is raised to a multiple of them.
@@ -487,7 +487,7 @@ def train_module(
     """
     keeper = RunKeeper(folder)
     trainer = make_trainer(module.config, folder, progress, [keeper, *(callbacks or [])])
-    with _sentences(trainer, folder), _saved_at_ctrl_c(keeper), warnings.catch_warnings():
+    with _sentences(trainer, keeper), _saved_at_ctrl_c(keeper), warnings.catch_warnings():
         for own_use_of_torch in (r".*isinstance\(treespec, LeafSpec\)", r".*all_gather is deprecated"):  # Lightning's
             warnings.filterwarnings("ignore", message=own_use_of_torch)
         trainer.fit(module, ckpt_path=start, weights_only=True)
@@ -518,11 +518,14 @@ def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
 
 
 @contextmanager
-def _sentences(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
+def _sentences(trainer: pl.Trainer, keeper: RunKeeper) -> Iterator[None]:
     """Say how to go on when training ends early: by Ctrl-C pressed again, or with another process of the job."""
+    folder = keeper.folder
     try:
         yield
-    except SystemExit as stop:  # what Lightning makes of KeyboardInterrupt
+    except SystemExit as stop:  # what Lightning makes of KeyboardInterrupt and of SIGTERM
+        if keeper.stopped:
+            return
         raise KeyboardInterrupt(f"{folder} is at step {trainer.global_step}, the newest checkpoint before it") from stop
     except RuntimeError as error:
         if trainer.world_size == 1:

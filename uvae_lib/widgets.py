@@ -34,9 +34,7 @@ SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 NAMES = {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
 AXES = "xyz"
 LEVELS = {"z": "z: the universe", "h": "h: one slice of it"}
-STARTS = {"draw": "a draw of p(h | z)", "mean": "the mean of p(h | z)", "slice": "a slice of the cube"}
-ORDERS = {"worst": "worst first", "best": "best first", "cut": "as cut"}
-REACHES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # of a difference's colours
+REACH = 1.0  # of the colours of a difference of ln rho
 KEPT = 8  # cubes whose encoding is kept
 REST = 0.3  # [s] without a move, after which a picture that takes longer is drawn
 ACTIVE = 0.01  # nats below which a direction changes nothing that can be seen: it has no slider
@@ -321,20 +319,18 @@ def check_voxels(run: Run, suite: CubeSuite) -> None:
 
 
 class ReconstructionExplorer(Explorer):
-    """Truth, reconstruction and residual of the slices of a cube, sorted by error.
+    """Truth, reconstruction and residual of the slices of a cube, the worst first.
 
     run, suite   a trained model and cubes with its voxel size
     cube         the first one to show
     n_slices     of a cube; each is reconstructed given the others
-    order        "worst", "best" first, or as "cut"
     """
 
-    def __init__(self, run: Run, suite: CubeSuite, *, cube: int = 0, n_slices: int = 9, order: str = "worst"):
+    def __init__(self, run: Run, suite: CubeSuite, *, cube: int = 0, n_slices: int = 9):
         check_voxels(run, suite)
         self.run, self.n_slices, self._encoded = run, n_slices, lru_cache(KEPT)(self._encode)
         rank = control(ui.IntSlider, "slice", value=1, min=1, max=n_slices)
-        orders = one_of(ui.Dropdown, "order", order, ORDERS)
-        super().__init__(suite, cube, {"order": (orders, self._draw), "rank": (rank, self._draw)})
+        super().__init__(suite, cube, {"rank": (rank, self._draw)})
 
     def _encode(self, cube: int) -> tuple[Tensor, Tensor, Tensor]:
         """Truth and reconstructions (n, H, H) log densities, and their unexplained variances (n,)."""
@@ -359,8 +355,7 @@ class ReconstructionExplorer(Explorer):
         self._draw()
 
     def _draw(self) -> None:
-        ranked = self._error.argsort(descending=self.order.value == "worst").tolist()
-        number = self.rank.value - 1 if self.order.value == "cut" else ranked[self.rank.value - 1]
+        number = int(self._error.argsort(descending=True)[self.rank.value - 1])
         truth, recon, error = (x[number] for x in (self._truth, self._recon, self._error))
         r = cross_correlation(truth, recon, self.run.image_box, self._window(truth))
         text = f"slice {number + 1} of {self.n_slices}, {float(error):.2f} of its variance unexplained"
@@ -379,9 +374,8 @@ class LatentExplorer(Explorer):
 
     run, suite     a trained model and cubes with its voxel size
     cube           the universe; its z is the mean of q(z | n_slices slices)
-    seed           which draw of p(h | z), or which slice of the cube, the walk starts from; and of what completes it
+    seed           which draw of p(h | z) the walk starts from; and of what completes it
     level          "z" or "h"
-    start          "draw" of p(h | z), its "mean", or a "slice" of the cube
     n_slices       of a cube are encoded
     n_directions   sliders a level, fewer where fewer directions change anything
     sheet          from `latents.suite_sheet`; that of the suite when absent. No slider for what the suite does not
@@ -392,9 +386,8 @@ class LatentExplorer(Explorer):
     _timer: asyncio.TimerHandle | None = None
 
     def __init__(
-        self, run: Run, suite: CubeSuite, *, cube: int = 0, seed: int = 0, level: str = "z", start: str = "draw",
-        n_slices: int = 9, n_directions: int = 5,
-        sheet: tuple[latents.ParameterSheet, pd.DataFrame] | None = None,
+        self, run: Run, suite: CubeSuite, *, cube: int = 0, seed: int = 0, level: str = "z", n_slices: int = 9,
+        n_directions: int = 5, sheet: tuple[latents.ParameterSheet, pd.DataFrame] | None = None,
     ):  # fmt: skip
         check_voxels(run, suite)
         if not 0 <= seed <= 99:
@@ -403,7 +396,6 @@ class LatentExplorer(Explorer):
         self._encoded = lru_cache(KEPT)(self._encode)
         controls = {
             "level": (one_of(ui.Dropdown, "level", level, LEVELS), self._show_level),
-            "start": (one_of(ui.Dropdown, "start", start, STARTS), self._anchor),
             "seed": (control(ui.IntSlider, "seed", value=seed, max=99), self._anchor),
         }
         self.sheet, self.known = latents.suite_sheet(run, suite, n_slices) if sheet is None else sheet
@@ -416,8 +408,7 @@ class LatentExplorer(Explorer):
             for i in range(n_directions)
         }
         controls |= {name: (slider, self._draw) for name, slider in self.sliders.items()}
-        reach = control(ui.SelectionSlider, "difference ±", options=REACHES, value=1.0)
-        super().__init__(suite, cube, controls | {"reach": (reach, self._rescale)})
+        super().__init__(suite, cube, controls)
         self.back = ui.Button(description="back to the anchor", layout=ui.Layout(width="auto"))
         self.back.on_click(lambda _: (self._set_back(), self._draw()))
         self.box.children += (self.back,)
@@ -453,26 +444,18 @@ class LatentExplorer(Explorer):
                 slider.max = max(round(known[name].max(), 2), here)
                 slider.min = min(round(known[name].min(), 2), here)
         x = self.run.to_log(self._now.slices)[:, 0]
-        self._scale, self._mean = self._limits(x), {"slices of the cube": self._statistics(x)}
-        self._frame()
-        self._show_level()
-
-    def _frame(self) -> None:
-        """Axes and colour bars."""
-        reach, length = self.reach.value, self.run.image_box
+        scale, length = self._limits(x), self.run.image_box
+        self._mean = {"slices of the cube": self._statistics(x)}
         difference = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
         panels = [
-            live.Panel("slice" if self.run.flows else "decoded slice", length, *self._scale),
-            live.Panel("difference to the anchor", length, -reach, reach, difference, plots.DIFFERENCE_MAP),
+            live.Panel("slice" if self.run.flows else "decoded slice", length, *scale),
+            live.Panel("difference to the anchor", length, -REACH, REACH, difference, plots.DIFFERENCE_MAP),
         ]
         ticks = (0.2, 0.5, 1.0, 2.0, 5.0)
         ratio = live.Axis(plots.WAVENUMBER, r"$P(k)$ / anchor", self._k, (0.2, 5), ticks=ticks, level=1.0)
         colours = {"slices of the cube": "0.65", "anchor": plots.TRUTH, "now": plots.COLOURS[1]}
         self._frames(panels, [self.run.config.data.image_size] * 2, colours, [ratio])
-
-    def _rescale(self) -> None:
-        self._frame()
-        self._draw()
+        self._show_level()
 
     def _shown(self) -> dict[str, ui.FloatSlider]:
         """The sliders of the level, those that change anything."""
@@ -497,16 +480,9 @@ class LatentExplorer(Explorer):
 
     def _anchor(self) -> None:
         """Where the walk starts: h (512,) and its decoded mean (1, 1, H, H); then draw."""
-        start, seed, now = self.start.value, self.seed.value, self._now
-        if start == "draw":
-            white = torch.randn(1, len(now.z.mu), generator=Generator().manual_seed(seed))
-            self._h, self._said = latents.draw_h(self.run, now.z.mu, white)[0], f"draw {seed}"
-        elif start == "mean":
-            self._h, self._said = now.prior.mu[0], "mean"
-        else:
-            number = seed % self.n_slices
-            self._h, self._said = now.h.mu[number], f"slice {number + 1} of {self.n_slices}"
-        self.seed.disabled = start == "mean" and not self.run.flows
+        z = self._now.z.mu
+        white = torch.randn(1, len(z), generator=Generator().manual_seed(self.seed.value))
+        self._h = latents.draw_h(self.run, z, white)[0]
         self._from, self._completed = latents.decode(self.run, self._h[None]), None
         self._draw()
 
@@ -565,7 +541,7 @@ class LatentExplorer(Explorer):
         """Both panels and the curves of slices (1, 1, H, H)."""
         anchor, x = (self.run.to_log(pixels)[0, 0] for pixels in (anchor, now))
         before, after = self._statistics(anchor), self._statistics(x)
-        text = f"{self._cube_text()}, {self._said}, {what}: {self._moves() or 'at the anchor'}"
+        text = f"{self._cube_text()}, draw {self.seed.value}, {what}: {self._moves() or 'at the anchor'}"
         ratio = {"now": (after[0][0], after[0][1] / before[0][1])}
         lines = self._mean | {"anchor": before, "now": after}
         self._show([x.numpy(), (x - anchor).numpy()], text, lines, [ratio])

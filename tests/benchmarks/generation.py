@@ -74,7 +74,7 @@ def untrained_run() -> Run:
     flows = Flows(model, config.flows, periodic=True).eval()
     model, flows = (net.to(memory_format=torch.channels_last).requires_grad_(False) for net in (model, flows))
     box = config.simulation.box_size
-    return Run(Path(), model, None, config, {}, 0.0, 1.0, box, side, pd.DataFrame(), {}, flows)
+    return Run(Path(), model, config, {}, 0.0, 1.0, box, side, pd.DataFrame(), {}, flows)
 
 
 def seconds_a_slice(scale, folder) -> dict:

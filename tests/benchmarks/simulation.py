@@ -21,6 +21,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 
 import numpy as np
 
+from uvae_lib import mass_assignment
 from uvae_lib.files import write_atomically
 from uvae_lib.particle_mesh import (
     PLANCK15,
@@ -30,7 +31,6 @@ from uvae_lib.particle_mesh import (
     evolve,
     linear_field,
     linear_power,
-    matter,
     simulate_cube,
     variance,
     wave_numbers,
@@ -79,14 +79,13 @@ def finer(field: np.ndarray) -> np.ndarray:
 def sheet(displacement: np.ndarray, most: int | None = None) -> np.ndarray:
     """The density; with `most`, from as many tracers along every edge of every cell."""
     if most is None:
-        return matter(displacement).sheet(displacement)
+        return mass_assignment.sheet(displacement)
     n, cube = len(displacement), np.zeros(displacement.shape[:3], np.float32)
-    add = matter(displacement).paint
     for part in np.ndindex(*[most] * 3):
         moved = displacement
         for axis, s in enumerate((np.array(part) + 0.5) / most):
             moved = (1 - s) * moved + s * np.roll(moved, -1, axis)
-        cube += add((moved + ((np.array(part) + 0.5) / most)).astype(np.float32))
+        cube += mass_assignment.paint((moved + ((np.array(part) + 0.5) / most)).astype(np.float32))
     return cube * (n**3 / cube.sum())
 
 
@@ -199,16 +198,15 @@ def times(rounds: int = 3) -> dict:
                 taken[name].append(time.process_time() - began)
     delta = linear_field(noise, 0.3, 0.8, BOX)
     displacement, fields = evolve(delta, 0.3, 2), _fields(SIDE)
-    mesh = matter(displacement)
-    painted = mesh.paint(displacement)
+    painted = mass_assignment.paint(displacement)
     pulls = [np.asarray(x) for x in fields.force(painted)]
     final = evolve(delta, 0.3, STEPS)
     parts = {
-        "painting for forces": (STEPS, lambda: mesh.paint(final)),
+        "painting for forces": (STEPS, lambda: mass_assignment.paint(final)),
         "Fourier transforms": (STEPS, lambda: [np.asarray(x) for x in fields.force(painted)]),
-        "reading forces": (STEPS, lambda: mesh.read(pulls, final)),
+        "reading forces": (STEPS, lambda: mass_assignment.read(pulls, final)),
         "2LPT start": (1, lambda: [np.asarray(x) for x in fields.start(delta)]),
-        "painting the sheet": (1, lambda: mesh.sheet(final)),
+        "painting the sheet": (1, lambda: mass_assignment.sheet(final)),
     }
     shares = {}
     for name, (count, part) in parts.items():
@@ -295,7 +293,7 @@ def sheet_of_corners(displacement: np.ndarray) -> np.ndarray:
         moved = displacement
         for axis, half in enumerate(corner):
             moved = (moved + np.roll(moved, -1, axis)) / 2 if half else moved
-        cube = cube + matter(displacement).paint((moved + np.array(corner) / 2).astype(np.float32)) / 8
+        cube = cube + mass_assignment.paint((moved + np.array(corner) / 2).astype(np.float32)) / 8
     return cube
 
 

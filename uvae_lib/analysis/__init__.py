@@ -32,7 +32,7 @@ from .features import (
     kept_features,
 )
 from .floor import fisher_floor
-from .metrics import cube_curve, fvu_of_cubes, latent_metrics, probe_table, reconstruction_metrics, slice_curve
+from .metrics import cube_curve, latent_metrics, pooled, probe_table, reconstruction_metrics, slice_curve
 from .posterior import FEWEST_CUBES, kept_posterior, load_posterior, posterior_metrics
 from .posterior import FILE as POSTERIOR
 from .samples import MERITS, SAMPLED, conditional_spread, sample_quality, two_sample_classifier
@@ -129,7 +129,7 @@ def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
     }
     return {
         "reconstruction": reconstruction_metrics(test, train, box),
-        "train": fvu_of_cubes(train),
+        "train": {"fvu": float(fvu(*pooled(train)))},
         "latents": latent_metrics(test),
         "truth_against_truth": sample_quality(truth, other_slices(run, suite, chosen, n), box),
         **{name: sample_quality(*pair, box) for name, pair in drawn.items()},
@@ -177,7 +177,7 @@ def _cosmology(run: Run, encoded: Encodings, sets: dict[str, CubeSuite | None], 
     learned, test = table.rows(run.split["train"] + run.split["val"]), table.rows(run.split["test"])
     names, z = table.names.tolist(), table.z(n)
     kl = responses.kl_table(encoded.of(run.split["test"]), z, table.params, names)
-    found = {"kl_table": {"mi_noise": kl.attrs.get("mi_noise")} | {column: kl[column].tolist() for column in kl}}
+    found = {"kl_table": {column: kl[column].tolist() for column in kl}}
     if len(z) < 3:
         missing["pca"] = f"{len(z)} cubes have no main directions: use 3 or more"
     else:
@@ -214,10 +214,6 @@ def _cosmology(run: Run, encoded: Encodings, sets: dict[str, CubeSuite | None], 
         found["cv"] = controls.variance_ratio(seen.z(n), z) if min(len(seen.cubes), len(z)) > 1 else {}
         if "pca" in found:
             found["pca"]["cv"] = ((seen.z(n) - z.mean(axis=0)) @ rows[:2].T).tolist()
-        if "probes" in found and seen.names.tolist() == names:
-            reader = latents.ridge().fit(learned.z(n), learned.params)
-            found["cv"]["read"] = reader.predict(seen.z(n)).reshape(len(seen.cubes), -1).tolist()
-            found["cv"]["truth"] = seen.params.tolist()
     return found
 
 
@@ -250,7 +246,7 @@ def plain_json(value):
 
 
 def evaluate_run(folder: str | Path, *, n_slices: int = 15, classifier: bool = False, progress: bool = True) -> dict:
-    """Evaluate a run folder: writes metrics.json and figures/ into it. Returns the metrics.
+    """Evaluate a run folder: writes metrics.json and figures/slices.png into it. Returns the metrics.
 
     classifier  train the two-sample classifier too: minutes more, kept with the rest
     """
@@ -260,9 +256,8 @@ def evaluate_run(folder: str | Path, *, n_slices: int = 15, classifier: bool = F
     if classifier and "classifier" not in metrics:
         metrics["classifier"] = plain_json(classify(run, suite, n_slices))
         write_atomically(run.folder / "metrics.json", json.dumps(metrics, indent=1))
-    for name, figure in figures(run, suite, metrics).items():
-        with atomic_path(run.folder / "figures" / f"{name}.png") as path:
-            figure.savefig(path, format="png", dpi=200)
+    with atomic_path(run.folder / "figures" / "slices.png") as path:
+        slices_figure(run, suite).savefig(path, format="png", dpi=200)
     return metrics
 
 
@@ -311,40 +306,20 @@ def merits(metrics: dict) -> tuple[pd.DataFrame, dict]:
     return pd.DataFrame(rows, index=[*MERITS.values(), "chi^2 of P(k)"]), panels
 
 
-def figures(run: Run, suite: CubeSuite, metrics: dict) -> dict[str, Figure]:
-    """The figures that belong to the metrics, by name; reconstructions worst first."""
-    generator, test = torch.Generator().manual_seed(0), run.split["test"]
+def slices_figure(run: Run, suite: CubeSuite) -> Figure:
+    """A column for each of four held-out universes, by sigma_8: a slice, its reconstruction, a new slice."""
     sigma_8 = suite.params["sigma_8"].tolist() if "sigma_8" in suite.params else range(suite.n_cubes)
-    shown = evenly(sorted(test, key=sigma_8.__getitem__), 4)
-    cubes = encode_cubes(run, suite, shown, 9)
-    truth, recon = (run.to_log(torch.cat([getattr(cube, name)[:, 0] for cube in cubes])) for name in ("truth", "recon"))
-    new = run.to_log(torch.cat([latents.sample_slices(run, cube.z, 1, generator)[:, 0] for cube in cubes]))
-    n = len(cubes[0].truth)
-    order = (truth - recon).square().mean(dim=(1, 2)).argsort(descending=True)
-    chosen = order[[0, len(order) // 2, -1]]
-    r, names = metrics["reconstruction"], ("power", "power_low", "power_high")
-    bands = {
-        text: tuple(np.array(metrics[key][name], float) for name in names)
-        for key, text in (("observed_universe", "new slices / truth"), ("truth_against_truth", "truth / truth"))
+    shown = evenly(sorted(run.split["test"], key=sigma_8.__getitem__), 4)
+    cubes, generator = encode_cubes(run, suite, shown, 9), torch.Generator().manual_seed(0)
+    rows = {
+        "simulated": [cube.truth[:1] for cube in cubes],
+        "reconstructed": [cube.recon[:1] for cube in cubes],
+        "new slice of\nthe same universe": [latents.sample_slices(run, cube.z, 1, generator) for cube in cubes],
     }
-    made = {
-        "slices": plots.slice_grid(
-            torch.cat([truth[::n], recon[::n], new]),
-            run.image_box,
-            columns=len(shown),
-            titles=[plots.cube_label(suite.params, cube) for cube in shown] + 2 * len(shown) * [""],
-            row_labels=["simulated", "reconstructed", "new slice of\nthe same universe"],
-        ),
-        "loss": plots.loss_curves(run.history),
-        "reconstructions": plots.reconstructions(
-            truth[chosen], recon[chosen], run.image_box, titles=["worst", "median", "best"]
-        ),
-        "fidelity": plots.fidelity(r["k"], {"model": r["r"], "PCA-512": r["r_pca"]}, {"model": r["transfer"]}),
-        "observed_universe_power": plots.spectra(metrics["observed_universe"]["k"], bands, ylabel="P(k) ratio"),
-    }
-    probe = metrics.get("probes", {}).get("z, ridge", {"r2": {}})
-    for i, (name, value) in enumerate(probe["r2"].items()):
-        if value is not None:
-            columns = np.array(metrics["truth"])[:, i], np.array(probe["predicted"])[:, i]
-            made[f"probe_{name}"] = plots.probe_scatter(*columns, name=name)
-    return made
+    return plots.slice_grid(
+        run.to_log(torch.cat([x for row in rows.values() for x in row])),
+        run.image_box,
+        columns=len(shown),
+        titles=[plots.cube_label(suite.params, cube) for cube in shown] + 2 * len(shown) * [""],
+        row_labels=[*rows],
+    )

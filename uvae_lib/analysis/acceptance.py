@@ -114,9 +114,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def kept_baselines(run: Run) -> dict:
-    """What `baselines.train_baselines` wrote into the run folder; {} where nothing was trained."""
-    kept = run.folder / "baselines.json"
-    return json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}
+    """What `baselines.train_baselines` wrote into the run folder of its cubes and parameters as they are now."""
+    path = run.folder / "baselines.json"
+    if not path.exists():
+        return {}
+    kept, now = json.loads(path.read_text(encoding="utf-8")), run.open_suite().fingerprint
+    return {name: found for name, found in kept.items() if found.get("fingerprint") == now}
 
 
 def into_readme(path: str | Path, metrics: dict, run: Run) -> None:

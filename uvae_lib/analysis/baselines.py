@@ -36,7 +36,7 @@ from ..training import LitUniverseVAE, train_module
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
 from .features import CubeEncoding, encode_cubes, evenly
-from .metrics import correlation, k_at_correlation, r2_interval
+from .metrics import correlation, k_at_correlation, pooled, r2_interval
 
 MOMENT_WIDTH = 12  # channels of the first level
 N_CALIBRATION = 128  # training cubes, at most, that recalibrate the supervised network
@@ -225,7 +225,7 @@ def encoding_metrics(cubes: list[CubeEncoding], box: float) -> dict[str, float]:
 
     box   side of a slice [Mpc/h]
     """
-    truth, recon = (torch.cat([getattr(cube, name)[:, 0] for cube in cubes]) for name in ("truth", "recon"))
+    truth, recon = pooled(cubes)
     return {
         "fvu": float(fvu(truth, recon)),
         "k_r90": k_at_correlation(*correlation(truth, recon, box)),
@@ -251,8 +251,9 @@ def train_baselines(
     """Train and judge baselines of a run, and write each to `<run>/baselines.json` as soon as it is known.
 
     what    names of `BASELINES`;  steps: as many as the run when absent
-    A result that is there with as many steps is kept; a training that was stopped goes on. Weights are those with the
-    lowest validation loss, as in `load_run`. Raises ValueError for a name that is none, and without labels.
+    A result that is there with as many steps, of the same cubes and parameters, is kept; a training that was stopped
+    goes on. Weights are those with the lowest validation loss, as in `load_run`. Raises ValueError for a name that is
+    none, and without labels.
     """
     run = load_run(folder)
     suite, path = run.open_suite(), run.folder / "baselines.json"
@@ -260,15 +261,16 @@ def train_baselines(
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     what = list(what)
     _refuse(what, steps, suite)
+    of = {"steps": steps, "fingerprint": suite.fingerprint}
     for name in what:
-        if results.get(name, {}).get("steps") == steps:
+        if of.items() <= results.get(name, {}).items():
             continue
         kind, judge = BASELINES[name]
-        place = run.folder / "baselines" / f"{name}-{steps}"
+        place = run.folder / "baselines" / of["fingerprint"]["parameters"] / f"{name}-{steps}"
         if progress:
             print(f"{name}: {steps} steps on the training cubes of {run.folder}")
         network, seconds = _train(kind, run, suite, place, steps, progress)
-        results |= {name: judge(network, run, suite) | {"steps": steps, "seconds": seconds}, "made": provenance()}
+        results |= {name: judge(network, run, suite) | of | {"seconds": seconds}, "made": provenance()}
         write_atomically(path, json.dumps(results, indent=1))
         shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the best weights and the history stay
     return results

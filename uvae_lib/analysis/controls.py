@@ -3,8 +3,6 @@
 Most take plain arrays, one row a cube; all randomness comes from a seed.
 """
 
-import warnings
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,39 +13,35 @@ from .. import latents
 from ..cropping import cut_slices, log_density, whole_planes
 from ..cubes import CubeSuite
 from ..runs import Run
-from .features import evenly
+from .features import encode_any_set, evenly
 
 SEARCHED = 128  # training cubes, at most, in which a copy is looked for
 
 
-def variance_ratio(one: np.ndarray, varied: np.ndarray, n_draws: int = 999, seed: int = 0) -> dict[str, float]:
-    """Variance of z over cubes of one cosmology (n, D), over that of cubes of many cosmologies (m, D).
-
-    `p`: share of random draws of n of the m cubes that vary as little, so 1 / (n_draws + 1) at best.
-    """
-    rng, n = np.random.default_rng(seed), min(len(one), len(varied))
+def variance_ratio(one: np.ndarray, varied: np.ndarray) -> dict[str, float]:
+    """Variance of z over cubes of one cosmology (n, D), over that of cubes of many cosmologies (m, D)."""
     within, total = (float(x.var(axis=0, ddof=1).sum()) for x in (one, varied))
-    draws = [varied[rng.choice(len(varied), n, replace=False)].var(axis=0, ddof=1).sum() for _ in range(n_draws)]
-    return {"within": within, "total": total, "ratio": within / total, "n": len(one),
-            "p": (1 + int(np.sum(np.array(draws) <= within))) / (n_draws + 1)}  # fmt: skip
+    return {"ratio": within / total}
 
 
 def axis_agreement(by_axis: np.ndarray) -> dict[str, float]:
-    """Whether z from slices of one axis agrees with z from another axis of the cube: by_axis (n, a, D).
+    """Whether z from slices of one axis agrees with z from another axis of the cube.
 
-    within, between   root mean square distance between axes of one cube, between axes of different cubes
-    identified        share of z whose nearest neighbour, among those of other axes, is of its own cube; by chance 1 / n
+    by_axis   (n, a, D) of n cubes, a axes
+    Returns
+      ratio        root mean square distance between axes of one cube, over that between axes of different cubes
+      identified   share of z whose nearest neighbour, among those of other axes, is of its own cube; by chance 1 / n
     """
+    from scipy.spatial.distance import cdist
+
     n, a, _ = by_axis.shape
-    flat = by_axis.reshape(n * a, -1).astype(float)
-    squared = np.square(flat).sum(axis=1)
-    distance = np.maximum(squared[:, None] + squared - 2 * flat @ flat.T, 0)
+    flat = by_axis.reshape(n * a, -1)
+    distance = cdist(flat, flat)
     cube, axis = np.divmod(np.arange(n * a), a)
     other_axis, same_cube = axis[:, None] != axis, cube[:, None] == cube
-    within, between = (float(np.sqrt(distance[other_axis & part].mean())) for part in (same_cube, ~same_cube))
+    within, between = (np.square(distance[other_axis & part]).mean() for part in (same_cube, ~same_cube))
     nearest = np.where(other_axis, distance, np.inf).argmin(axis=1)
-    return {"within": within, "between": between, "ratio": within / between,
-            "identified": float(np.mean(cube[nearest] == cube)), "n": n}  # fmt: skip
+    return {"ratio": float(np.sqrt(within / between)), "identified": float(np.mean(cube[nearest] == cube))}
 
 
 def disagreement(mu: np.ndarray, logvar: np.ndarray) -> float:
@@ -61,10 +55,11 @@ def shuffled_sets(run: Run, zs: list[Tensor]) -> dict | None:
     A cube's slices are cut into sets of the trained size; the posteriors of its sets must agree, those of mixed
     sets must not. `auc`: chance that mixed sets disagree more than a cube's own, 0.5 if z cannot tell them apart.
 
-    zs  `latents.set_features` (S, 1024) of the slices of each cube
-
-    Returns None for fewer than two cubes or two sets.
+    zs   `latents.set_features` (S, 1024) of the slices of each cube
+    Returns {"auc"}; None for fewer than two cubes or two sets.
     """
+    from sklearn.metrics import roc_auc_score
+
     n, n_slices = len(zs), min(map(len, zs), default=0)
     size = min(run.config.training.set_size - 1, n_slices // 2)
     if size < 2 or n < 2:
@@ -75,20 +70,11 @@ def shuffled_sets(run: Run, zs: list[Tensor]) -> dict | None:
             torch.stack([zs[(i + (j + g) * mixed) % n][g * size + j] for j in range(size)])
             for g in range(n_slices // size)
         ]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="a set of .* is smaller", category=UserWarning)
-            posteriors = [latents.encode_set(run, part) for part in sets]
+        posteriors = [encode_any_set(run, part) for part in sets]
         return disagreement(*(np.stack([z[k].numpy() for z in posteriors]) for k in (0, 1)))
 
     own, mixed = ([found(i, flag) for i in range(n)] for flag in (False, True))
-    return {"own": own, "mixed": mixed, "auc": auc(mixed, own), "set_size": size}
-
-
-def auc(a: list[float], b: list[float]) -> float:
-    """Chance that a number of a is larger than one of b, ties count half: the area under the ROC curve."""
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score([1] * len(a) + [0] * len(b), [*a, *b]))
+    return {"auc": float(roc_auc_score([1] * n + [0] * n, [*mixed, *own]))}
 
 
 # --- leaks and memory
@@ -108,26 +94,20 @@ def leaks(ids: list[str], split: dict[str, list[int]], trained: list[str] | None
 
 
 def two_sample(a: np.ndarray, b: np.ndarray, n_draws: int = 999, seed: int = 0) -> dict[str, float]:
-    """Whether two samples of z, (n, D) and (m, D), are drawn alike.
+    """Whether two samples of z, (n, D) and (m, D), are drawn alike: p by permutation.
 
-    The energy distance 2 E|a - b| - E|a - a'| - E|b - b'| (Szekely & Rizzo 2013), its p-value by permutation, and
-    the distance over E|a - b|.
+    Of the energy distance 2 E|a - b| - E|a - a'| - E|b - b'| (Szekely & Rizzo 2013).
     """
-    both = np.concatenate([a, b]).astype(float)
-    squared = np.square(both).sum(axis=1)
-    distance = np.sqrt(np.maximum(squared[:, None] + squared - 2 * both @ both.T, 0))
-    np.fill_diagonal(distance, 0)
-    rng, n, m = np.random.default_rng(seed), len(a), len(b)
-    first = np.zeros((n_draws + 1, n + m))
-    first[0, :n] = 1
-    for row in first[1:]:
-        row[rng.permutation(n + m)[:n]] = 1
-    ab, aa, bb = (
-        ((x @ distance) * y).sum(axis=1) for x, y in ((first, 1 - first), (first, first), (1 - first, 1 - first))
-    )
-    energy = 2 * ab / (n * m) - aa / n**2 - bb / m**2
-    return {"distance": float(energy[0]), "relative": float(energy[0] / (ab[0] / (n * m))),
-            "p": float(np.mean(energy >= energy[0] - 1e-12))}  # fmt: skip
+    from scipy.spatial.distance import cdist
+
+    both, rng, n, m = np.concatenate([a, b]), np.random.default_rng(seed), len(a), len(b)
+    distance, energy = cdist(both, both), []
+    for draw in range(n_draws + 1):
+        order = rng.permutation(n + m) if draw else np.arange(n + m)
+        one, other = order[:n], order[n:]
+        between = 2 * distance[np.ix_(one, other)].mean()
+        energy.append(between - sum(distance[np.ix_(part, part)].mean() for part in (one, other)))
+    return {"p": float(np.mean(np.array(energy) >= energy[0] - 1e-12))}
 
 
 def best_correlation(images: Tensor, planes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One cube that somebody drops in: parameters with intervals, its nearest universes, out-of-distribution warnings.
+"""One cube that somebody drops in: parameters with intervals, out-of-distribution warnings.
 
 `cube_reference` prepares what all estimates of a run share (z of its cubes, limits from its validation cubes);
 `estimate_cube` makes one, `figure` draws it.
@@ -42,7 +42,6 @@ class CubeReference:
     """What the estimates of all cubes share.
 
     train            of training cubes;  n_slices that distances, errors and probes are of
-    ids              names of the training cubes
     centre, root     (D,), (D, D): Mahalanobis distance |root @ (z - centre)| to the training cubes
     distance_limit, error_limit   that one more cube of the kind exceeds in 1 of 100 cases; infinite with fewer than
                      three validation cubes
@@ -51,7 +50,6 @@ class CubeReference:
     """
 
     train: FeatureTable
-    ids: list[str]
     n_slices: int
     centre: np.ndarray
     root: np.ndarray
@@ -69,10 +67,9 @@ class CubeReference:
 class CubeEstimate:
     """One cube as a run sees it.
 
-    slices, recon (n, H, W)   log densities;  z (D,)  mean of q(z);  z_width  its mean standard deviation
+    slices, recon (n, H, W)   log densities;  z (D,)  mean of q(z)
     box_size                  side of a slice [Mpc/h]
     parameters                {name: (value, half width of the 68 % interval)}, empty where none are known
-    nearest                   [(cube_id, distance in z, {parameter: value})] of the nearest training universes
     k, power                  mean P(k) of the slices;  model_power (median, low, high) of slices drawn from the model
     edges, pdf, model_pdf     density of standardised pixels, likewise
     distance, error           Mahalanobis distance, unexplained variance; with the limits that they were held against
@@ -84,9 +81,7 @@ class CubeEstimate:
     slices: Tensor
     recon: Tensor
     z: np.ndarray
-    z_width: float
     parameters: dict[str, tuple[float, float]]
-    nearest: list[tuple[str, float, dict[str, float]]]
     k: np.ndarray
     power: np.ndarray
     model_power: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -121,10 +116,9 @@ def cube_reference(run: Run, suite: CubeSuite, encoded: Encodings | None = None,
     seen = encoded.of(chosen) if encoded else encode_cubes(run, suite, chosen, n_slices)
     z = train.z(n_slices).astype(float)
     shrunk = LedoitWolf().fit(z)  # there are fewer cubes than dimensions
-    width = half_widths(residuals_of(latents.ridge(), z, train.params), 0.68)[:, 0] if len(train.names) else []
+    width = half_widths(residuals_of(z, train.params), 0.68)[:, 0] if len(train.names) else []
     found = CubeReference(
         train=train,
-        ids=[suite.cube_id(i) for i in run.split["train"]],
         n_slices=n_slices,
         centre=shrunk.location_,
         root=np.linalg.cholesky(shrunk.precision_).T,
@@ -180,9 +174,7 @@ def estimate_cube(
         slices=run.to_log(seen.truth[:, 0]),
         recon=run.to_log(recon[:, 0]),
         z=z,
-        z_width=float((0.5 * seen.z.logvar).exp().mean()),
         parameters=_parameters(shared, z, n, generator),
-        nearest=_nearest(shared, z),
         k=k.numpy(),
         power=np.exp(row["power"][-1]),
         model_power=tuple(
@@ -253,13 +245,6 @@ def _parameters(
     low, middle, high = np.quantile(draws, [0.16, 0.5, 0.84], axis=0)
     drawn = zip(shared.posterior.names, middle.tolist(), ((high - low) / 2).tolist(), strict=True)
     return found | {name: (x, width) for name, x, width in drawn}
-
-
-def _nearest(shared: CubeReference, z: np.ndarray, n: int = 5) -> list[tuple[str, float, dict[str, float]]]:
-    """The training universes whose z is nearest (Euclid), nearest first."""
-    distance, names = np.linalg.norm(shared.train.z(shared.n_slices) - z, axis=1), shared.train.names.tolist()
-    params = [dict(zip(names, row.tolist(), strict=True)) for row in shared.train.params]
-    return [(shared.ids[i], float(distance[i]), params[i]) for i in distance.argsort()[:n]]
 
 
 def figure(cube: CubeEstimate) -> Figure:

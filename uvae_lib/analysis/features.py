@@ -206,14 +206,14 @@ def describe(
     rng = np.random.default_rng(0)
     for size in sizes:
         chosen = spread(n, size, n_axes) if size <= n else np.arange(size)
-        z = _encode(run, zs[chosen])
+        z = encode_any_set(run, zs[chosen])
         means = [x[chosen].mean(dim=0) for x in (power, pdf, summary)]
-        drawn = [_encode(run, zs[rng.permutation(len(zs))[:size]]).mu for _ in range(N_DRAWS)]
+        drawn = [encode_any_set(run, zs[rng.permutation(len(zs))[:size]]).mu for _ in range(N_DRAWS)]
         values = (z.mu, z.logvar, means[0].log(), *means[1:], torch.stack(drawn))
         for name, value in zip(found, values, strict=True):
             found[name].append(value.numpy())
     axis = torch.cat([torch.arange(len(part)) % n_axes for part in (truth, further)])
-    by_axis = [_encode(run, zs[axis == a]).mu.numpy() for a in range(min(n_axes, n))]
+    by_axis = [encode_any_set(run, zs[axis == a]).mu.numpy() for a in range(min(n_axes, n))]
     row = {name: np.stack(value) for name, value in found.items()}
     return row | {"by_axis": np.stack(by_axis), "k": k.numpy(), "sizes": np.array(sizes)}
 
@@ -229,7 +229,7 @@ def evenly(items: list, most: int) -> list:
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))]
 
 
-def _encode(run: Run, zs: Tensor) -> latents.Posterior:
+def encode_any_set(run: Run, zs: Tensor) -> latents.Posterior:
     """q(z); sets smaller than the model was trained with are asked on purpose here, so they do not warn."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="a set of .* is smaller", category=UserWarning)

@@ -1,11 +1,9 @@
 """Held-out metrics, each with a reference value: reconstruction beside 512 Fourier modes, z beside P(k).
 
-Functions take `CubeEncoding`s, or plain arrays with one row a cube. Intervals are 68 % bootstrap intervals over cubes.
+Functions take `CubeEncoding`s, or plain arrays with one row a cube.
 """
 
 import math
-import warnings
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -20,33 +18,15 @@ from .features import CubeEncoding, FeatureTable
 
 N_PCA = 512
 LEVELS = np.linspace(0.05, 0.95, 19)  # of intervals whose coverage is counted
-
-
-def bootstrap_interval(statistic: Callable[..., float], *columns: np.ndarray) -> list[float]:
-    """68 % percentile bootstrap of a statistic of columns (n_cubes,), [low, high]; NaN for fewer than five cubes."""
-    from scipy.stats import bootstrap
-
-    if len(columns[0]) < 5:
-        return [math.nan, math.nan]
-    found = bootstrap(columns, statistic, n_resamples=1000, paired=True, vectorized=False, method="percentile",
-                      confidence_level=0.68, rng=0).confidence_interval  # fmt: skip
-    return [float(found.low), float(found.high)]
+PROBED = {  # columns of `FeatureTable` that a ridge reads
+    "z, ridge": "mu",
+    "P(k), ridge": "power",
+    "PDF, ridge": "pdf",
+    "P(k) and moments, ridge": "summary",
+}
 
 
 # --- reconstruction
-
-
-def fvu_of_cubes(cubes: list[CubeEncoding], approximation: Callable[[Tensor], Tensor] | None = None) -> dict:
-    """Unexplained share of the pixels' variance, and its interval over cubes; of the reconstructions when no other
-    approximation of the truth is given."""
-    pairs = [(cube.truth, cube.recon if approximation is None else approximation(cube.truth)) for cube in cubes]
-    mean = torch.cat([truth for truth, _ in pairs]).mean()
-    lost, power = (
-        np.array([float((truth - x).square().mean()) for truth, x in rows])
-        for rows in (pairs, [(truth, mean) for truth, _ in pairs])
-    )
-    interval = bootstrap_interval(lambda a, b: a.sum() / b.sum(), lost, power)
-    return {"fvu": float(lost.sum() / power.sum()), "fvu_interval": interval}
 
 
 def reconstruction_metrics(cubes: list[CubeEncoding], train: list[CubeEncoding], box: float) -> dict:
@@ -54,17 +34,14 @@ def reconstruction_metrics(cubes: list[CubeEncoding], train: list[CubeEncoding],
 
     box   side of a slice [Mpc/h]
     """
-    size = cubes[0].truth.shape[-1]
-    pca = fourier_pca(torch.cat([cube.truth[:, 0] for cube in train]), min(N_PCA, size**2 // 2))
-    of_pca = fvu_of_cubes(cubes, lambda truth: project(truth, pca))
-    truth, recon = (torch.cat([getattr(cube, name)[:, 0] for cube in cubes]) for name in ("truth", "recon"))
+    truth, recon = pooled(cubes)
+    pca = fourier_pca(pooled(train)[0], min(N_PCA, truth.shape[-1] ** 2 // 2))
+    linear = project(truth, pca)
     k, r = correlation(truth, recon, box)
-    r_pca = correlation(truth, project(truth, pca), box)[1]
-    found = fvu_of_cubes(cubes)
-    return found | {
-        "fvu_pca": of_pca["fvu"],
-        "fvu_pca_interval": of_pca["fvu_interval"],
-        "fvu_by_slice": fvu(truth, recon, dim=(1, 2)).tolist(),
+    r_pca = correlation(truth, linear, box)[1]
+    return {
+        "fvu": float(fvu(truth, recon)),
+        "fvu_pca": float(fvu(truth, linear)),
         "k": k.tolist(),
         "r": r.tolist(),
         "r_pca": r_pca.tolist(),
@@ -72,6 +49,11 @@ def reconstruction_metrics(cubes: list[CubeEncoding], train: list[CubeEncoding],
         "k_r90": k_at_correlation(k, r),
         "k_r90_pca": k_at_correlation(k, r_pca),
     }
+
+
+def pooled(cubes: list[CubeEncoding]) -> tuple[Tensor, Tensor]:
+    """The slices of cubes and their reconstructions, (n, H, H) twice."""
+    return torch.cat([cube.truth[:, 0] for cube in cubes]), torch.cat([cube.recon[:, 0] for cube in cubes])
 
 
 def correlation(truth: Tensor, other: Tensor, box: float) -> tuple[Tensor, Tensor]:
@@ -103,10 +85,21 @@ def latent_metrics(cubes: list[CubeEncoding]) -> dict:
 
 
 def r2_interval(truth: np.ndarray, predicted: np.ndarray) -> list[float]:
-    """68 % interval of R^2 over cubes (m,), [low, high]; NaN where the truth does not vary."""
-    if not np.isfinite(r2(truth[:, None], predicted[:, None])).all():
+    """68 % percentile bootstrap of R^2 over cubes, [low, high].
+
+    truth, predicted   (m,) of the cubes
+    NaN where the truth does not vary, and for fewer than five cubes.
+    """
+    from scipy.stats import bootstrap
+
+    def score(a: np.ndarray, b: np.ndarray) -> float:
+        return float(r2(a[:, None], b[:, None])[0])
+
+    if len(truth) < 5 or not math.isfinite(score(truth, predicted)):
         return [math.nan, math.nan]
-    return bootstrap_interval(lambda a, b: float(r2(a[:, None], b[:, None])[0]), truth, predicted)
+    found = bootstrap((truth, predicted), score, n_resamples=1000, paired=True, vectorized=False, method="percentile",
+                      confidence_level=0.68, rng=0).confidence_interval  # fmt: skip
+    return [float(found.low), float(found.high)]
 
 
 class CalibratedProbe(NamedTuple):
@@ -131,32 +124,12 @@ class CalibratedProbe(NamedTuple):
         return named | {"predicted": self.predicted.tolist()}
 
 
-def mlp(n_cubes: int):
-    """A network of one hidden layer on the first 32 principal components, or on half as many as cubes.
-
-    Its weight decay is chosen by cross-validation.
-    """
-    from sklearn.compose import TransformedTargetRegressor
-    from sklearn.decomposition import PCA
-    from sklearn.model_selection import GridSearchCV, KFold
-    from sklearn.neural_network import MLPRegressor
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    n_components = max(1, min(32, n_cubes // 2))
-    network = MLPRegressor(hidden_layer_sizes=(32,), activation="tanh", solver="lbfgs", max_iter=200, random_state=0)
-    folds = KFold(max(2, min(4, n_cubes - 2)))  # of the cubes that an outer fold leaves
-    search = GridSearchCV(network, {"alpha": [0.1, 1.0, 10.0]}, scoring="neg_mean_squared_error", cv=folds)
-    model = TransformedTargetRegressor(search, transformer=StandardScaler())
-    return make_pipeline(PCA(n_components, random_state=0), model)
-
-
-def residuals_of(model, train: np.ndarray, params: np.ndarray) -> np.ndarray:
-    """Residuals (n, p) of training cubes, each predicted by a fit to other cubes (5 folds)."""
+def residuals_of(train: np.ndarray, params: np.ndarray) -> np.ndarray:
+    """Residuals (n, p) of training cubes, each predicted by a ridge that is fitted to other cubes (5 folds)."""
     from sklearn.model_selection import KFold, cross_val_predict
 
     folds = KFold(min(5, len(train)), shuffle=True, random_state=0)
-    return params - cross_val_predict(model, train, params, cv=folds).reshape(params.shape)
+    return params - cross_val_predict(latents.ridge(), train, params, cv=folds).reshape(params.shape)
 
 
 def half_widths(residuals: np.ndarray, levels: np.ndarray | float) -> np.ndarray:
@@ -170,15 +143,13 @@ def half_widths(residuals: np.ndarray, levels: np.ndarray | float) -> np.ndarray
     return np.sort(np.abs(residuals), axis=0)[rank].T
 
 
-def calibrated_probe(
-    train: np.ndarray, params: np.ndarray, test: np.ndarray, truth: np.ndarray, model=None
-) -> CalibratedProbe:
-    """`latents.probe` with intervals: train (n, d), params (n, p), test (m, d), truth (m, p)."""
-    model = latents.ridge() if model is None else model
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(lbfgs|[Cc]onverge)")  # stopping early is part of it
-        residuals = residuals_of(model, train, params)
-        found = latents.probe(train, params, test, truth, model)
+def calibrated_probe(train: np.ndarray, params: np.ndarray, test: np.ndarray, truth: np.ndarray) -> CalibratedProbe:
+    """`latents.probe` with intervals.
+
+    train, params   (n, d), (n, p) of the cubes that teach
+    test, truth     (m, d), (m, p) of the cubes that judge
+    """
+    residuals, found = residuals_of(train, params), latents.probe(train, params, test, truth)
     inside = np.abs(found.predicted - truth)[..., None] <= half_widths(residuals, LEVELS)  # (m, p, l)
     intervals = [r2_interval(*columns) for columns in zip(truth.T, found.predicted.T, strict=True)]
     return CalibratedProbe(
@@ -188,29 +159,23 @@ def calibrated_probe(
 
 
 def probe_table(train: FeatureTable, test: FeatureTable, n_slices: int = 15) -> dict[str, CalibratedProbe]:
-    """Ridge and network on z, ridges on log P(k), on the pixel density and on what the encoder is wired to.
-
-    All from the same slices of the same cubes.
-    """
+    """Ridges on z, on log P(k), on the pixel density and on what the encoder is wired to, of the same slices."""
     i = train.at(n_slices)
-    features = {"z, ridge": ("mu", None), "z, MLP": ("mu", mlp(len(train.params))), "P(k), ridge": ("power", None),
-                "PDF, ridge": ("pdf", None), "P(k) and moments, ridge": ("summary", None)}  # fmt: skip
     return {
-        name: calibrated_probe(
-            getattr(train, field)[:, i], train.params, getattr(test, field)[:, i], test.params, model
-        )
-        for name, (field, model) in features.items()
+        name: calibrated_probe(getattr(train, field)[:, i], train.params, getattr(test, field)[:, i], test.params)
+        for name, field in PROBED.items()
     }
 
 
 def slice_curve(train: FeatureTable, test: FeatureTable) -> dict[str, list]:
     """How many slices are enough: for each number of slices, ridges on z and P(k) and the width of q(z).
 
-    r2, r2_power, error (s, p);  width (s,): mean standard deviation of q(z) over the active units of the largest
-    set;  kl (s,): KL(q(z) || N(0, I)) [nats];  read_width (s, p): the width of q(z) as the ridge reads it, in
-    units of the parameter: what the model believes that its error is.
+    Returns {"sizes"} and, a row for each of these,
+      r2, r2_power, error   of each parameter
+      kl                    KL(q(z) || N(0, I)) [nats]
+      read_width            of each parameter, the width of q(z) as the ridge reads it, in units of the parameter: what
+                            the model believes that its error is
     """
-    active = test.mu[:, -1].var(axis=0) > 0.01
     rows = []
     for i in range(len(train.sizes)):
         z, power = (
@@ -221,8 +186,7 @@ def slice_curve(train: FeatureTable, test: FeatureTable) -> dict[str, list]:
         kl = kl_by_dimension(*(torch.from_numpy(x[:, i]) for x in (test.mu, test.logvar))).sum(dim=1).mean()
         weights = latents.ridge().fit(train.mu[:, i], train.params).coef_
         rows.append({
-            "r2": z.r2.tolist(), "r2_power": power.r2.tolist(), "error": z.error.tolist(),
-            "width": float(sigma[:, active].mean()) if active.any() else math.nan, "kl": float(kl),
+            "r2": z.r2.tolist(), "r2_power": power.r2.tolist(), "error": z.error.tolist(), "kl": float(kl),
             "read_width": np.sqrt((np.square(sigma) @ np.square(np.atleast_2d(weights)).T).mean(axis=0)).tolist(),
         })  # fmt: skip
     return {"sizes": train.sizes.tolist()} | {name: [row[name] for row in rows] for name in rows[0]}
