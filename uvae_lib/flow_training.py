@@ -1,9 +1,9 @@
 """Training of the flows (`variants.flows`) of a run whose networks stay as they are.
 
 Slices are cut from the training cubes without end, as in the training of the run, and encoded by the trained model:
-z ~ q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. The flows learn side by side from the same
-slices. Slices and noise are functions of (seed, step), and checkpoints are those of `training`: a training that was
-killed goes on to the same numbers.
+z, the mean of q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. The flows learn side by side from
+the same slices. Slices and noise are functions of (seed, step), and checkpoints are those of `training`: a training
+that was killed goes on to the same numbers.
 """
 
 import math
@@ -38,7 +38,7 @@ class Encoded(NamedTuple):
     """Slices and what the trained model makes of them.
 
     truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
-    z             (n, 512) drawn from q(z | the others of the set), whose means and widths are z_mu and z_sigma
+    z, width      (n, 512) mean and width of q(z | the others of the set)
     mu, sigma     (n, 512) of p(h | z)
     h             (n, 512) drawn from q(h | slice, z)
     """
@@ -46,8 +46,7 @@ class Encoded(NamedTuple):
     truth: Tensor
     mean: Tensor
     z: Tensor
-    z_mu: Tensor
-    z_sigma: Tensor
+    width: Tensor
     mu: Tensor
     sigma: Tensor
     h: Tensor
@@ -85,11 +84,12 @@ class LitFlows(LitUniverseVAE):
         for part in range(turn * n_parts, (turn + 1) * n_parts):
             sets = slices.sets(part)
             generator = torch.Generator().manual_seed(_seed(slices.seed, part))
-            noise = draw_noise(math.prod(shape), self._frozen[0].latent_dim, generator, self.device)
+            of_z, *noise = draw_noise(math.prod(shape), self._frozen[0].latent_dim, generator, self.device)
+            noise = torch.zeros_like(of_z), *noise
             with self.trainer.precision_plugin.forward_context():
-                mean, (z, z_mu, z_logvar), (_, mu, logvar), post = self._frozen[0].forward_sets(sets, context, noise)
+                mean, (z, _, z_logvar), (_, mu, logvar), post = self._frozen[0].forward_sets(sets, context, noise)
             widths = [(0.5 * values).exp() for values in (z_logvar, logvar)]
-            parts.append(Encoded(sets.flatten(0, 1), mean, z, z_mu, widths[0], mu, widths[1], post[0]))
+            parts.append(Encoded(sets.flatten(0, 1), mean, z, widths[0], mu, widths[1], post[0]))
         return Encoded(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
     def batch(self, step: int) -> tuple[Encoded, Encoded]:
@@ -118,7 +118,7 @@ class LitFlows(LitUniverseVAE):
         if self.trainer.global_step == 0:
             some = zip(*(self.encode(self.slices, turn) for turn in range(MEASURED)), strict=True)
             first = Encoded(*(torch.cat(values) for values in some))
-            self.model.measure(first.truth, first.mean, first.z, first.z_mu, first.z_sigma)
+            self.model.measure(first.truth, first.mean, first.z, first.width)
             self.average.load_state_dict(self.model.state_dict())
 
     def losses(self, flows: Flows, batch: Encoded, turn: Encoded, generator: torch.Generator) -> dict[str, Tensor]:

@@ -170,18 +170,21 @@ def reconstruct_given_others(run: Run, slices: Tensor) -> Tensor:
 
 
 def sample_slices(run: Run, z: Posterior | None, n: int, generator: Generator) -> Tensor:
-    """New slices: z ~ q(z | an observed universe), or of new universes; h given z; its decoded mean, completed.
+    """New slices of an observed universe or of new ones: h given z; its decoded mean, completed.
 
     z   of one universe, (512,), or of one for each slice, (n, 512); when None, each slice is of a universe of its own,
         drawn from N(0, I)
-    n   slices, each with a z of its own
-    The flows of the run carry all Gaussian draws on, where it has flows (`variants.flows`).
+    n   slices
+    Where the run has flows they carry all Gaussian draws on, given the mean of q(z) (`variants.flows`); without them z
+    is drawn from q(z), as the note has it.
 
     Returns (n, 1, H, H) pixels.
     """
     shape = n, run.config.model.latent_dim
     if z is None:
         draws = draw_z(run, torch.randn(shape, generator=generator))
+    elif run.flows:
+        draws = z.mu.expand(shape)
     else:
         draws = Posterior(z.mu.expand(shape), z.logvar.expand(shape)).sample(generator)
     mean = decode(run, draw_h(run, draws, torch.randn(shape, generator=generator)))

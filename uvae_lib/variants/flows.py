@@ -11,12 +11,13 @@ Lipman et al. 2023, arXiv:2210.02747). In these the v of a Gaussian is zero: a n
 note's samples as they are, in any number of steps. All that is random is the noise of the start, so the same noise with
 another z is the same place in another universe.
 
-ZFlow        N(0, I) -> q(z) of all universes together
+ZFlow        N(0, I) -> means of q(z) of all universes together
 SliceFlow    noise with the spectrum that z says -> truth - decoded mean, given the decoded mean and z
 HFlow        h ~ N(mu(z), Sigma(z)) -> h of slices, given z, on the picture that the 512 numbers make
 
-Most of the 512 numbers of z are noise of the prior; the flows are given the 16 combinations that differ most from
-universe to universe, in units of the width of q(z).
+A universe is the mean of its q(z): draws from it would hide what its width is wider than, and what slices leave open is
+in what the flows draw given that mean. They see the 16 combinations of its numbers that differ most from universe to
+universe, in units of the width of q(z); the others are noise of the prior.
 """
 
 import json
@@ -150,7 +151,7 @@ def levels(side: int, widths: list[int]) -> list[int]:
 
 
 class ZFlow(nn.Module):
-    """The few numbers in which q(z) of all universes together is not N(0, I), standardised.
+    """The few numbers in which the means of q(z) of all universes together are not N(0, I), standardised.
 
     n   of them
     """
@@ -337,25 +338,25 @@ class Flows(nn.Module):
     def draw_z(self, white: Tensor) -> Tensor:
         """z of new universes from standard normal numbers, both (n, 512).
 
-        The 16 combinations have the spread of those of known universes, the first few their shape; what is left of
-        N(0, I) stays, in widths of q(z).
+        The 16 combinations have the spread of those of known universes, the first few their shape; the others, which
+        tell no universe from another, stay at their mean.
         """
         if not self.settings.ode_steps:
             return white
         seen = white @ self.combinations
         told = torch.cat([self.z(seen[:, :N_SHAPED], self.settings.ode_steps), seen[:, N_SHAPED:]], dim=1)
-        return self.mean + self.width * (white + (self.spread * told - seen) @ self.combinations.T)
+        return self.mean + self.width * (self.spread * told @ self.combinations.T)
 
     @torch.no_grad()
-    def measure(self, truth: Tensor, mean: Tensor, z: Tensor, z_mu: Tensor, z_sigma: Tensor) -> None:
+    def measure(self, truth: Tensor, mean: Tensor, z: Tensor, width: Tensor) -> None:
         """Take from slices, before training, what of z is given to the flows, and the spectrum of the residuals.
 
-        truth, mean          (n, 1, H, H) slices and their decoded means [standardised pixels]
-        z, z_mu, z_sigma     (n, 512) draws from q(z), and its means and widths
+        truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
+        z, width      (n, 512) means and widths of q(z)
         """
-        self.mean.copy_(z_mu.mean(dim=0))
-        self.width.copy_(z_sigma.square().mean(dim=0).sqrt())
-        told = torch.linalg.svd((z_mu - self.mean) / self.width, full_matrices=False).Vh[:N_GIVEN]
+        self.mean.copy_(z.mean(dim=0))
+        self.width.copy_(width.square().mean(dim=0).sqrt())
+        told = torch.linalg.svd((z - self.mean) / self.width, full_matrices=False).Vh[:N_GIVEN]
         self.combinations.zero_()[:, : len(told)] = told.T
         self.spread.copy_(((z - self.mean) / self.width @ self.combinations).std(dim=0).clamp_min(1e-6))
         self.slices.measure(truth, mean, self.given(z))
