@@ -173,8 +173,6 @@ def traversal_strip(
     marked       the column of each row that is the anchor: it is outlined
     """
     frames = as_array(frames)
-    if frames.ndim == 5:
-        frames = frames[:, :, 0]
     if frames.ndim != 4:
         raise ValueError(f"found frames of shape {frames.shape}; expected (rows, n, H, W)")
     rows, n = frames.shape[:2]
