@@ -145,7 +145,7 @@ def test_the_table_of_targets_is_put_into_a_markdown_file(folder, found, tmp_pat
     acceptance.into_readme(page, found, run)
     lines = page.read_text().splitlines()
     assert any(f"{found['reconstruction']['fvu']:.3g}"[:4] in line for line in lines) and lines[-1] == "after"
-    assert any("supervised ResNet-18, 6 steps | 0.25 |" in line for line in lines)
+    assert any("ResNet-18, trained on the labels for 6 steps | 0.25 |" in line for line in lines)
     for table in ([line for line in part.splitlines() if line[:1] == "|"] for part in page.read_text().split("\n\n")):
         assert len({line.count("|") for line in table}) <= 1
 

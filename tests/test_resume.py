@@ -91,8 +91,8 @@ def unfinished(uninterrupted, tmp_path):
 def settings(config, folder):
     """The hyperparameters that checkpoints of a run carry."""
     info = json.loads((folder / "run.json").read_text())
-    names = ("side", "mean", "std", "split", "pool_size", "power")
-    return {"config": to_dict(config)} | {name: info[name] for name in names}
+    names = ("side", "mean", "std", "split", "pool_size", "power", "told")
+    return {"config": to_dict(config)} | {name: info.get(name) for name in names}
 
 
 def same_bytes(a: Path, b: Path) -> list[str]:
