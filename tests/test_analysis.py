@@ -55,7 +55,7 @@ def test_an_evaluation_measures_everything_beside_its_reference(found):
     assert set(found) >= {"truth_against_truth", *SAMPLED} and "missing" in found
     assert 0 < found["reconstruction"]["fvu_pca"] < 1
     text = summary(found)
-    assert "truth-truth" in text and "PCA" in text and "bispectrum" in text
+    assert "other true slices" in text and "PCA" in text and "bispectrum" in text
 
 
 def test_the_picture_of_slices_is_written_beside_the_metrics(folder):
@@ -145,7 +145,7 @@ def test_the_table_of_targets_is_put_into_a_markdown_file(folder, found, tmp_pat
     acceptance.into_readme(page, found, run)
     lines = page.read_text().splitlines()
     assert any(f"{found['reconstruction']['fvu']:.3g}"[:4] in line for line in lines) and lines[-1] == "after"
-    assert any("supervised ResNet-18, 6 steps | 0.25 |" in line for line in lines)
+    assert any("ResNet-18, trained on the labels for 6 steps | 0.25 |" in line for line in lines)
     for table in ([line for line in part.splitlines() if line[:1] == "|"] for part in page.read_text().split("\n\n")):
         assert len({line.count("|") for line in table}) <= 1
 

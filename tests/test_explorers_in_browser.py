@@ -98,7 +98,6 @@ def test_keys_on_the_sliders_of_the_slice_explorer_move_its_picture(show):
 def test_keys_on_the_sliders_of_the_latent_explorer_move_its_picture(show):
     page = show("latents", "LatentExplorer(run, suite, n_slices=4)")
     assert moved(page, "sigma_8", times=8) and moved(page, "seed", times=3)
-    page.select_option(".uvae-level select", label="h: one slice of it")
     assert moved(page, "h0", times=20)
     assert not errors(page)
 
@@ -180,7 +179,6 @@ def test_notebook_4_runs_and_its_sliders_turn_the_universe(page, lab, smoke):
     page.set_viewport_size({"width": 1650, "height": 1000})
     open_and_run(page, lab, "notebooks/04_latent_traversals.ipynb", timeout=300)
     page.wait_for_function(SHOWN, arg=PICTURE)
-    page.select_option(".uvae-level select", label="h: one slice of it")
     assert moved(page, "h0", times=20) and not errors(page)
 
 

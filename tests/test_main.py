@@ -96,12 +96,12 @@ def test_train_and_evaluate_write_a_run(home, capsys):
     main(["evaluate", "--run", str(home / "runs" / "smoke"), "--n-slices", "4"])
     metrics = json.loads((home / "runs" / "smoke" / "metrics.json").read_text())
     assert metrics["made"]["versions"]["torch"]
-    assert (home / "runs" / "smoke" / "figures" / "reconstructions.png").stat().st_size > 10_000
-    assert "FVU / PCA-512" in capsys.readouterr().out
+    assert (home / "runs" / "smoke" / "figures" / "slices.png").stat().st_size > 10_000
+    assert "unexplained variance" in capsys.readouterr().out
     moved = (home / "data" / "smoke").rename(home / "data" / "moved")
     assert "is not there; when they have moved" in refused(capsys, "evaluate", "--preset", "smoke")
     main(["evaluate", "--preset", "smoke", "--n-slices", "4", "--data.path", str(moved)])
-    assert "FVU / PCA-512" in capsys.readouterr().out
+    assert "unexplained variance" in capsys.readouterr().out
 
 
 def test_a_run_that_is_not_there_is_one_sentence(tmp_path, capsys):

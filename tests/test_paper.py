@@ -126,7 +126,7 @@ def test_the_run_that_made_a_figure_is_noted(tmp_path):
 
 
 def test_data_that_json_cannot_hold_are_refused_and_nothing_is_written(tmp_path):
-    with pytest.raises(TypeError, match="found Figure in the data of a figure"):
+    with pytest.raises(TypeError, match="found Figure; expected arrays, tables, numbers or texts"):
         paper.save(curves(), tmp_path / "figure.pdf", data={"x": Figure()})
     assert written(tmp_path) == []
 

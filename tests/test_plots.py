@@ -53,7 +53,6 @@ ROWS = ["$z_{37}$\n3.2 nats", "$z_{12}$\n1.1 nats"]
 EVERY = {
     "slice_grid": lambda: plots.slice_grid(slices(), BOX, TITLES),
     "crop_on_cube": lambda: plots.crop_on_cube(slices(1)[0], (28, 20), 24, BOX),
-    "cube_3d": lambda: plots.cube_3d(np.exp(slices(32)), BOX),
     "cosmologies": lambda: plots.cosmologies({"LH": parameters(), "CV": parameters(3, 1), "1P": parameters(4, 2)}),
     "pixel_histograms": lambda: plots.pixel_histograms({"a": slices(), "b": 0.5 * slices()}),
     "spectra": lambda: plots.spectra(K, {"truth": band(POWER), "reconstruction": POWER * 0.9}, "truth"),
@@ -97,7 +96,6 @@ EVERY |= {
 }  # fmt: skip
 ONE_PANEL = {
     "slice_grid": lambda **ax: plots.slice_grid(slices(), BOX, TITLES, **ax),
-    "cube_3d": lambda **ax: plots.cube_3d(np.exp(slices(32)), BOX, **ax),
     "traversal_strip": lambda **ax: plots.traversal_strip(slices(4).reshape(2, 2, 32, 32), [0, 1], ROWS, BOX, **ax),
     "cosmologies": lambda **ax: plots.cosmologies({"LH": parameters(), "CV": parameters(3, 1)}, **ax),
     "pixel_histograms": lambda **ax: plots.pixel_histograms({"a": slices()}, **ax),
@@ -195,7 +193,7 @@ def test_a_figure_is_drawn_in_the_style_that_it_was_made_in(name):
     assert np.array_equal(pixels(figure), expected)
 
 
-@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "traversal_strip", "crop_on_cube", "cube_3d"])
+@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "traversal_strip", "crop_on_cube"])
 def test_a_figure_of_slices_wastes_no_height(styled, name):
     image = pixels(styled[1][name], dpi=100)
     inked = np.flatnonzero((image < 250).any(axis=(1, 2)))
@@ -243,7 +241,7 @@ def opened(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float)
 
 
-@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "crop_on_cube", "cube_3d", "fidelity", "effects"])
+@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "crop_on_cube", "fidelity", "effects"])
 def test_the_picture_for_a_notebook_has_the_colours_that_were_drawn(name):
     figure = EVERY[name]()
     assert np.abs(opened(figure.png()) - pixels(figure, dpi=figure.dpi)).max() <= 4
@@ -394,35 +392,6 @@ def test_plane_and_crop_share_a_colour_scale_and_the_crop_is_the_periodic_one():
 def test_a_crop_larger_than_its_plane_is_refused():
     with pytest.raises(ValueError, match="does not fit"):
         plots.crop_on_cube(slices(1)[0], (0, 0), 40, BOX)
-
-
-def test_faces_of_a_cube_meet_in_equal_voxels():
-    y = np.exp(slices(16, 16))
-    top, front, side = images(plots.cube_3d(y, BOX).axes[0])  # rows are the second of each face's axes
-    assert np.array_equal(top[0], front[-1])
-    assert np.array_equal(top[:, -1], side[-1])
-    assert np.array_equal(front[:, -1], side[:, 0])
-
-
-def test_faces_of_a_cube_meet_on_the_page_too():
-    ax = plots.cube_3d(np.exp(slices(16, 16)), BOX).axes[0]
-    top, front, side = (image.get_transform() - ax.transData for image in ax.images)
-    corner = [top.transform((BOX, 0)), front.transform((BOX, BOX)), side.transform((0, BOX))]
-    assert np.allclose(corner, corner[0], atol=1e-6)
-
-
-def test_faces_of_a_cube_share_logarithmic_colours_and_show_no_empty_voxel_as_a_hole():
-    y = np.exp(slices(16, 16))
-    y[:, 0] = 0
-    ax = plots.cube_3d(y, BOX).axes[0]
-    assert len({id(image.norm) for image in ax.images}) == 1
-    assert isinstance(ax.images[0].norm, mpl.colors.LogNorm)
-    assert all((face > 0).all() for face in images(ax))
-
-
-def test_cube_3d_refuses_a_slice():
-    with pytest.raises(ValueError, match=r"found an array of shape \(32, 32\)"):
-        plots.cube_3d(slices(1)[0], BOX)
 
 
 def test_residuals_are_reconstruction_minus_truth_on_a_symmetric_scale():

@@ -111,22 +111,6 @@ def test_a_set_without_context_is_refused():
         Config(training=TrainConfig(set_size=1))
 
 
-@pytest.mark.parametrize("least", [0, 4, -1])
-def test_a_context_that_a_set_cannot_give_is_refused(least):
-    with pytest.raises(ValueError, match=rf"training\.least_context={least} with set_size=4; use 1 to 3"):
-        Config(training=TrainConfig(set_size=4, least_context=least))
-
-
-@pytest.mark.parametrize("least", [1, 3])
-def test_a_context_that_a_set_can_give_is_taken(least):
-    assert Config(training=TrainConfig(set_size=4, least_context=least)).training.least_context == least
-
-
-def test_random_contexts_with_one_target_a_set_are_refused():
-    with pytest.raises(ValueError, match=r"least_context needs training\.targets"):
-        Config(training=TrainConfig(targets="last", least_context=2))
-
-
 def test_an_impossible_combination_is_refused_from_plain_values_too():
     with pytest.raises(ValueError, match="at least 2"):
         from_dict({"training": {"set_size": 0}})

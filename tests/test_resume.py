@@ -58,7 +58,7 @@ def config(tmp_path_factory):
     """Everything with a state is in it: average, spectrum of the residuals, cubes exchanged, clipping, warm-ups."""
     config = tiny_config(
         lognormal_suite(tmp_path_factory.mktemp("suite")), loss={"residual_spectrum": 0.2}, steps=8, save_every=2,
-        val_every=4, ema=0.9, clip=1e5, least_context=1,
+        val_every=4, ema=0.9, clip=1e5,
     )  # fmt: skip
     data = type(config.data)(**(vars(config.data) | {"pool_size": 3, "refresh": 2}))
     return type(config)(**(vars(config) | {"data": data}))
@@ -91,8 +91,8 @@ def unfinished(uninterrupted, tmp_path):
 def settings(config, folder):
     """The hyperparameters that checkpoints of a run carry."""
     info = json.loads((folder / "run.json").read_text())
-    names = ("side", "mean", "std", "split", "pool_size", "power")
-    return {"config": to_dict(config)} | {name: info[name] for name in names}
+    names = ("side", "mean", "std", "split", "pool_size", "power", "told")
+    return {"config": to_dict(config)} | {name: info.get(name) for name in names}
 
 
 def same_bytes(a: Path, b: Path) -> list[str]:

@@ -218,35 +218,33 @@ def test_the_decoded_slice_is_that_of_traverse(walk, run, suite):
     assert np.abs(array(walk.picture.value).astype(int) - array(expected)).max() <= 1
 
 
-def test_level_h_moves_h_at_fixed_z(walk, run):
-    walk.level.value = "h"
+def test_h_moves_in_widths_of_its_prior_at_fixed_z(walk, run, suite):
     walk.sliders["h1"].value = -1.5
-    kl = kl_by_dimension(*walk._now.h, *walk._now.prior).mean(dim=0)
-    unit, width = kl.argsort(descending=True)[1], (0.5 * walk._now.prior.logvar[0]).exp()
-    h = walk._h.clone()
-    h[unit] -= 1.5 * width[unit]
-    x = run.to_log(latents.decode(run, h[None]))[0, 0]
+    slices, prior = latents.spread_slices(run, suite, 0, 4, seed=0), walk._now.prior
+    kl = kl_by_dimension(*latents.encode_slices(run, slices, walk._now.z.mu), *prior).mean(dim=0)
+    unit, width = kl.argsort(descending=True)[1], (0.5 * prior.logvar[0]).exp()
+    h = prior.sample(torch.Generator().manual_seed(0))
+    h[0, unit] -= 1.5 * width[unit]
+    x = run.to_log(latents.decode(run, h))[0, 0]
     expected = walk._panels.draw([x.numpy(), (x - run.to_log(walk._from)[0, 0]).numpy()])
     assert np.abs(array(walk.picture.value).astype(int) - array(expected)).max() <= 1
 
 
-def test_each_level_shows_its_own_sliders(walk):
-    assert shown(walk) == ["sigma_8", "z0", "z1"]
-    walk.level.value = "h"
-    assert shown(walk) == ["h0", "h1"]
+def test_z_and_h_have_sliders_side_by_side(walk):
+    assert shown(walk) == ["sigma_8", "z0", "z1", "h0", "h1"]
 
 
 def test_a_direction_that_changes_nothing_has_no_slider(run, suite, monkeypatch):
     ways = torch.nn.functional.one_hot(torch.arange(2), 512).float()
     monkeypatch.setattr(latents, "prior_directions", lambda run, z, n: (ways, torch.tensor([1.0, 0.0])))
     walk = widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, sheet=NOTHING)
-    assert shown(walk) == ["z0"]
+    assert "z0" in shown(walk) and "z1" not in shown(walk)
 
 
-@pytest.mark.parametrize("level", ["z", "h"])
-def test_sliders_are_sorted_by_the_nats_that_they_say(walk, level):
-    nats = [float(walk.sliders[f"{level}{i}"].description.split()[-2]) for i in range(2)]
-    assert nats == sorted(nats, reverse=True) and walk.sliders[f"{level}0"].description.endswith(" nats")
+@pytest.mark.parametrize("latent", ["z", "h"])
+def test_sliders_are_sorted_by_the_nats_that_they_say(walk, latent):
+    nats = [float(walk.sliders[f"{latent}{i}"].description.split()[-2]) for i in range(2)]
+    assert nats == sorted(nats, reverse=True) and walk.sliders[f"{latent}0"].description.endswith(" nats")
 
 
 def test_directions_of_z_are_those_that_change_the_prior_of_h_most(run):
@@ -305,14 +303,13 @@ def test_a_sheet_knows_only_parameters_that_vary(run, suite):
 
 def test_cubes_without_labels_have_no_sliders_for_them(run, unlabelled):
     walk = widgets.LatentExplorer(run, unlabelled, n_slices=4, n_directions=2)
-    assert walk.labels == [] and shown(walk) == ["z0", "z1"]
+    assert walk.labels == [] and shown(walk) == ["z0", "z1", "h0", "h1"]
 
 
 @pytest.mark.parametrize(
     ("setting", "error", "sentence"),
     [
         ({"cube": -1}, IndexError, "found cube number -1; expected 0 to 5"),
-        ({"level": "x"}, ValueError, 'found level="x"; expected one of z, h'),
         ({"seed": 100}, ValueError, "found seed=100; use 0 to 99"),
     ],
 )

@@ -124,7 +124,7 @@ def evaluate(
     readme: Path | None = None,
     data_path: Annotated[str | None, tyro.conf.arg(name="data.path")] = None,
 ) -> None:
-    """Judge a run on cubes that it never saw: metrics.json, a table, figures.
+    """Judge a run on cubes that it never saw: metrics.json, tables, a picture of its slices.
 
     Args:
         run: run folder
@@ -144,7 +144,7 @@ def evaluate(
         from .analysis.acceptance import into_readme
 
         into_readme(readme, metrics, load_run(run))
-    print(f"{run / 'metrics.json'} and {run / 'figures'} are written")
+    print(f"{run / 'metrics.json'} and {run / 'figures' / 'slices.png'} are written")
 
 
 def baselines(

@@ -1,7 +1,7 @@
 """Checkpoints, and the callback that keeps a run folder whole whatever ends the process.
 
 A checkpoint holds weights, running averages, optimiser, schedule, loop counters, the history so far and the best
-validation loss. Slices, contexts and noise of a step are functions of (seed, step), so no random state is needed.
+validation loss. Slices and noise of a step are functions of (seed, step), so no random state is needed.
 Every file is written under a temporary name and renamed: it is whole or absent.
 """
 
@@ -102,18 +102,16 @@ class RunKeeper(Callback):
     def __init__(self, folder: Path):
         self.folder = folder
         self.rows: list[dict[str, float]] = []
-        self.times: list[dict[str, float]] = []
         self.best_loss = math.inf
         self.before = 0.0  # seconds of training before this process
         self.clock = time.monotonic()
         self.stop_asked = self.stopped = False
 
     def state_dict(self) -> dict:
-        return {"rows": self.rows, "times": self.times, "best_loss": self.best_loss, "seconds": self.seconds()}
+        return {"rows": self.rows, "best_loss": self.best_loss, "seconds": self.seconds()}
 
     def load_state_dict(self, state: dict) -> None:
-        self.rows, self.times = list(state["rows"]), list(state["times"])
-        self.best_loss, self.before = state["best_loss"], state["seconds"]
+        self.rows, self.best_loss, self.before = list(state["rows"]), state["best_loss"], state["seconds"]
 
     def seconds(self) -> float:
         """Time spent on the training of this run [s], in all processes that went on with it."""
@@ -173,10 +171,8 @@ class RunKeeper(Callback):
 
     def _record(self, trainer, row: dict) -> None:
         self.rows.append(row)
-        self.times.append({"step": row["step"], "seconds": round(self.seconds(), 3)})
         if trainer.is_global_zero:
             self.write(self.folder / "history.csv", pd.DataFrame(self.rows).to_csv(index=False))
-            self.write(self.folder / "timing.csv", pd.DataFrame(self.times).to_csv(index=False))
 
     def write(self, path: Path, content: str | bytes) -> None:
         """Write a file of the run. Raises OSError with what to do when it cannot be written."""

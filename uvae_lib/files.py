@@ -1,7 +1,8 @@
 """Files that are whole or absent: written under a temporary name, flushed to disk, then renamed."""
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +26,28 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     """Write text (UTF-8) or bytes so that a reader sees the old file or the new one, never half of it."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def plain_values(value):
+    """Nested data as JSON has them, numbers with the digits that a float32 has; NaN and infinity become None.
+
+    Raises TypeError for what is no array, tensor, table, mapping, sequence, number or text.
+    """
+    if hasattr(value, "detach"):  # a tensor
+        value = value.detach().cpu().double()
+    if hasattr(value, "to_dict"):  # a table
+        value = value.to_dict("list")
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): plain_values(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [plain_values(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.8g}") if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    raise TypeError(f"found {type(value).__name__}; expected arrays, tables, numbers or texts")
 
 
 def put_between(path: str | Path, name: str, text: str) -> None:

@@ -79,11 +79,11 @@ def set_features(run: Run, slices: Tensor, features: Tensor | None = None) -> Te
 def trained_context(run: Run, n_slices: int) -> int:
     """Slices that the model is to be given at a time, when so many are at hand.
 
-    A sum changes scale with the number of slices: a model that sums and was trained with a fixed number is given
-    that number, any other model all of them. Fewer than it was trained with warns.
+    A sum changes scale with the number of slices: a model that sums is given the number that it was trained with, one
+    that takes the mean all of them. Fewer than it was trained with warns.
     """
     train = run.config.training
-    if run.config.model.pooling == "mean" or train.least_context:
+    if run.config.model.pooling == "mean":
         return n_slices
     if n_slices < train.set_size - 1:
         warnings.warn(

@@ -19,6 +19,7 @@ RENAMED = {"linear": "fourier_start", "noise_of_z": "residual_spectrum"}  # fiel
 DROPPED = {
     "free_bits": 0.0,
     "likelihood": "note",
+    "least_context": None,
 }  # fields of stored runs that are gone, with the one value that they may have
 
 
@@ -134,8 +135,6 @@ class TrainConfig:
     sets_per_step: int = 6
     targets: Literal["all", "last"] = "all"
     """Each slice of a set as target with the others as context, or only the last, as the note writes it."""
-    least_context: int | None = None
-    """With it, a target is given a random number of slices, from this to set_size - 1."""
     lr: float = 5e-4
     lr_warmup: int = 50
     """Steps of linear rise of the learning rate; a cosine fall to lr_end * lr follows."""
@@ -207,13 +206,6 @@ class Config:
             raise ValueError(f"found model.discriminants={model.discriminants}; they need model.fourier_start=True")
         if train.set_size < 2:
             raise ValueError(f"found training.set_size={train.set_size}; a target needs context: use at least 2")
-        if train.least_context is not None and not 1 <= train.least_context < train.set_size:
-            raise ValueError(
-                f"found training.least_context={train.least_context} with set_size={train.set_size}; "
-                f"use 1 to {train.set_size - 1}"
-            )
-        if train.least_context is not None and train.targets == "last":
-            raise ValueError('training.least_context needs training.targets="all"')
 
 
 NOTE = Config(

@@ -1,7 +1,7 @@
 """A run on disk, and how it is read back without Lightning and without unpickling anything.
 
 runs/NAME/run.json            configuration, split, standardisation, seeds, versions, commit, machine
-runs/NAME/history.csv         one row every `log_every` steps;  timing.csv: seconds, not repeatable
+runs/NAME/history.csv         one row every `log_every` steps
 runs/NAME/best.safetensors    weights with the lowest validation loss;  last.safetensors: the final ones
 runs/NAME/flows.safetensors   networks that complete what the model draws, where they were trained
 runs/NAME/checkpoints/        what a resumed training needs

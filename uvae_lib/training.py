@@ -1,6 +1,6 @@
 """Training with Lightning: a module, and `fit`, which makes a run or goes on with one that was killed.
 
-Slices, contexts and noise of a step are functions of (seed, step). With several processes each cuts its part of the
+Slices and noise of a step are functions of (seed, step). With several processes each cuts its part of the
 same global batch and every process computes the loss of all of it, so that the loss is that of one process.
 """
 
@@ -52,7 +52,7 @@ from .runs import (
     read_info,
     weights_as_bytes,
 )
-from .slices import CubePool, SliceSets, cube_bytes, pixel_power, pool_size, some_slices, standardisation
+from .slices import CubePool, SliceSets, pixel_power, pool_size, some_slices, standardisation
 from .variants import build, covers_box
 from .variants.fourier import discriminants
 from .variants.residual_spectrum import ResidualSpectrumLoss
@@ -163,28 +163,24 @@ class LitUniverseVAE(pl.LightningModule):
     def _forward(self, model, slices: SliceSets, step: int) -> tuple[tuple, Tensor]:
         """What the model returns for the sets of a step, and its targets, of all processes.
 
-        Contexts and noise belong to the step and the global batch.
+        The noise belongs to the step and the global batch.
         """
         train, mine = self.config.training, slice(slices.rank, None, slices.world_size)
         sets = slices.sets(step)
         generator = torch.Generator().manual_seed(_seed(slices.seed, step))
         n_sets, n, latent_dim = slices.sets_per_step, train.set_size, self.config.model.latent_dim
 
-        def part(values: Tensor) -> Tensor:
-            """This process's share of what belongs to the sets of the step."""
-            return values[mine].to(self.device, non_blocking=True)
-
-        def noise(n_targets: int) -> tuple[Tensor, ...]:
-            drawn = draw_noise(n_targets, latent_dim, generator)
-            return tuple(part(values.unflatten(0, (n_sets, -1))).flatten(0, 1) for values in drawn)
+        def noise(n_targets: int) -> list[Tensor]:
+            """This process's share of the noise of all targets."""
+            drawn = (x.unflatten(0, (n_sets, -1))[mine] for x in draw_noise(n_targets, latent_dim, generator))
+            return [x.to(self.device, non_blocking=True).flatten(0, 1) for x in drawn]
 
         if train.targets == "last":
             target = sets[:, -1]
             output = model(sets[:, :-1], target, noise(n_sets))
         else:
-            target, least = sets.flatten(0, 1), train.least_context
-            context = draw_context(n_sets, n, least, generator) if least else leave_one_out(n_sets, n)
-            output = model.forward_sets(sets, part(context), noise(n_sets * n))
+            target = sets.flatten(0, 1)
+            output = model.forward_sets(sets, leave_one_out(len(sets), n, self.device), noise(n_sets * n))
         return (output, target) if slices.world_size == 1 else self._of_all_processes(output, target)
 
     def _of_all_processes(self, output: tuple, target: Tensor) -> tuple[tuple, Tensor]:
@@ -283,18 +279,6 @@ class _Steps(IterableDataset):
 
     def __iter__(self) -> Iterator[int]:
         yield from range(self.module.trainer.global_step, self.module.config.training.steps)
-
-
-def draw_context(n_sets: int, set_size: int, least: int, generator: Generator) -> Tensor:
-    """Random contexts: each slice is given k of the others, k uniform from `least` to set_size - 1.
-
-    Returns (n_sets, set_size, set_size) of zeros and ones, zeros on the diagonal, on the generator's device.
-    """
-    shape = (n_sets, set_size, set_size)
-    order = torch.rand(shape, generator=generator, device=generator.device)
-    order.diagonal(dim1=1, dim2=2).fill_(2.0)  # a slice never belongs to its own context
-    k = torch.randint(least, set_size, shape[:2], generator=generator, device=generator.device)
-    return (order.argsort(dim=-1).argsort(dim=-1) < k[..., None]).float()
 
 
 def draw_noise(
@@ -402,7 +386,7 @@ def fit(
 
     Determinism: on one machine the same configuration, seed, pool_size and number of threads give the same history
     and weights, bit for bit on the CPU, however often the run is killed and resumed. Not repeatable: other thread
-    counts, machines or versions of torch; a GPU, whose convolutions add up in no fixed order; timing.csv.
+    counts, machines or versions of torch; a GPU, whose convolutions add up in no fixed order.
     """
     folder = Path(folder or locate("runs") / config.name)
     rank = rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))
@@ -436,7 +420,8 @@ def fit(
                     stacklevel=2,
                 )
             if progress and not rank:
-                print(pool_sentence(config, suite, info))
+                size, n_train = info["pool_size"], len(info["split"]["train"])
+                print(f"{size} of {n_train} training cubes are held on the device at a time (data.pool_size)")
             _train(config, folder, suite, info, resume, progress, callbacks or [])
     if rank:
         raise SystemExit(0)  # a process of the job that was started for the training alone
@@ -600,18 +585,6 @@ def _pool_size(config: Config, suite: CubeSuite, n_train: int) -> int:
         memory=int(data.pool_memory * 2**30) if data.pool_memory else None,
         n_pools=1 if device.type == "cuda" else config.training.devices,
     )  # fmt: skip
-
-
-def pool_sentence(config: Config, suite: CubeSuite, info: dict) -> str:
-    """How the training cubes are held, for people."""
-    size, n_train = info["pool_size"], len(info["split"]["train"])
-    taken = f"{size * cube_bytes(suite, getattr(torch, config.data.storage)) / 2**30:.2f} GiB"
-    if size >= n_train:
-        return f"cubes: all {n_train} training cubes are held on the device ({taken})"
-    return (
-        f"cubes: {size} of {n_train} training cubes are held on the device at a time ({taken}), one is exchanged every "
-        f"{config.data.refresh} steps; data.pool_memory or data.pool_size change that"
-    )
 
 
 def make_trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callback]) -> pl.Trainer:

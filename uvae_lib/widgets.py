@@ -33,7 +33,6 @@ from .statistics import cross_correlation, fvu, pixel_pdf, power_spectrum
 SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 NAMES = {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
 AXES = "xyz"
-LEVELS = {"z": "z: the universe", "h": "h: one slice of it"}
 REACH = 1.0  # of the colours of a difference of ln rho
 KEPT = 8  # cubes whose encoding is kept
 REST = 0.3  # [s] without a move, after which a picture that takes longer is drawn
@@ -367,17 +366,16 @@ class ReconstructionExplorer(Explorer):
 class LatentExplorer(Explorer):
     """A slice decoded from latents that one moves by hand, and its difference to the slice that one started from.
 
-    Level z: the slice keeps its place in units of p(h | z)'s width while z moves, along the directions that change
-    p(h | z) most (in widths of N(0, I)) and, with Omega_m and sigma_8, on the curved sheet of known universes. Level
-    h: h moves at fixed z, along the dimensions with the largest KL (in widths of p(h | z)). The decoded mean is drawn
-    at once, the completed slice when the hand rests, where the run has flows.
+    z moves along the directions that change p(h | z) most (in widths of N(0, I)) and, with Omega_m and sigma_8, on the
+    curved sheet of known universes; the slice keeps its place in units of p(h | z)'s width. That place moves along the
+    dimensions of h with the largest KL (in these widths). The decoded mean is drawn at once, the completed slice when
+    the hand rests, where the run has flows.
 
     run, suite     a trained model and cubes with its voxel size
     cube           the universe; its z is the mean of q(z | n_slices slices)
     seed           which draw of p(h | z) the walk starts from; and of what completes it
-    level          "z" or "h"
     n_slices       of a cube are encoded
-    n_directions   sliders a level, fewer where fewer directions change anything
+    n_directions   sliders of z, and of h, fewer where fewer directions change anything
     sheet          from `latents.suite_sheet`; that of the suite when absent. No slider for what the suite does not
                    label.
     sliders        by name: "Omega_m", "sigma_8", then "z0", "z1", ..., "h0", ...
@@ -386,25 +384,22 @@ class LatentExplorer(Explorer):
     _timer: asyncio.TimerHandle | None = None
 
     def __init__(
-        self, run: Run, suite: CubeSuite, *, cube: int = 0, seed: int = 0, level: str = "z", n_slices: int = 9,
-        n_directions: int = 5, sheet: tuple[latents.ParameterSheet, pd.DataFrame] | None = None,
+        self, run: Run, suite: CubeSuite, *, cube: int = 0, seed: int = 0, n_slices: int = 9, n_directions: int = 5,
+        sheet: tuple[latents.ParameterSheet, pd.DataFrame] | None = None,
     ):  # fmt: skip
         check_voxels(run, suite)
         if not 0 <= seed <= 99:
             raise ValueError(f"found seed={seed}; use 0 to 99")
         self.run, self.n_slices, self.n_directions = run, n_slices, n_directions
         self._encoded = lru_cache(KEPT)(self._encode)
-        controls = {
-            "level": (one_of(ui.Dropdown, "level", level, LEVELS), self._show_level),
-            "seed": (control(ui.IntSlider, "seed", value=seed, max=99), self._anchor),
-        }
+        controls = {"seed": (control(ui.IntSlider, "seed", value=seed, max=99), self._anchor)}
         self.sheet, self.known = latents.suite_sheet(run, suite, n_slices) if sheet is None else sheet
         self.labels = [name for name in self.known if name in suite.params]
         self.sliders = {
             name: control(ui.FloatSlider, NAMES[name], step=0.01, readout_format=".2f") for name in self.labels
         } | {
             f"{key}{i}": control(ui.FloatSlider, "", min=-4, max=4, step=0.1, readout_format="+.1f")
-            for key in LEVELS
+            for key in "zh"
             for i in range(n_directions)
         }
         controls |= {name: (slider, self._draw) for name, slider in self.sliders.items()}
@@ -414,9 +409,10 @@ class LatentExplorer(Explorer):
         self.box.children += (self.back,)
 
     def _encode(self, cube: int) -> SimpleNamespace:
-        """What the model says of a cube: slices (n, 1, H, H) pixels, q(z), q(h), p(h | z) at the mean of z, and ways.
+        """What the model says of a cube: slices (n, 1, H, H) pixels, q(z), p(h | z) at the mean of z, and ways.
 
-        ways   {name of a slider: (step (512,) for one unit of it, the direction's name, what it changes [nats])}
+        ways   {name of a slider: (step (512,) of z, or of the place in p(h | z), for one unit of it, its name, what it
+               changes [nats])}
         """
         run, n = self.run, self.n_directions
         slices = latents.spread_slices(run, self.suite, cube, self.n_slices, seed=cube)
@@ -426,16 +422,16 @@ class LatentExplorer(Explorer):
         prior = latents.prior_of_h(run, z.mu[None])
         steps, change = latents.prior_directions(run, z.mu, n)
         top = kl_by_dimension(*h, *prior).mean(dim=0).topk(n)
-        widths = torch.diag((0.5 * prior.logvar[0]).exp())[top.indices]
         ways = {f"z{i}": (steps[i], f"dir. {i + 1}", float(change[i])) for i in range(n)}
         for i, (unit, nats) in enumerate(zip(top.indices.tolist(), top.values.tolist(), strict=True)):
-            ways[f"h{i}"] = (widths[i], f"h{str(unit).translate(SUBSCRIPTS)}", nats)
-        return SimpleNamespace(slices=slices, z=z, h=h, prior=prior, ways=ways)
+            ways[f"h{i}"] = (torch.eye(len(z.mu))[unit], f"h{str(unit).translate(SUBSCRIPTS)}", nats)
+        return SimpleNamespace(slices=slices, z=z, prior=prior, ways=ways)
 
     def _open(self) -> None:
         self._now = self._encoded(self.cube.value)
         for name, (_, text, nats) in self._now.ways.items():
             self.sliders[name].description = f"{text}: {nats:.2g} nats"
+            self.sliders[name].layout.display = "flex" if nats > ACTIVE else "none"
         known, row = self.known, self.suite.params.iloc[self.cube.value]
         self._home = {name: round(float(row[name]), 2) if name in row else known[name].mean() for name in known}
         with self._silence():
@@ -455,20 +451,6 @@ class LatentExplorer(Explorer):
         ratio = live.Axis(plots.WAVENUMBER, r"$P(k)$ / anchor", self._k, (0.2, 5), ticks=ticks, level=1.0)
         colours = {"slices of the cube": "0.65", "anchor": plots.TRUTH, "now": plots.COLOURS[1]}
         self._frames(panels, [self.run.config.data.image_size] * 2, colours, [ratio])
-        self._show_level()
-
-    def _shown(self) -> dict[str, ui.FloatSlider]:
-        """The sliders of the level, those that change anything."""
-        level = self.level.value
-        active = {name for name, (*_, nats) in self._now.ways.items() if name[0] == level and nats > ACTIVE}
-        active |= set(self.labels) if level == "z" else set()
-        return {name: slider for name, slider in self.sliders.items() if name in active}
-
-    def _show_level(self) -> None:
-        """Put the sliders of the level on the page, all at the anchor, and start anew."""
-        shown = self._shown()
-        for name, slider in self.sliders.items():
-            slider.layout.display = "flex" if name in shown else "none"
         self._set_back()
         self._anchor()
 
@@ -479,31 +461,27 @@ class LatentExplorer(Explorer):
                 slider.value = self._home.get(name, 0.0)
 
     def _anchor(self) -> None:
-        """Where the walk starts: h (512,) and its decoded mean (1, 1, H, H); then draw."""
-        z = self._now.z.mu
+        """Where the walk starts: a place (1, 512) in p(h | z) and its decoded mean (1, 1, H, H); then draw."""
+        z, prior = self._now.z.mu, self._now.prior
         white = torch.randn(1, len(z), generator=Generator().manual_seed(self.seed.value))
-        self._h = latents.draw_h(self.run, z, white)[0]
-        self._from, self._completed = latents.decode(self.run, self._h[None]), None
+        self._place = (latents.draw_h(self.run, z, white) - prior.mu) / (0.5 * prior.logvar).exp()
+        self._from, self._completed = latents.decode_universe(self.run, z, self._place), None
         self._draw()
 
-    def _step(self) -> Tensor:
-        """How far the latent of the level was moved: (512,)."""
-        moved = {name: slider.value for name, slider in self._shown().items()}
-        ways = {name: step for name, (step, *_) in self._now.ways.items() if name in moved}
-        step = sum((moved[name] * way for name, way in ways.items()), torch.zeros(len(self._h)))
-        asked = self._home | {name: moved[name] for name in self.labels if name in moved}
-        if asked != self._home:
-            here, there = self.sheet(np.array([[place[name] for name in self.known] for place in (self._home, asked)]))
-            step = step + there - here
-        return step
+    def _move(self, latent: str) -> Tensor:
+        """How far z, or the place in p(h | z), was moved along its directions: (512,)."""
+        ways = self._now.ways.items()
+        steps = [self.sliders[name].value * way for name, (way, *_) in ways if name.startswith(latent)]
+        return torch.stack(steps).sum(dim=0)
 
     def _draw(self) -> None:
         """The decoded mean now, the completed slice soon."""
-        step, z = self._step(), self._now.z.mu
-        of_z = self.level.value == "z"
-        self._to, self._z = self._from, z + step if of_z else z
-        if step.any():
-            self._to = latents.traverse(self.run, self._h, step, torch.ones(1), z if of_z else None)
+        self._z, place = self._now.z.mu + self._move("z"), self._place + self._move("h")
+        asked = self._home | {name: self.sliders[name].value for name in self.labels}
+        if asked != self._home:
+            here, there = self.sheet(np.array([[at[name] for name in self.known] for at in (self._home, asked)]))
+            self._z = self._z + there - here
+        self._to = latents.decode_universe(self.run, self._z, place)
         self._show_slices(self._from, self._to, "decoded mean")
         if self.run.flows:
             self._settle_soon()
@@ -548,9 +526,8 @@ class LatentExplorer(Explorer):
 
     def _moves(self) -> str:
         """What was moved, as text."""
-        moved = {name: slider.value for name, slider in self._shown().items()}
+        moved = {name: slider.value for name, slider in self.sliders.items() if slider.value != self._home.get(name, 0)}
         return ", ".join(
             f"{NAMES[name]} → {value:.2f}" if name in self.labels else f"{self._now.ways[name][1]} {value:+.1f} σ"
             for name, value in moved.items()
-            if value != self._home.get(name, 0.0)
         )

@@ -17,17 +17,19 @@ from matplotlib.figure import Figure
 
 from .. import latents, plots
 from ..cubes import CubesError, CubeSuite, open_data
-from ..files import atomic_path, write_atomically
+from ..files import atomic_path, plain_values, write_atomically
 from ..presets import locate
 from ..runs import Run, load_run, provenance, weights_key
 from ..statistics import fvu
 from . import controls, responses
+from .acceptance import result_tables
 from .cube import FEWEST, cube_reference
 from .features import (
     Encodings,
     encode_cubes,
     encode_suite,
     evenly,
+    judged_cubes,
     keep_features,
     kept_features,
 )
@@ -66,7 +68,7 @@ def analyse_run(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool =
         kept = json.loads(path.read_text(encoding="utf-8"))
         if kept.get("weights") == key:
             return kept
-    encoded = encode_suite(run, suite, n_slices, progress)
+    encoded = encode_suite(run, suite, n_slices, progress, judged_cubes(run))
     keep_features(run, suite, encoded.table, "LH", n_slices)
     found = {
         "cubes": {part: len(cubes) for part, cubes in run.split.items()},
@@ -78,7 +80,7 @@ def analyse_run(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool =
     found |= _controls(run, suite, encoded, found["missing"], progress)
     found |= _cosmology(run, encoded, {name: cubes for name, (cubes, _) in further.items()}, found)
     found["seconds_a_cube"] = seconds_a_cube(run, suite, encoded.n_slices)
-    found = plain_json(found) | {"weights": key, "made": provenance()}
+    found = plain_values(found) | {"weights": key, "made": provenance()}
     write_atomically(path, json.dumps(found, indent=1))
     return found
 
@@ -231,17 +233,6 @@ def classify(run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
     }
 
 
-def plain_json(value):
-    """Nested values as JSON has them: NaN and infinity become None."""
-    if isinstance(value, dict):
-        return {str(key): plain_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_json(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 # --- what the command line shows
 
 
@@ -254,7 +245,7 @@ def evaluate_run(folder: str | Path, *, n_slices: int = 15, classifier: bool = F
     suite = run.open_suite()
     metrics = analyse_run(run, suite, n_slices, progress)
     if classifier and "classifier" not in metrics:
-        metrics["classifier"] = plain_json(classify(run, suite, n_slices))
+        metrics["classifier"] = plain_values(classify(run, suite, n_slices))
         write_atomically(run.folder / "metrics.json", json.dumps(metrics, indent=1))
     with atomic_path(run.folder / "figures" / "slices.png") as path:
         slices_figure(run, suite).savefig(path, format="png", dpi=200)
@@ -262,29 +253,14 @@ def evaluate_run(folder: str | Path, *, n_slices: int = 15, classifier: bool = F
 
 
 def summary(metrics: dict) -> str:
-    """The headline numbers as a table, each beside its reference, and what was left out and why."""
-    r, truth, latent = metrics["reconstruction"], metrics["truth_against_truth"], metrics["latents"]
-    rows = [
-        ("FVU / PCA-512", r["fvu"], r["fvu_pca"]),
-        ("FVU on training cubes / PCA-512", metrics["train"]["fvu"], r["fvu_pca"]),
-        ("k of r(k) >= 0.9 [h/Mpc] / PCA-512", r["k_r90"], r["k_r90_pca"]),
+    """The tables of results, what z and h hold, and what was left out and why."""
+    latent = metrics["latents"]
+    lines = [
+        f"KL(z) {latent['kl_z']:.1f} nats, {latent['active_z']} active units; KL(h) {latent['kl_h']:.1f} nats, "
+        f"{latent['active_h']} active units; unexplained variance of training cubes {metrics['train']['fvu']:.3f}",
+        *(f"left out, {name}: {why}" for name, why in metrics["missing"].items()),
     ]
-    for name in SAMPLED:
-        rows += [
-            (f"{name}: {text} error / truth-truth", metrics[name][f"{key}_error"], truth[f"{key}_error"])
-            for key, text in MERITS.items()
-        ]
-    rows += [("KL(z), KL(h) [nats]", latent["kl_z"], latent["kl_h"])]
-    rows += [("active units of z, h", latent["active_z"], latent["active_h"])]
-    probes = metrics.get("probes", {})
-    for name, value in probes.get("z, ridge", {}).get("r2", {}).items():
-        rows.append((f"R^2 of {name}: z / P(k)", value, probes["P(k), ridge"]["r2"][name]))
-    for i, width in enumerate(metrics.get("classifier", {}).get("observed_universe", {}).get("smoothing", [])):
-        both = (metrics["classifier"][name]["auc"][i] for name in ("observed_universe", "truth_against_truth"))
-        rows.append((f"classifier AUC, smoothed by {width:g} voxels / truth-truth", *both))
-    rows = [(name, *(math.nan if x is None else x for x in pair)) for name, *pair in rows]  # JSON has no NaN
-    lines = [f"{name:56s} {value:10.4g} {reference:10.4g}" for name, value, reference in rows]
-    return "\n".join(lines + [f"left out, {name}: {why}" for name, why in metrics["missing"].items()])
+    return f"{result_tables(metrics, {})}\n\n" + "\n".join(lines)
 
 
 def merits(metrics: dict) -> tuple[pd.DataFrame, dict]:

@@ -29,6 +29,12 @@ PROBES = {"z, ridge": "ridge on z", "P(k), ridge": "ridge on P(k) of the slices"
 SUPERVISED = {"supervised": "ResNet-18", "moments": "CNN of the CAMELS Multifield Dataset"}  # by name in baselines.json
 
 
+def result_tables(metrics: dict, baselines: dict) -> str:
+    """Reconstructions, drawn slices and parameters, as tables of Markdown: those of which something is known."""
+    tables = reconstruction_table(metrics, baselines), sample_table(metrics), parameter_table(metrics, baselines)
+    return "\n\n".join(markdown(rows) for rows in tables if rows)
+
+
 def reconstruction_table(metrics: dict, baselines: dict) -> list[list[str]]:
     """Rows of the quality of reconstructions; the first one is the head."""
     r, plain = metrics["reconstruction"], baselines.get("plain_vae", {})
@@ -59,7 +65,7 @@ def sample_table(metrics: dict) -> list[list[str]]:
     tests = metrics.get("classifier")
     for width, limits in AUC_LIMITS.items() if tests else ():
         place = tests["observed_universe"]["smoothing"].index(width)
-        auc = [tests[name]["auc"][place] for name in SAMPLES]
+        auc = [tests[name]["auc"][place] if name in tests else None for name in SAMPLES]
         smooth = f"smoothed by {width:g} voxel{'s' * (width > 1)}" if width else "not smoothed"
         cells = [starred(value, limit) for value, limit in zip(auc, (*limits, None), strict=True)]
         aim = "; ".join(f"{limit:g}" for limit in limits if limit)
@@ -68,7 +74,7 @@ def sample_table(metrics: dict) -> list[list[str]]:
 
 
 def parameter_table(metrics: dict, baselines: dict) -> list[list[str]]:
-    """Rows of R^2 of the parameters with 68 % intervals; the first one is the head. {} where they are not known."""
+    """Rows of R^2 of the parameters with 68 % intervals; the first one is the head. [] where they are not known."""
     probes = metrics.get("probes", {})
     names = [name for name, value in probes.get("z, ridge", {}).get("r2", {}).items() if value is not None]
     found = {text: probes[name] for name, text in PROBES.items() if name in probes}
@@ -127,8 +133,7 @@ def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
 
     The slices that the run shows go to notebooks/pictures/ beside it, where there is such a folder.
     """
-    baselines, made = kept_baselines(run), metrics["made"]
-    tables = reconstruction_table(metrics, baselines), sample_table(metrics), parameter_table(metrics, baselines)
+    tables, made = result_tables(metrics, kept_baselines(run)), metrics["made"]
     origin = (
         f"Preset {run.config.name}, {len(run.split['test'])} held-out cubes, {metrics['slices_per_cube']} slices each; "
         f"{run.config.training.steps} steps, {run.info['seconds'] / 60:.0f} minutes on {run.info['machine']}, commit "
@@ -136,7 +141,7 @@ def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
         f"`python -m uvae_lib evaluate --run runs/{run.config.name} --readme README.md`. "
         "A star: missed what was aimed at."
     )
-    put_between(path, "results", "\n\n".join([*(markdown(rows) for rows in tables if rows), origin]) + "\n")
+    put_between(path, "results", f"{tables}\n\n{origin}\n")
     if (pictures := Path(path).parent / "notebooks" / "pictures").is_dir():
         shutil.copy(run.folder / "figures" / "slices.png", pictures)
 

@@ -95,7 +95,7 @@ def moment_loss(output: Tensor, wanted: Tensor) -> Tensor:
 class LitSupervised(LitUniverseVAE):
     """`supervised_network`, trained by `squared_error` on few slices each of many cubes."""
 
-    batch = {"set_size": 2, "sets_per_step": 16, "targets": "all", "least_context": None}
+    batch = {"set_size": 2, "sets_per_step": 16, "targets": "all"}
     network, error = staticmethod(supervised_network), staticmethod(squared_error)
 
     def __init__(self, **settings):

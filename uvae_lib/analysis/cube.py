@@ -157,7 +157,7 @@ def estimate_cube(
         cautions = [*assumed, *(caution.replace(str(folder), "the array") for caution in suite.cautions)]
     n = min(shared.n_slices, latents.most_slices(run, suite))
     seen = encode_slices_of_cube(run, 0, latents.cut_cube(run, y, n, seed, axes))
-    row = describe(run, seen.truth, seen.truth[:0], len(axes), seen.zs)
+    row = describe(run, seen.truth, seen.truth[:0], seen.zs, len(axes))
     z, recon = row["mu"][-1], latents.decode(run, latents.encode_slices(run, seen.truth, seen.z.mu).mu)
     generator = torch.Generator().manual_seed(seed)
     drawn = latents.sample_slices(run, seen.z, N_MODEL, generator)[:, 0]

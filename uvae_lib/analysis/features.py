@@ -6,6 +6,7 @@ every cube, is kept in the run folder; `CubeEncoding`, with its slices, stays in
 
 import io
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,25 +127,26 @@ def encode_cubes(
     return [encode_slices_of_cube(run, cube, latents.spread_slices(run, suite, cube, n, seed=cube)) for cube in shown]
 
 
-def encode_suite(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> Encodings:
-    """Encode every cube of a run once: n_slices, or as many as a cube has, and as many further ones for the table."""
-    n, train = min(n_slices, latents.most_slices(run, suite)), run.split["train"]
-    held = {*run.split["val"], *run.split["test"], *evenly(train, N_TRAIN)}
-    rows, found = [], {}
+def encode_suite(
+    run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False, held: Iterable[int] = ()
+) -> Encodings:
+    """Encode every cube of a suite once: n_slices, or as many as a cube has, and as many further ones for the table.
+
+    held   cubes whose slices are decoded too, and held in memory
+    """
+    n, held, rows, found = min(n_slices, latents.most_slices(run, suite)), {*held}, [], {}
     for cube in tqdm(range(suite.n_cubes), desc="encode", unit="cube", disable=not progress):
         truth, further = _slices(run, suite, cube, n)
         if cube in held:
             found[cube] = encode_slices_of_cube(run, cube, truth)
         zs = found[cube].zs if cube in held else latents.set_features(run, truth)
-        rows.append(describe(run, truth, further, len(suite.axes), zs))
+        rows.append(describe(run, truth, further, zs, len(suite.axes)))
     return Encodings(n, _table(suite, n, rows), found)
 
 
-def make_features(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> FeatureTable:
-    """The table of a suite alone: nothing is decoded."""
-    n = min(n_slices, latents.most_slices(run, suite))
-    shown = tqdm(range(suite.n_cubes), desc="encode", unit="cube", disable=not progress)
-    return _table(suite, n, [describe(run, *_slices(run, suite, cube, n), len(suite.axes)) for cube in shown])
+def judged_cubes(run: Run) -> list[int]:
+    """The cubes whose slices an evaluation looks at: all held-out ones, and some of those of training."""
+    return [*run.split["val"], *run.split["test"], *evenly(run.split["train"], N_TRAIN)]
 
 
 def kept_features(
@@ -156,7 +158,7 @@ def kept_features(
         with np.load(path, allow_pickle=False) as kept:
             if str(kept["key"]) == key:
                 return FeatureTable(**{field: kept[field] for field in kept.files if field != "key"})
-    return keep_features(run, suite, make_features(run, suite, n_slices, progress), name, n_slices)
+    return keep_features(run, suite, encode_suite(run, suite, n_slices, progress).table, name, n_slices)
 
 
 def keep_features(run: Run, suite: CubeSuite, table: FeatureTable, name: str, n_slices: int) -> FeatureTable:
@@ -189,15 +191,15 @@ def _table(suite: CubeSuite, n: int, rows: list[dict[str, np.ndarray]]) -> Featu
     )  # fmt: skip
 
 
-def describe(
-    run: Run, truth: Tensor, further: Tensor, n_axes: int = 3, zs: Tensor | None = None
-) -> dict[str, np.ndarray]:
+def describe(run: Run, truth: Tensor, further: Tensor, zs: Tensor, n_axes: int) -> dict[str, np.ndarray]:
     """One row of a table from slices of one cube as `latents.cut_cube` gives them, axis after axis.
 
-    truth (n, 1, H, H), further (n or 0, 1, H, H);  zs (n, 1024)  `latents.set_features` of truth, where at hand
+    truth     (n, 1, H, H)
+    further   (n or 0, 1, H, H) of the same cube
+    zs        (n, 1024), `latents.set_features` of truth
+    n_axes    along which slices are cut
     """
     n, slices = len(truth), torch.cat([truth, further])
-    zs = latents.set_features(run, truth) if zs is None else zs
     zs = torch.cat([zs, latents.set_features(run, further)]) if len(further) else zs
     sizes = sorted({min(size, n) for size in SIZES} | {n, len(slices)})
     k, power = power_spectrum(slices[:, 0], run.image_box)

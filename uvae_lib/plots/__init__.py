@@ -53,7 +53,7 @@ from .figure import (  # noqa: F401
     two_panels,
     wavenumbers,
 )
-from .slices import crop_on_cube, cube_3d, cube_estimates, reconstructions, slice_grid, traversal_strip  # noqa: F401
+from .slices import crop_on_cube, cube_estimates, reconstructions, slice_grid, traversal_strip  # noqa: F401
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,6 @@ A figure of `plots` keeps the style that it was made in, so that it can be saved
 """
 
 import json
-import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,7 +18,7 @@ from matplotlib import colormaps, rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..files import atomic_path, write_atomically
+from ..files import atomic_path, plain_values, write_atomically
 from .figure import DENSITY_MAP, as_array, shared_norm
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def save(figure: Figure, path: str | Path, data: Mapping | None = None, run: "Ru
     if path.suffix != ".pdf":
         raise ValueError(f"found {path.name}; figures for papers are vector files: use a name that ends in .pdf")
     origin = run and {"name": run.config.name} | {key: run.info[key] for key in ("commit", "versions", "config")}
-    behind = {"figure": path.name, "run": origin, "data": _plain(data or {})}
+    behind = {"figure": path.name, "run": origin, "data": plain_values(data or {})}
     text = json.dumps(behind, indent=1, allow_nan=False)
     settings = {"pdf.fonttype": 42, "pdf.compression": 9, "savefig.bbox": "standard", "savefig.dpi": 300}
     with rc_context(settings), atomic_path(path) as temporary:
@@ -105,22 +104,3 @@ def animate(frames, path: str | Path, duration: int = 120) -> Path:
     with atomic_path(path) as temporary:
         images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
     return path
-
-
-def _plain(value):
-    """JSON values of nested data; numbers with the digits that a float32 has."""
-    if hasattr(value, "detach"):
-        value = as_array(value)
-    if hasattr(value, "to_dict"):  # a table
-        value = value.to_dict("list")
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | range):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.8g}") if math.isfinite(value) else None
-    if value is None or isinstance(value, str | int):
-        return value
-    raise TypeError(f"found {type(value).__name__} in the data of a figure; expected arrays, tables, numbers or texts")

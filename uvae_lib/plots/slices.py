@@ -6,16 +6,14 @@ from itertools import product
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D
 
 from ..cropping import periodic_crop
 from .figure import (
-    COLUMN,
     DENSITY_MAP,
     DIFFERENCE_MAP,
     LENGTH,
@@ -100,38 +98,6 @@ def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float)
 
 
 @plot
-def cube_3d(y, box_size: float, *, ax: Axes | None = None) -> Figure:
-    """Three faces of a cube of overdensity, seen from above one of its corners, with logarithmic colours.
-
-    y          (N, N, N) = rho / <rho>, axes (x, y, z), z upwards
-    box_size   side of the cube [Mpc/h]
-    """
-    cube = as_array(y)
-    if cube.ndim != 3:
-        raise ValueError(f"found an array of shape {cube.shape}; cube_3d draws one cube (N, N, N)")
-    e_x, e_y, e_z = np.array([[np.sqrt(0.75), -0.5], [np.sqrt(0.75), 0.5], [0.0, 1.0]])
-    faces = ((cube[:, :, -1], e_x, e_y, e_z), (cube[:, 0], e_x, e_z, 0 * e_z), (cube[-1], e_y, e_z, e_x))
-    low, high = np.percentile(np.concatenate([face.ravel() for face, *_ in faces]), [1, 99.8])
-    norm = LogNorm(max(low, 1e-3), high)
-    ax = ax or new_axes(COLUMN, 1.1, squares=True)
-    for values, right, up, start in faces:
-        onto = Affine2D.from_values(*right, *up, *(start * box_size)) + ax.transData
-        image = ax.imshow(np.maximum(values.T, norm.vmin), norm=norm, cmap=DENSITY_MAP, origin="lower",
-                          extent=(0, box_size, 0, box_size), transform=onto)  # fmt: skip
-        corners = start + np.array([0 * up, right, right + up, up, 0 * up])
-        ax.plot(*(corners * box_size).T, color="white", lw=1, solid_joinstyle="round")
-    down, left = np.array([0, -0.1]), np.array([-0.08, 0])
-    edges = ("x", e_x, e_x / 2 + down), ("y", e_y, e_x + e_y / 2 + down), ("z", e_z, e_z / 2 + left)
-    for name, along, middle in edges:
-        turn = np.degrees(np.arctan2(*along[::-1]))
-        ax.text(*(box_size * middle), f"${name}$: {box_size:g} {LENGTH}", rotation=turn, ha="center", va="center")
-    ax.set(xlim=(-0.01 * box_size, 1.75 * box_size), ylim=(-0.51 * box_size, 1.51 * box_size), aspect="equal")
-    ax.axis("off")
-    colour_bar(image, ax, r"$\rho / \bar\rho$", shrink=0.6)
-    return ax.figure
-
-
-@plot
 def reconstructions(truth, recon, box_size: float, titles: Sequence[str] | None = None) -> Figure:
     """Rows of truth, reconstruction and residual; the first two share a colour scale, residuals a symmetric one.
 
@@ -173,8 +139,6 @@ def traversal_strip(
     marked       the column of each row that is the anchor: it is outlined
     """
     frames = as_array(frames)
-    if frames.ndim == 5:
-        frames = frames[:, :, 0]
     if frames.ndim != 4:
         raise ValueError(f"found frames of shape {frames.shape}; expected (rows, n, H, W)")
     rows, n = frames.shape[:2]
