@@ -144,6 +144,14 @@ def test_imports_run_one_way():
     assert not {(a, b) for a, b in arrows if floor[a] < floor[b]}
 
 
+def test_no_module_needs_what_only_unix_has():
+    """Such modules are imported where a system without them is thought of."""
+    unix = r"^ *(?:import|from) (?:fcntl|grp|pwd|resource|termios|pty)\b|\bos\.(?:fork|killpg|setsid|geteuid)\b"
+    for path in [*LIBRARY.rglob("*.py"), ROOT / "notebooks" / "run.py"]:
+        text = re.sub(r"^try:\n(?: .*\n)+except ImportError", "", path.read_text(encoding="utf-8"), flags=re.M)
+        assert not re.findall(unix, text, re.M), path
+
+
 def test_no_circle_of_imports():
     names = [".".join(path.relative_to(LIBRARY).with_suffix("").parts).removesuffix(".__init__") for path in MODULES]
     graph = {name: imported(path) - {name} for name, path in zip(names, MODULES, strict=True)}

@@ -412,8 +412,11 @@ def test_a_finished_suite_is_used_again(small_folder):
     [("n_steps", 4, "n_steps"), ("seed", 1, "seed"), ("box_size", 64.0, "box_size"), ("n_lh", 7, "n_cubes")],
 )
 def test_a_folder_with_other_settings_is_refused(small_folder, field, value, named):
-    with pytest.raises(ValueError, match=rf"holds a LH set made with other settings \({named}\); simulate into an"):
+    with pytest.raises(
+        ValueError, match=rf"holds a LH set made with other settings \({named}\); simulate into an"
+    ) as refusal:
         simulate_suite(small_folder, replace(SMALL, **{field: value}), progress=False)
+    assert f"UVAE_DATA={small_folder} " in str(refusal.value)
 
 
 def test_a_suite_of_other_physics_is_recognised(small_folder, tmp_path):

@@ -182,8 +182,8 @@ class _UnfinishedSet:
             differ = [k for k in settings | found["settings"] if found["settings"].get(k) != settings.get(k)]
             if differ:
                 raise ValueError(
-                    f"{folder} holds a {name} set made with other settings ({', '.join(differ)}); "
-                    "simulate into another folder, or remove this one"
+                    f"{folder} holds a {name} set made with other settings ({', '.join(differ)}); simulate into "
+                    f"another folder, or use it as it is: UVAE_DATA={folder.absolute()} (--data.path)"
                 )
 
     @property
