@@ -36,6 +36,7 @@ AXES = "xyz"
 REACH = 1.0  # of the colours of a difference of ln rho
 KEPT = 8  # cubes whose encoding is kept
 REST = 0.3  # [s] without a move, after which a picture that takes longer is drawn
+N_UNIVERSES = 256  # drawn to know how wide the prior of z is
 ACTIVE = 0.01  # nats below which a direction changes nothing that can be seen: it has no slider
 POWER = r"$P(k)$ of $\ln\rho$  [(Mpc/$h$)$^2$]"
 
@@ -366,10 +367,10 @@ class ReconstructionExplorer(Explorer):
 class LatentExplorer(Explorer):
     """A slice decoded from latents that one moves by hand, and its difference to the slice that one started from.
 
-    z moves along the directions that change p(h | z) most (in widths of N(0, I)) and, with Omega_m and sigma_8, on the
-    curved sheet of known universes; the slice keeps its place in units of p(h | z)'s width. That place moves along the
-    dimensions of h with the largest KL (in these widths). The decoded mean is drawn at once, the completed slice when
-    the hand rests, where the run has flows.
+    z moves along the directions that change p(h | z) most (in widths of the prior of z: N(0, I), or what the flow of z
+    makes of it) and, with Omega_m and sigma_8, on the curved sheet of known universes; the slice keeps its place in
+    units of p(h | z)'s width. That place moves along the dimensions of h with the largest KL (in these widths). The
+    decoded mean is drawn at once, the completed slice when the hand rests, where the run has flows.
 
     run, suite     a trained model and cubes with its voxel size
     cube           the universe; its z is the mean of q(z | n_slices slices)
@@ -421,6 +422,10 @@ class LatentExplorer(Explorer):
         h = latents.encode_slices(run, slices, z.mu, features)
         prior = latents.prior_of_h(run, z.mu[None])
         steps, change = latents.prior_directions(run, z.mu, n)
+        if run.flows:
+            universes = latents.draw_z(run, torch.randn(N_UNIVERSES, len(z.mu), generator=Generator().manual_seed(0)))
+            width = (universes @ steps.T).std(dim=0)
+            steps, change = steps * width[:, None], change * width.square()
         top = kl_by_dimension(*h, *prior).mean(dim=0).topk(n)
         ways = {f"z{i}": (steps[i], f"dir. {i + 1}", float(change[i])) for i in range(n)}
         for i, (unit, nats) in enumerate(zip(top.indices.tolist(), top.values.tolist(), strict=True)):
