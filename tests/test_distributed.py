@@ -1,6 +1,7 @@
 """Several processes train as one would, and a process that dies ends the job in good order (two on the CPU, gloo)."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -171,6 +172,36 @@ def test_a_preset_trains_in_two_processes_with_its_own_losses(suite, tmp_path, n
     history = load_run(tmp_path / "run").history
     assert history["step"].tolist() == [1, 2, 3] and history["loss"].notna().all()
     shutil.rmtree(tmp_path / "run")
+
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+LAUNCHES = re.findall(r"^(\w+) (.*-m uvae_lib train --preset demo --devices 4.*?) *(?:#.*)?$", README, re.M)
+
+
+@pytest.mark.parametrize("launcher, rest", LAUNCHES, ids=[launcher for launcher, _ in LAUNCHES])
+def test_the_commands_of_the_readme_train(launcher, rest, tmp_path):
+    """With the smallest preset and two processes; SLURM's tasks are started by hand, as on two nodes."""
+    lognormal_suite(tmp_path / "data" / "smoke")
+    start, tasks = [sys.executable], [{}]
+    rest = rest.replace("demo", "smoke").replace(" 4", " 2")
+    if launcher == "torchrun":
+        start += ["-m", "torch.distributed.run", "--standalone"]
+    if launcher == "srun":
+        rest = rest.removeprefix("python ").replace("--devices 2", "--devices 1")
+        job = {"JOB_ID": "1", "JOB_NAME": "uvae", "NTASKS": "2", "NNODES": "2", "NODELIST": "127.0.0.1", "LOCALID": "0"}
+        tasks = [job | {"NTASKS_PER_NODE": "1", "PROCID": f"{i}", "NODEID": f"{i}"} for i in range(2)]
+    command = [*start, *rest.split(), "--training.steps", "2", "--no-progress"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "UVAE_HOME": str(tmp_path)}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    started = [
+        subprocess.Popen(command, env=environment | {f"SLURM_{name}": value for name, value in task.items()},
+                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for task in tasks
+    ]  # fmt: skip
+    said = [process.communicate(timeout=600)[1] for process in started]
+    assert [process.returncode for process in started] == [0] * len(tasks), said
+    run = load_run(tmp_path / "runs" / "smoke")
+    assert run.info["finished"] and run.config.training.devices * run.config.training.num_nodes == 2
 
 
 def test_the_other_presets_have_the_networks_and_losses_of_these_two():
