@@ -118,8 +118,8 @@ def test_a_slice_is_completed_when_the_hand_rests(show):
     first = "".join(f"from {name}\n" for name in imports)
     page = show("completed", f"LatentExplorer({flows}, suite, n_slices=4)", first)
     page.get_by_text("completed slice: at the anchor").wait_for()
-    assert moved(page, "z0", times=3)
-    page.get_by_text(re.compile(r"completed slice: dir\. 1 \+0\.3 σ")).wait_for()
+    assert moved(page, "h0", times=3)
+    page.get_by_text(re.compile(r"completed slice: h\S+ \+0\.3 σ")).wait_for()
     assert not errors(page)
 
 

@@ -335,6 +335,9 @@ def completed(run, suite):
     class Noise:
         """In the place of flows."""
 
+        def draw_z(self, white):
+            return white
+
         def draw_h(self, z, mu, logvar, white):
             return mu + white * (0.5 * logvar).exp()
 
@@ -348,7 +351,7 @@ def completed(run, suite):
 
 def test_a_move_shows_the_decoded_mean_at_once_and_the_completed_slice_after_a_rest(completed, walk):
     explorer, _ = completed
-    explorer.sliders["z0"].value = walk.sliders["z0"].value = 1.0
+    explorer.sliders["h0"].value = walk.sliders["h0"].value = 1.0
     mean = explorer.picture.value
     np.testing.assert_array_equal(array(mean)[live.TOP :], array(walk.picture.value)[live.TOP :])  # below the titles
     assert "decoded mean" in explorer.readout.value
