@@ -51,7 +51,7 @@ def few_cubes(place, n: int, **options):
 
 def test_an_evaluation_measures_everything_beside_its_reference(found):
     parts = {"reconstruction", "train", "latents", "probes", "curve", "cv", "axes", "shuffled", "leaks", "memorisation"}
-    assert set(found) >= parts | {"responses", "kl_table", "effects", "outliers", "conditional_spread", "made"}
+    assert set(found) >= parts | {"responses", "kl_table", "outliers", "conditional_spread", "made"}
     assert set(found) >= {"truth_against_truth", *SAMPLED} and "missing" in found
     assert 0 < found["reconstruction"]["fvu_pca"] < 1
     text = summary(found)

@@ -76,7 +76,6 @@ EVERY |= {
     ),
     "strips": lambda **ax: plots.strips({"generated": K, "held-out": K[:3]}, "correlation", 0.9, **ax),
     "kl_by_rank": lambda **ax: plots.kl_by_rank({"z": K, "h": K**2}, **ax),
-    "effects": lambda: plots.effects(K, np.outer([1, -1], K), [3, 5], np.outer([1, 0.5], K), [7, 11]),
     "response": lambda: plots.response(
         "sigma_8", K, np.linspace(-3, 3, 12), {"1P cubes": (band(K), band(np.linspace(-1, 1, 11)))}
     ),
@@ -241,7 +240,7 @@ def opened(png):
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"), float)
 
 
-@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "crop_on_cube", "fidelity", "effects"])
+@pytest.mark.parametrize("name", ["slice_grid", "reconstructions", "crop_on_cube", "fidelity"])
 def test_the_picture_for_a_notebook_has_the_colours_that_were_drawn(name):
     figure = EVERY[name]()
     assert np.abs(opened(figure.png()) - pixels(figure, dpi=figure.dpi)).max() <= 4

@@ -6,11 +6,9 @@ import pytest
 import torch
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import latents
 from uvae_lib.analysis import responses
 from uvae_lib.analysis.features import CubeEncoding
 from uvae_lib.latents import Posterior
-from uvae_lib.statistics import power_spectrum
 from uvae_lib.training import fit
 
 
@@ -83,17 +81,3 @@ class OneP:
 def test_cubes_of_one_parameter_hold_the_others_fixed():
     cubes, values, fiducial = responses.one_parameter(OneP, "sigma_8")
     assert (cubes, values.tolist(), fiducial) == ([3, 1, 4], [0.6, 0.8, 1.0], {"Omega_m": 0.3, "sigma_8": 0.8})
-
-
-def test_effects_of_a_dimension_are_those_of_its_decoded_slices(run):
-    table = pd.DataFrame({"latent": ["z", "h"], "dim": [5, 7], "kl": [1.0, 1.0], "active": [True, True]})
-    centre, spread = torch.zeros(512), torch.full((512,), 0.5)
-    found = responses.latent_effects(run, table, centre, spread, n_slices=4)
-    draw = torch.randn(4, 512, generator=torch.Generator().manual_seed(0))
-    step = 0.5 * torch.eye(512)[5]
-    up, down = (
-        power_spectrum(latents.decode_universe(run, side * step, draw)[:, 0], run.image_box)[1].mean(dim=0)
-        for side in (1, -1)
-    )
-    np.testing.assert_allclose(found["z"]["dlnP"][0], 0.5 * (up / down).log(), atol=1e-4)
-    assert found["z"]["dims"] == [5] and found["h"]["dims"] == [7] and min(found["h"]["share"][0]) >= 0

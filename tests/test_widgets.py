@@ -220,11 +220,10 @@ def test_the_decoded_slice_is_that_of_traverse(walk, run, suite):
 
 def test_h_moves_in_widths_of_its_prior_at_fixed_z(walk, run, suite):
     walk.sliders["h1"].value = -1.5
-    slices, prior = latents.spread_slices(run, suite, 0, 4, seed=0), walk._now.prior
-    kl = kl_by_dimension(*latents.encode_slices(run, slices, walk._now.z.mu), *prior).mean(dim=0)
-    unit, width = kl.argsort(descending=True)[1], (0.5 * prior.logvar[0]).exp()
-    h = prior.sample(torch.Generator().manual_seed(0))
-    h[0, unit] -= 1.5 * width[unit]
+    prior, here = walk._now.prior, run.to_log(latents.decode(run, walk._now.prior.mu))
+    steps = latents.decoded_directions(run, prior.mu[0], (0.5 * prior.logvar[0]).exp(), 2)
+    weaker = min(steps, key=lambda step: (run.to_log(latents.decode(run, prior.mu + step)) - here).square().sum())
+    h = prior.sample(torch.Generator().manual_seed(0)) - 1.5 * weaker
     x = run.to_log(latents.decode(run, h))[0, 0]
     expected = walk._panels.draw([x.numpy(), (x - run.to_log(walk._from)[0, 0]).numpy()])
     assert np.abs(array(walk.picture.value).astype(int) - array(expected)).max() <= 1
@@ -242,9 +241,10 @@ def test_a_direction_that_changes_nothing_has_no_slider(run, suite, monkeypatch)
 
 
 @pytest.mark.parametrize("latent", ["z", "h"])
-def test_sliders_are_sorted_by_the_nats_that_they_say(walk, latent):
-    nats = [float(walk.sliders[f"{latent}{i}"].description.split()[-2]) for i in range(2)]
-    assert nats == sorted(nats, reverse=True) and walk.sliders[f"{latent}0"].description.endswith(" nats")
+def test_sliders_are_sorted_by_the_change_that_they_say(walk, latent):
+    texts = [walk.sliders[f"{latent}{i}"].description for i in range(2)]
+    changes = [float(text.partition(": ")[2].split()[0]) for text in texts]
+    assert changes == sorted(changes, reverse=True) and texts[0].endswith({"z": " nats", "h": " in ln ρ"}[latent])
 
 
 def test_directions_of_z_are_those_that_change_the_prior_of_h_most(run):

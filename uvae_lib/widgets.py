@@ -26,18 +26,16 @@ from torch import Generator, Tensor
 from . import latents, live, plots
 from .cropping import EPS, log_density, periodic_crop
 from .cubes import CubeSuite
-from .loss import kl_by_dimension
 from .runs import Run
 from .statistics import cross_correlation, fvu, pixel_pdf, power_spectrum
 
-SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 NAMES = {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
 AXES = "xyz"
 REACH = 1.0  # of the colours of a difference of ln rho
 KEPT = 8  # cubes whose encoding is kept
 REST = 0.3  # [s] without a move, after which a picture that takes longer is drawn
 N_UNIVERSES = 256  # drawn to know how wide the prior of z is
-ACTIVE = 0.01  # nats below which a direction changes nothing that can be seen: it has no slider
+ACTIVE = 0.01  # nats, or rms of ln rho, below which a direction changes nothing that can be seen: it has no slider
 POWER = r"$P(k)$ of $\ln\rho$  [(Mpc/$h$)$^2$]"
 
 
@@ -369,8 +367,8 @@ class LatentExplorer(Explorer):
 
     z moves along the directions that change p(h | z) most (in widths of the prior of z: N(0, I), or what the flow of z
     makes of it) and, with Omega_m and sigma_8, on the curved sheet of known universes; the slice keeps its place in
-    units of p(h | z)'s width. That place moves along the dimensions of h with the largest KL (in these widths). The
-    decoded mean is drawn at once, the completed slice when the hand rests, where the run has flows.
+    units of p(h | z)'s width. That place moves along the directions in which the decoder answers most (in these
+    widths). The decoded mean is drawn at once, the completed slice when the hand rests, where the run has flows.
 
     run, suite     a trained model and cubes with its voxel size
     cube           the universe; its z is the mean of q(z | n_slices slices)
@@ -412,31 +410,34 @@ class LatentExplorer(Explorer):
     def _encode(self, cube: int) -> SimpleNamespace:
         """What the model says of a cube: slices (n, 1, H, H) pixels, q(z), p(h | z) at the mean of z, and ways.
 
-        ways   {name of a slider: (step (512,) of z, or of the place in p(h | z), for one unit of it, its name, what it
-               changes [nats])}
+        ways   {name of a slider: (step (512,) of z, or of the place in p(h | z), for one unit of it, its name, how much
+               it changes, in which unit)}
         """
         run, n = self.run, self.n_directions
         slices = latents.spread_slices(run, self.suite, cube, self.n_slices, seed=cube)
-        features = latents.slice_features(run, slices)
-        z = latents.encode_cube(run, slices, features)
-        h = latents.encode_slices(run, slices, z.mu, features)
+        z = latents.encode_cube(run, slices)
         prior = latents.prior_of_h(run, z.mu[None])
         steps, change = latents.prior_directions(run, z.mu, n)
         if run.flows:
             universes = latents.draw_z(run, torch.randn(N_UNIVERSES, len(z.mu), generator=Generator().manual_seed(0)))
             width = (universes @ steps.T).std(dim=0)
             steps, change = steps * width[:, None], change * width.square()
-        top = kl_by_dimension(*h, *prior).mean(dim=0).topk(n)
-        ways = {f"z{i}": (steps[i], f"dir. {i + 1}", float(change[i])) for i in range(n)}
-        for i, (unit, nats) in enumerate(zip(top.indices.tolist(), top.values.tolist(), strict=True)):
-            ways[f"h{i}"] = (torch.eye(len(z.mu))[unit], f"h{str(unit).translate(SUBSCRIPTS)}", nats)
+        ways = {f"z{i}": (steps[i], f"z dir. {i + 1}", float(change[i]), "nats") for i in range(n)}
+        width = (0.5 * prior.logvar[0]).exp()
+        steps = latents.decoded_directions(run, prior.mu[0], width, n)
+        moved = run.to_log(latents.decode(run, prior.mu + steps)) - run.to_log(latents.decode(run, prior.mu))
+        sizes, order = moved.square().mean(dim=(1, 2, 3)).sqrt().sort(descending=True)
+        ways |= {
+            f"h{i}": (steps[j] / width, f"h dir. {i + 1}", float(size), "in ln ρ")
+            for i, (size, j) in enumerate(zip(sizes, order.tolist(), strict=True))
+        }
         return SimpleNamespace(slices=slices, z=z, prior=prior, ways=ways)
 
     def _open(self) -> None:
         self._now = self._encoded(self.cube.value)
-        for name, (_, text, nats) in self._now.ways.items():
-            self.sliders[name].description = f"{text}: {nats:.2g} nats"
-            self.sliders[name].layout.display = "flex" if nats > ACTIVE else "none"
+        for name, (_, text, size, unit) in self._now.ways.items():
+            self.sliders[name].description = f"{text}: {size:.2g} {unit}"
+            self.sliders[name].layout.display = "flex" if size > ACTIVE else "none"
         known, row = self.known, self.suite.params.iloc[self.cube.value]
         self._home = {name: round(float(row[name]), 2) if name in row else known[name].mean() for name in known}
         with self._silence():

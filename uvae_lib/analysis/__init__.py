@@ -37,12 +37,18 @@ from .floor import fisher_floor
 from .metrics import cube_curve, latent_metrics, pooled, probe_table, reconstruction_metrics, slice_curve
 from .posterior import FEWEST_CUBES, kept_posterior, load_posterior, posterior_metrics
 from .posterior import FILE as POSTERIOR
-from .samples import MERITS, SAMPLED, conditional_spread, sample_quality, two_sample_classifier
+from .samples import (
+    CLASSIFIED_CUBES,
+    DRAWN_CUBES,
+    MERITS,
+    SAMPLED,
+    conditional_spread,
+    sample_quality,
+    two_sample_classifier,
+)
 
 __all__ = ["analyse_run", "evaluate_run", "summary"]
 
-DRAWN_CUBES = 24  # held-out universes of which slices are drawn: a draw is dear
-CLASSIFIED_CUBES = 12
 N_SAMPLES = 16  # generated slices, and true ones beside them, whose nearest training slice is looked for
 VERSION = 5  # of what is kept in metrics.json
 
@@ -183,8 +189,6 @@ def _cosmology(run: Run, encoded: Encodings, sets: dict[str, CubeSuite | None], 
     if len(z) < 3:
         missing["pca"] = f"{len(z)} cubes have no main directions: use 3 or more"
     else:
-        mean, spread = torch.from_numpy(z.mean(axis=0)), torch.from_numpy(z.std(axis=0))
-        found["effects"] = responses.latent_effects(run, kl, mean.float(), spread.float())
         _, s, rows = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
         found["pca"] = {"shares": (np.square(s) / np.square(s).sum())[:2].tolist()}
         found["pca"]["lh"] = ((z - z.mean(axis=0)) @ rows[:2].T).tolist()

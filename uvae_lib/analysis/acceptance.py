@@ -10,6 +10,7 @@ import torch
 from ..files import put_between
 from ..runs import Run
 from .metrics import k_at_correlation, verdict
+from .samples import CLASSIFIED_CUBES, DRAWN_CUBES
 
 # of drawn slices, by row: keys of `samples.sample_quality` and how far off they may be where the universe was observed,
 # and from N(0, I)
@@ -49,7 +50,8 @@ def reconstruction_table(metrics: dict, baselines: dict) -> list[list[str]]:
 
 def sample_table(metrics: dict) -> list[list[str]]:
     """Rows of the quality of drawn slices; the first one is the head. A star: missed what was aimed at."""
-    head = ["drawn slices: largest relative error", "of observed universes", "from N(0, I)", "other true slices", "aim"]
+    head = ["drawn slices: largest relative error", "of observed universes", "from N(0, I) by the flow of z",
+            "other true slices", "aim"]  # fmt: skip
     found, rows = [metrics[name] for name in SAMPLES], [head]
     for what, keys in LIMITS.items():
         limits = list(keys.values())
@@ -62,6 +64,7 @@ def sample_table(metrics: dict) -> list[list[str]]:
     most = [None if found[2][key] is None else times * found[2][key] for times in BISPECTRUM] + [None]
     cells = [starred(x[key], limit) for x, limit in zip(found, most, strict=True)]
     rows.append(["reduced bispectrum, rms in standard errors", *cells, "2; 3 times other true slices"])
+    rows.append(["chi² of P(k), a degree of freedom", *(number(x["chi2"], 3) for x in found), "1"])
     tests = metrics.get("classifier")
     for width, limits in AUC_LIMITS.items() if tests else ():
         place = tests["observed_universe"]["smoothing"].index(width)
@@ -133,11 +136,13 @@ def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
 
     The slices that the run shows go to notebooks/pictures/ beside it, where there is such a folder.
     """
-    tables, made = result_tables(metrics, kept_baselines(run)), metrics["made"]
+    tables, made, n_test = result_tables(metrics, kept_baselines(run)), metrics["made"], len(run.split["test"])
+    flows = f" and {run.flows.about['seconds'] / 60:.0f} for the flows" if run.flows else ""
     origin = (
-        f"Preset {run.config.name}, {len(run.split['test'])} held-out cubes, {metrics['slices_per_cube']} slices each; "
-        f"{run.config.training.steps} steps, {run.info['seconds'] / 60:.0f} minutes on {run.info['machine']}, commit "
-        f"{run.info['commit']}; judged at {made['commit']} by "
+        f"Preset {run.config.name}, {n_test} held-out cubes, {metrics['slices_per_cube']} slices each (drawn slices: "
+        f"of {min(n_test, DRAWN_CUBES)}; classifier: of {min(n_test, CLASSIFIED_CUBES)}, a third of which judge: its AUC "
+        f"is known to about 0.04); {run.config.training.steps} steps in {run.info['seconds'] / 60:.0f} minutes"
+        f"{flows} on {run.info['machine']}, commit {run.info['commit']}; judged at {made['commit']} by "
         f"`python -m uvae_lib evaluate --run runs/{run.config.name} --readme README.md`. "
         "A star: missed what was aimed at."
     )

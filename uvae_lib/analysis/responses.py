@@ -60,45 +60,6 @@ def _information(features: np.ndarray, values: np.ndarray, seed: int) -> np.ndar
     return mutual_info_regression(features, values, n_neighbors=min(3, len(values) - 1), random_state=seed)
 
 
-def latent_effects(
-    run: Run, table: pd.DataFrame, centre: Tensor, spread: Tensor, n_dims: int = 12, n_slices: int = 16, seed: int = 0
-) -> dict:
-    """What the costliest dimensions do to P(k), scale by scale, at a z from which they are moved both ways.
-
-    table    `kl_table`
-    centre   (D,) mean of z over cubes
-    spread   (D,) its standard deviation: a step in z; one in h is a standard deviation of p(h | centre)
-    Returns {"k", "z": {"dims", "dlnP"}, "h": {"dims", "share"}}: (dims, n_k) of the change of ln P(k) a step, and of
-    the power of the change of a slice over P(k).
-    """
-    draw = torch.randn(n_slices, len(centre), generator=torch.Generator().manual_seed(seed))
-    prior, eye = latents.prior_of_h(run, centre[None]), torch.eye(len(centre))
-    sigma = (0.5 * prior.logvar).exp()[0]
-    h = prior.mu + draw * sigma
-    dims = {
-        name: table.loc[(table["latent"] == name) & table["active"], "dim"].to_numpy()[:n_dims].tolist()
-        for name in ("z", "h")
-    }
-
-    def power(slices: Tensor) -> Tensor:
-        return power_spectrum(slices[:, 0], run.image_box)[1].mean(dim=0)
-
-    def by_z(step: Tensor) -> Tensor:
-        up, down = (power(latents.decode_universe(run, centre + side * step, draw)) for side in (1, -1))
-        return 0.5 * (up / down).log()
-
-    def by_h(step: Tensor) -> Tensor:
-        return power((latents.decode(run, h + step) - latents.decode(run, h - step)) / 2) / plain
-
-    k, plain = power_spectrum(latents.decode(run, h)[:, 0], run.image_box)
-    plain = plain.mean(dim=0)
-    return {
-        "k": k.tolist(),
-        "z": {"dims": dims["z"], "dlnP": [by_z(spread[dim] * eye[dim]).tolist() for dim in dims["z"]]},
-        "h": {"dims": dims["h"], "share": [by_h(sigma[dim] * eye[dim]).tolist() for dim in dims["h"]]},
-    }
-
-
 # --- responses to a parameter
 
 

@@ -25,6 +25,8 @@ from ..statistics import (
 
 QUANTILES = (0.01, 0.99)  # of true pixels, between which densities and curves are compared
 N_THRESHOLDS = 21
+DRAWN_CUBES = 24  # held-out universes of which slices are drawn: a draw is dear
+CLASSIFIED_CUBES = 12  # those whose slices a classifier sees; a third of them judges
 SMOOTHINGS = (0.0, 1.0, 2.0)  # [voxels], the width of a Gaussian
 SAMPLED = {  # what is drawn of held-out universes
     "completed": "reconstructions, completed",

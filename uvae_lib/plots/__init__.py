@@ -163,14 +163,15 @@ def strips(groups: Mapping[str, object], xlabel: str, limit: float, *, ax: Axes 
 
 @plot
 def pixel_histograms(samples: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Figure:
-    """Distributions of log densities, {label: values of any shape}, all in the same 120 bins."""
+    """Distributions of log densities, {label: values of any shape}, all in the same 120 bins; "truth" is black."""
     arrays = {label: as_array(values).ravel() for label, values in samples.items()}
     everything = np.concatenate(list(arrays.values()))
     margin = 0.01 * np.ptp(everything) or 0.5
     edges = np.linspace(everything.min() - margin, everything.max() + margin, 121)
     ax = ax or new_axes(COLUMN, 0.65)
     for label, values in arrays.items():
-        ax.stairs(np.histogram(values, edges, density=True)[0], edges, label=label)
+        colour = TRUTH if label == "truth" else None
+        ax.stairs(np.histogram(values, edges, density=True)[0], edges, label=label, color=colour)
     ax.set(xlabel=LOG_DENSITY, ylabel="probability density", xlim=edges[[0, -1]], yscale="log")
     ax.legend()
     return ax.figure
@@ -239,10 +240,11 @@ def ratios(panels: Mapping[str, tuple]) -> Figure:
 
     panels   {what is divided: (label of x, x (n,), {label: curve})}; x is logarithmic where it is a wavenumber
     """
-    rows = -(-len(panels) // 2)
-    figure, lines = new_figure(PAGE, 0.4 * rows), {}
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, lines = new_figure(PAGE * columns / 2, 0.8 * rows / columns), {}
     for number, (title, (xlabel, x, curves)) in enumerate(panels.items(), start=1):
-        ax = figure.add_subplot(rows, 2, number)
+        ax = figure.add_subplot(rows, columns, number)
         draw_curves(ax, x, curves, xlabel, title, truth=next(iter(curves)), level=1)
         ax.set_ylim(max(ax.get_ylim()[0], -0.5), min(ax.get_ylim()[1], 2.5))
         lines |= {line.get_label(): line for line in ax.get_legend_handles_labels()[0]}
@@ -303,7 +305,7 @@ def loss_curves(history: "pd.DataFrame", panels: Mapping[str, Sequence[str]] = H
     }
     figure = new_figure(PAGE, 1)
     wide = figure.get_figwidth() >= NARROW
-    columns = (3 if len(panels) > 5 else len(panels)) if wide else 2
+    columns = (3 if len(panels) > 4 else len(panels)) if wide else 2
     rows = -(-len(panels) // columns)
     figure.set_figheight((0.29 if wide else 0.38) * rows * figure.get_figwidth())
     for number, (title, names) in enumerate(panels.items(), start=1):
@@ -459,36 +461,6 @@ def kl_by_rank(kl: Mapping[str, object], threshold: float = 0.01, *, ax: Axes | 
     ax.set(xscale="log", yscale="log", xlabel="rank of the dimension", ylabel="KL  [nats]", ylim=(1e-4, None))
     ax.legend()
     return ax.figure
-
-
-@plot
-def effects(k, z_rows, z_dims: Sequence[int], h_rows, h_dims: Sequence[int]) -> Figure:
-    """What the dimensions with the largest KL do, scale by scale, one row a dimension.
-
-    k                (n_k,) wavenumbers [h/Mpc]
-    z_rows, h_rows   (d, n_k) dlnP for a step of z; share of P(k) in the change of a slice by h
-    z_dims, h_dims   numbers of the d dimensions
-    """
-    k = as_array(k)
-    figure, axes = two_panels(0.42)
-    panels = (
-        (z_rows, z_dims, "z", r"$\Delta\ln P$ a step", DIFFERENCE_MAP, symmetric_norm),
-        (h_rows, h_dims, "h", "share of $P(k)$", DENSITY_MAP, shared_norm),
-    )
-    for ax, (rows, dims, name, label, colours, norm) in zip(axes, panels, strict=True):
-        rows = as_array(rows).reshape(-1, len(k))
-        if not len(rows):
-            ax.text(0.5, 0.5, f"no active dimension of ${name}$", transform=ax.transAxes, ha="center", color="0.5")
-            ax.set_axis_off()
-            continue
-        mesh = ax.pcolormesh(k, range(len(rows)), rows, norm=norm(rows), cmap=colours, shading="nearest",
-                             rasterized=True)  # fmt: skip
-        ax.set_yticks(range(len(rows)), [f"${name}_{{{dim}}}$" for dim in dims])
-        wavenumbers(ax)
-        ax.set(xlabel=WAVENUMBER, ylim=(len(rows) - 0.5, -0.5))
-        ax.tick_params(axis="y", length=0)
-        colour_bar(mesh, ax, label)
-    return figure
 
 
 @plot

@@ -134,7 +134,8 @@ def traversal_strip(
     values       (rows, n) or (n,): where on the direction each frame is, printed above it
     row_labels   a text a row
     box_size     side of a slice [Mpc/h]
-    anchor       (H, W) or (rows, H, W): subtracted from the frames, which are then drawn with a symmetric map
+    anchor       (H, W) or (rows, H, W): subtracted from the frames, which are then drawn with a symmetric map that
+                 ends where the first row does
     value_name   what the values are, written above them
     marked       the column of each row that is the anchor: it is outlined
     """
@@ -145,7 +146,7 @@ def traversal_strip(
     norm, colours, label = shared_norm(frames), DENSITY_MAP, LOG_DENSITY
     if anchor is not None:
         frames = frames - as_images(anchor)[:, None]
-        norm, colours, label = symmetric_norm(frames), DIFFERENCE_MAP, r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
+        norm, colours, label = symmetric_norm(frames[0]), DIFFERENCE_MAP, r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
     values = as_array(values)
     zero = 1e-3 * np.abs(values).max()  # what rounding leaves of it, and what nobody sees
     sign = "+" if values.min() < -zero else ""
