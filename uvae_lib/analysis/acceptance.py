@@ -139,9 +139,9 @@ def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
     tables, made, n_test = result_tables(metrics, kept_baselines(run)), metrics["made"], len(run.split["test"])
     flows = f" and {run.flows.about['seconds'] / 60:.0f} for the flows" if run.flows else ""
     origin = (
-        f"Preset {run.config.name}, {n_test} held-out cubes, {metrics['slices_per_cube']} slices each (drawn slices: "
-        f"of {min(n_test, DRAWN_CUBES)}; classifier: of {min(n_test, CLASSIFIED_CUBES)}, a third of which judge: its AUC "
-        f"is known to about 0.04); {run.config.training.steps} steps in {run.info['seconds'] / 60:.0f} minutes"
+        f"Preset {run.config.name}, {n_test} held-out cubes, {metrics['slices_per_cube']} slices each (drawn: "
+        f"slices of {min(n_test, DRAWN_CUBES)}; classifier: {min(n_test, CLASSIFIED_CUBES)}, a third of which judge: "
+        f"its AUC is known to about 0.04); {run.config.training.steps} steps in {run.info['seconds'] / 60:.0f} minutes"
         f"{flows} on {run.info['machine']}, commit {run.info['commit']}; judged at {made['commit']} by "
         f"`python -m uvae_lib evaluate --run runs/{run.config.name} --readme README.md`. "
         "A star: missed what was aimed at."
