@@ -38,7 +38,7 @@ FLOORS = [  # each stands on those before it; within a floor imports run in no c
     {"cubes"},
     {"slices", "simulate"},
     {"runs"},
-    {"checkpoints", "training", "flow_training", "latents", "plots"},
+    {"checkpoints", "jobs", "training", "flow_training", "latents", "plots"},
     {"live", "analysis"},
     {"widgets"},
     {"__main__"},

@@ -14,8 +14,9 @@ from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uvae_lib.checkpoints import checkpoints
+from uvae_lib.jobs import chosen_device, share_sets
 from uvae_lib.runs import export_run, load_run, move_data
-from uvae_lib.training import _shared, chosen_device, fit, update_average, weighted_terms
+from uvae_lib.training import fit, update_average, weighted_terms
 
 HISTORY = [
     "step", "loss", "pixels", "l2", "kl_z", "kl_h", "fvu", "weight_z", "weight_h", "lr",
@@ -257,14 +258,14 @@ def test_an_unfinished_run_is_refused_without_resume(trained, copy):
 @pytest.mark.parametrize("n_sets, devices, num_nodes, shared", [(2, 1, 1, 2), (2, 4, 1, 4), (2, 4, 2, 8), (6, 4, 1, 8)])
 def test_sets_a_step_are_raised_so_that_all_processes_have_some(suite, n_sets, devices, num_nodes, shared):
     config = tiny_config(suite, sets_per_step=n_sets, devices=devices, num_nodes=num_nodes)
-    assert _shared(config, config.training).training.sets_per_step == shared
+    assert share_sets(config, config.training).training.sets_per_step == shared
 
 
 def test_a_run_of_several_processes_goes_on_with_its_sets_in_one_and_not_in_a_number_that_does_not_divide_them(suite):
     job = tiny_config(suite, devices=4).training
-    assert _shared(tiny_config(suite, devices=1), job).training.sets_per_step == 4
+    assert share_sets(tiny_config(suite, devices=1), job).training.sets_per_step == 4
     with pytest.raises(ValueError, match="4 sets a step cannot be shared by 3 processes"):
-        _shared(tiny_config(suite, devices=3), job)
+        share_sets(tiny_config(suite, devices=3), job)
 
 
 @pytest.mark.parametrize("n_cubes", [1, 2, 3, 4])

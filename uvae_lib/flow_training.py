@@ -22,11 +22,12 @@ from torch import Tensor
 from .checkpoints import RunKeeper, newest_checkpoint
 from .cubes import CubeSuite
 from .files import write_atomically
+from .jobs import train_module
 from .model import leave_one_out
 from .presets import Config, FlowConfig, to_dict
 from .runs import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from .slices import SliceSets
-from .training import LitUniverseVAE, _seed, draw_noise, train_module
+from .training import LitUniverseVAE, _seed, draw_noise
 from .variants import covers_box
 from .variants.flows import N_SHAPED, Flows, draw_angle, flows_as_bytes
 

@@ -4,42 +4,31 @@ Slices and noise of a step are functions of (seed, step). With several processes
 same global batch and every process computes the loss of all of it, so that the loss is that of one process.
 """
 
-import ctypes
-import logging
 import math
 import os
-import platform
-import signal
-import sys
-import threading
-import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
 import pandas as pd
-import psutil
 import torch
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from .checkpoints import RunCheckpointIO, RunKeeper, checkpoints, newest_checkpoint
+from .checkpoints import RunKeeper, checkpoints, newest_checkpoint
 from .cubes import CubeSuite, fit_image_size, open_data, split_cubes
 from .files import write_atomically
+from .jobs import chosen_device, device_used, share_sets, train_module, wait_for
 from .loss import active_units, kl_parts, note_loss
 from .model import leave_one_out
-from .presets import Config, TrainConfig, from_dict, locate, to_dict
+from .presets import Config, from_dict, locate, to_dict
 from .runs import (
     Run,
     as_json,
@@ -58,7 +47,6 @@ from .variants.fourier import discriminants
 from .variants.residual_spectrum import ResidualSpectrumLoss
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
-PATIENCE = 600  # [s] that processes of one job wait for each other
 
 
 class LitUniverseVAE(pl.LightningModule):
@@ -103,8 +91,6 @@ class LitUniverseVAE(pl.LightningModule):
         return self
 
     def setup(self, stage: str) -> None:
-        if self.trainer.strategy.root_device.type == "cpu":
-            keep_freed_memory()
         train, split = self.config.training, self.hparams.split
         self.slices = self._slices(
             split["train"], refresh=self.config.data.refresh, augment=self.config.data.augment, seed=train.seed,
@@ -312,26 +298,6 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
         kept.copy_(new)
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that a step frees for the next one, up to 1 GiB, where glibc hands it out.
-
-    By default it goes back to the system and is cleared page by page when it is asked for again: twenty thousand page
-    faults and about 6 % of a step on two cores.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc, trim_threshold, mmap_threshold = ctypes.CDLL(None), -1, -3  # malloc.h
-        libc.mallopt(trim_threshold, 2**30)
-        libc.mallopt(mmap_threshold, 2**25)  # the largest that it takes
-
-
-class _Bar(TQDMProgressBar):
-    """Lightning's bar with the numbers of the last logged step."""
-
-    def get_metrics(self, trainer, module) -> dict:
-        shown = {name: float(module._logged[name]) for name in ("l2", "kl_z", "kl_h") if name in module._logged}
-        return {name: f"{value:.4g}" for name, value in shown.items()}
-
-
 class LiveCurves(Callback):
     """Draws `plots.loss_curves` below the bar in a notebook, anew every `every` steps."""
 
@@ -394,10 +360,10 @@ def fit(
     config = replace(config, data=fit_image_size(config.data, suite))
     n_sets = config.training.sets_per_step
     if rank:
-        _wait_for(folder / "run.json")
+        wait_for(folder / "run.json")
     if (folder / "run.json").exists():
         info, found = read_info(folder)
-        config = _shared(config, found.training)
+        config = share_sets(config, found.training)
         if differ := differences(found, config):
             raise ValueError(
                 f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
@@ -407,7 +373,7 @@ def fit(
             move_data(folder, config.data.path)
             info, _ = read_info(folder)
     else:
-        info, config = None, _shared(config, config.training)
+        info, config = None, share_sets(config, config.training)
     if not info or not info["finished"]:
         with nullcontext() if rank else lock_run(folder):
             info = info or _new_run(config, suite, folder)
@@ -455,94 +421,6 @@ def _train(
     trainer.strategy.barrier()
 
 
-def device_used(device: torch.device) -> dict[str, str | int]:
-    """Name of a device, and the bytes that this process took: its peak on a GPU of CUDA, its present size elsewhere."""
-    if device.type == "cuda":
-        return {"device": torch.cuda.get_device_name(device), "memory": torch.cuda.max_memory_allocated(device)}
-    return {"device": device.type.upper(), "memory": psutil.Process().memory_info().rss}
-
-
-def train_module(
-    module: LitUniverseVAE, folder: Path, start: Path | None, progress: bool, callbacks: list[Callback] | None = None
-) -> RunKeeper:
-    """Train a module to its last step and keep its folder; the keeper has the history, the time and the best loss.
-
-    start   checkpoint to go on from
-    Raises KeyboardInterrupt at Ctrl-C, with the step that was reached, and what `fit` does.
-    """
-    keeper = RunKeeper(folder)
-    trainer = make_trainer(module.config, folder, progress, [keeper, *(callbacks or [])])
-    with _sentences(trainer, keeper), _saved_at_ctrl_c(keeper), warnings.catch_warnings():
-        for own_use_of_torch in (r".*isinstance\(treespec, LeafSpec\)", r".*all_gather is deprecated"):  # Lightning's
-            warnings.filterwarnings("ignore", message=own_use_of_torch)
-        trainer.fit(module, ckpt_path=start, weights_only=True)
-    if keeper.stopped:
-        steps = module.config.training.steps
-        raise KeyboardInterrupt(f"{folder} is at step {trainer.global_step} of {steps}, which is saved")
-    return keeper
-
-
-@contextmanager
-def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
-    """Let Ctrl-C end training after the step, which is saved; pressed again, at once."""
-
-    def ask(signum, frame) -> None:
-        if keeper.stop_asked:
-            raise KeyboardInterrupt
-        keeper.stop_asked = True
-        print("\nstopping after this step, which is saved; Ctrl-C again stops at once", file=sys.stderr)
-
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        yield
-        return
-    handler = signal.signal(signal.SIGINT, ask)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-
-
-@contextmanager
-def _sentences(trainer: pl.Trainer, keeper: RunKeeper) -> Iterator[None]:
-    """Say how to go on when training ends early: by Ctrl-C pressed again, or with another process of the job."""
-    folder = keeper.folder
-    try:
-        yield
-    except SystemExit as stop:  # what Lightning makes of KeyboardInterrupt and of SIGTERM
-        if keeper.stopped:
-            return
-        raise KeyboardInterrupt(f"{folder} is at step {trainer.global_step}, the newest checkpoint before it") from stop
-    except RuntimeError as error:
-        if trainer.world_size == 1:
-            raise
-        raise ConnectionError(
-            f"{folder}: process {trainer.global_rank} of {trainer.world_size} ended at step {trainer.global_step} "
-            f"({str(error).splitlines()[0][:160]}); where another process of the job was lost, go on from the newest "
-            "checkpoint with --resume"
-        ) from error
-
-
-def _shared(config: Config, job: TrainConfig) -> Config:
-    """A configuration whose sets a step can be shared by the processes of a job, and by its own."""
-    train = config.training
-    n_job, n = job.devices * job.num_nodes, train.devices * train.num_nodes
-    n_sets = -(-train.sets_per_step // n_job) * n_job
-    if n_sets % n:
-        raise ValueError(f"{n_sets} sets a step cannot be shared by {n} processes; use as many as divide them")
-    return replace(config, training=replace(train, sets_per_step=n_sets))
-
-
-def _wait_for(path: Path) -> None:
-    """Wait until the first process of the job has written run.json."""
-    until = time.monotonic() + PATIENCE
-    while not path.exists():
-        if time.monotonic() > until:
-            raise ConnectionError(
-                f"waited {PATIENCE} s for {path} of the job's first process; see what that process says"
-            )
-        time.sleep(0.1)
-
-
 def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     """Decide what a run keeps for good: split, standardisation, number of cubes held; and write run.json."""
     data = config.data
@@ -585,53 +463,3 @@ def _pool_size(config: Config, suite: CubeSuite, n_train: int) -> int:
         memory=int(data.pool_memory * 2**30) if data.pool_memory else None,
         n_pools=1 if device.type == "cuda" else config.training.devices,
     )  # fmt: skip
-
-
-def make_trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callback]) -> pl.Trainer:
-    """Lightning's trainer of a configuration. Raises ValueError for devices that cannot be had here."""
-    train = config.training
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    # who started the processes of a job says there which of them died
-    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
-    several = train.devices * train.num_nodes > 1
-    sync_batchnorm = several and chosen_device(train.accelerator).type == "cuda"
-    strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE), gradient_as_bucket_view=True)
-    try:
-        plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
-        return pl.Trainer(
-            accelerator=train.accelerator, devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
-            strategy=strategy if several else "auto", sync_batchnorm=sync_batchnorm,
-            precision=choose_precision(train), plugins=[RunCheckpointIO(), *plugins],
-            callbacks=[*callbacks, *([_Bar(refresh_rate=train.log_every)] if progress else [])],
-            default_root_dir=folder, enable_progress_bar=progress, enable_checkpointing=False,
-            enable_model_summary=False, logger=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-        )  # fmt: skip
-    except (RuntimeError, MisconfigurationException) as error:  # what SLURM, a notebook or the hardware do not offer
-        raise ValueError(
-            f"training.devices={train.devices} with num_nodes={train.num_nodes} cannot be had here: {error}"
-        ) from error
-
-
-def chosen_device(accelerator: str) -> torch.device:
-    """Where training runs: what this machine accelerates with, unless the CPU is asked for."""
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return found if found and accelerator != "cpu" else torch.device("cpu")
-
-
-def choose_precision(train: TrainConfig) -> str:
-    """Lightning's name for a precision; "auto" is bfloat16 autocast where the hardware multiplies it."""
-    precision, device = train.precision, chosen_device(train.accelerator).type
-    if precision == "auto":
-        on_gpu = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bfloat16" if on_gpu or (device == "cpu" and _cpu_has_bfloat16()) else "float32"
-    return {"bfloat16": "bf16-mixed", "float32": "32-true"}[precision]
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products (AVX512-BF16, AMX, Arm BF16)."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

@@ -19,9 +19,10 @@ from uvae_lib.analysis.baselines import encoding_metrics
 from uvae_lib.analysis.features import encode_cubes
 from uvae_lib.checkpoints import newest_checkpoint
 from uvae_lib.files import write_atomically
+from uvae_lib.jobs import train_module
 from uvae_lib.presets import locate, to_dict
 from uvae_lib.runs import Run, load_run, provenance
-from uvae_lib.training import LitUniverseVAE, train_module
+from uvae_lib.training import LitUniverseVAE
 
 TABLE = Path(__file__).with_suffix(".md")
 

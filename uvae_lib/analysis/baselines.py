@@ -27,12 +27,13 @@ from .. import latents
 from ..checkpoints import newest_checkpoint
 from ..cubes import CubeSuite
 from ..files import write_atomically
+from ..jobs import train_module
 from ..loss import kl_by_dimension
 from ..presets import PARAMETERS, Config, to_dict
 from ..runs import Run, load_run, lock_run, provenance
 from ..slices import SliceSets
 from ..statistics import fvu, r2
-from ..training import LitUniverseVAE, train_module
+from ..training import LitUniverseVAE
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
 from .features import CubeEncoding, encode_cubes, evenly

@@ -1,0 +1,188 @@
+"""The machine and the job of a training: Lightning's trainer, device, precision, Ctrl-C, processes that share steps."""
+
+import ctypes
+import logging
+import platform
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import lightning.pytorch as pl
+import psutil
+import torch
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from .checkpoints import RunCheckpointIO, RunKeeper
+from .presets import Config, TrainConfig
+
+PATIENCE = 600  # [s] that processes of one job wait for each other
+
+
+def train_module(
+    module: pl.LightningModule, folder: Path, start: Path | None, progress: bool,
+    callbacks: list[Callback] | None = None,
+) -> RunKeeper:  # fmt: skip
+    """Train a module to its last step and keep its folder; the keeper has the history, the time and the best loss.
+
+    start   checkpoint to go on from
+    Raises KeyboardInterrupt at Ctrl-C, with the step that was reached, and what `training.fit` does.
+    """
+    keeper = RunKeeper(folder)
+    trainer = make_trainer(module.config, folder, progress, [keeper, *(callbacks or [])])
+    with _sentences(trainer, keeper), _saved_at_ctrl_c(keeper), warnings.catch_warnings():
+        for own_use_of_torch in (r".*isinstance\(treespec, LeafSpec\)", r".*all_gather is deprecated"):  # Lightning's
+            warnings.filterwarnings("ignore", message=own_use_of_torch)
+        trainer.fit(module, ckpt_path=start, weights_only=True)
+    if keeper.stopped:
+        steps = module.config.training.steps
+        raise KeyboardInterrupt(f"{folder} is at step {trainer.global_step} of {steps}, which is saved")
+    return keeper
+
+
+def make_trainer(config: Config, folder: Path, progress: bool, callbacks: list[Callback]) -> pl.Trainer:
+    """Lightning's trainer of a configuration. Raises ValueError for devices that cannot be had here."""
+    train = config.training
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # who started the processes of a job says there which of them died
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
+    several, on = train.devices * train.num_nodes > 1, chosen_device(train.accelerator).type
+    if on == "cpu":
+        _keep_freed_memory()
+    strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE), gradient_as_bucket_view=True)
+    try:
+        plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
+        return pl.Trainer(
+            accelerator=train.accelerator, devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
+            strategy=strategy if several else "auto", sync_batchnorm=several and on == "cuda",
+            precision=_precision(train), plugins=[RunCheckpointIO(), *plugins],
+            callbacks=[*callbacks, *([_Bar(refresh_rate=train.log_every)] if progress else [])],
+            default_root_dir=folder, enable_progress_bar=progress, enable_checkpointing=False,
+            enable_model_summary=False, logger=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+    except (RuntimeError, MisconfigurationException) as error:  # what SLURM, a notebook or the hardware do not offer
+        raise ValueError(
+            f"training.devices={train.devices} with num_nodes={train.num_nodes} cannot be had here: {error}"
+        ) from error
+
+
+def chosen_device(accelerator: str) -> torch.device:
+    """Where training runs: what this machine accelerates with, unless the CPU is asked for."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found if found and accelerator != "cpu" else torch.device("cpu")
+
+
+def _precision(train: TrainConfig) -> str:
+    """Lightning's name for a precision; "auto" is bfloat16 autocast where the hardware multiplies it."""
+    precision, device = train.precision, chosen_device(train.accelerator).type
+    if precision == "auto":
+        on_gpu = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if on_gpu or (device == "cpu" and _cpu_has_bfloat16()) else "float32"
+    return {"bfloat16": "bf16-mixed", "float32": "32-true"}[precision]
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether this CPU has instructions for bfloat16 products (AVX512-BF16, AMX, Arm BF16)."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def _keep_freed_memory() -> None:
+    """Let this process keep the memory that a step frees for the next one, up to 1 GiB, where glibc hands it out.
+
+    By default it goes back to the system and is cleared page by page when it is asked for again: twenty thousand page
+    faults and about 6 % of a step on two cores.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc, trim_threshold, mmap_threshold = ctypes.CDLL(None), -1, -3  # malloc.h
+        libc.mallopt(trim_threshold, 2**30)
+        libc.mallopt(mmap_threshold, 2**25)  # the largest that it takes
+
+
+def device_used(device: torch.device) -> dict[str, str | int]:
+    """Name of a device, and the bytes that this process took: its peak on a GPU of CUDA, its present size elsewhere."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device), "memory": torch.cuda.max_memory_allocated(device)}
+    return {"device": device.type.upper(), "memory": psutil.Process().memory_info().rss}
+
+
+class _Bar(TQDMProgressBar):
+    """Lightning's bar with the numbers of the last logged step."""
+
+    def get_metrics(self, trainer, module) -> dict:
+        shown = {name: float(module._logged[name]) for name in ("l2", "kl_z", "kl_h") if name in module._logged}
+        return {name: f"{value:.4g}" for name, value in shown.items()}
+
+
+@contextmanager
+def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
+    """Let Ctrl-C end training after the step, which is saved; pressed again, at once."""
+
+    def ask(signum, frame) -> None:
+        if keeper.stop_asked:
+            raise KeyboardInterrupt
+        keeper.stop_asked = True
+        print("\nstopping after this step, which is saved; Ctrl-C again stops at once", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def _sentences(trainer: pl.Trainer, keeper: RunKeeper) -> Iterator[None]:
+    """Say how to go on when training ends early: by Ctrl-C pressed again, or with another process of the job."""
+    folder = keeper.folder
+    try:
+        yield
+    except SystemExit as stop:  # what Lightning makes of KeyboardInterrupt and of SIGTERM
+        if keeper.stopped:
+            return
+        raise KeyboardInterrupt(f"{folder} is at step {trainer.global_step}, the newest checkpoint before it") from stop
+    except RuntimeError as error:
+        if trainer.world_size == 1:
+            raise
+        raise ConnectionError(
+            f"{folder}: process {trainer.global_rank} of {trainer.world_size} ended at step {trainer.global_step} "
+            f"({str(error).splitlines()[0][:160]}); where another process of the job was lost, go on from the newest "
+            "checkpoint with --resume"
+        ) from error
+
+
+def share_sets(config: Config, job: TrainConfig) -> Config:
+    """A configuration whose sets a step can be shared by the processes of a job, and by its own."""
+    train = config.training
+    n_job, n = job.devices * job.num_nodes, train.devices * train.num_nodes
+    n_sets = -(-train.sets_per_step // n_job) * n_job
+    if n_sets % n:
+        raise ValueError(f"{n_sets} sets a step cannot be shared by {n} processes; use as many as divide them")
+    return replace(config, training=replace(train, sets_per_step=n_sets))
+
+
+def wait_for(path: Path) -> None:
+    """Wait until the first process of the job has written run.json."""
+    until = time.monotonic() + PATIENCE
+    while not path.exists():
+        if time.monotonic() > until:
+            raise ConnectionError(
+                f"waited {PATIENCE} s for {path} of the job's first process; see what that process says"
+            )
+        time.sleep(0.1)
