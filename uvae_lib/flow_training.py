@@ -9,7 +9,6 @@ that was killed goes on to the same numbers.
 import math
 import shutil
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import asdict, replace
 from inspect import signature
 from pathlib import Path
@@ -20,7 +19,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .checkpoints import RunKeeper, newest_checkpoint
-from .cubes import CubeSuite
 from .files import write_atomically
 from .jobs import train_module
 from .model import leave_one_out
@@ -57,38 +55,37 @@ class Encoded(NamedTuple):
 
 
 class LitFlows(LitUniverseVAE):
-    """`Flows` of a run, in the place of its model; its configuration's `training` is that of the flows."""
+    """`Flows` of a run, in the place of its model; its configuration's `training` is that of the flows.
 
-    def attach(self, suite: CubeSuite, run: Run) -> "LitFlows":
-        """Say where the cubes are, and which trained model encodes their slices."""
-        super().attach(suite)
-        self._frozen = (run.model,)  # no part of this module's weights
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.training.seed)
-            flows = Flows(run.model, self.config.flows, covers_box(run.config, run.side))
-        self.model = flows.to(memory_format=torch.channels_last)
-        self.average = deepcopy(self.model).requires_grad_(False)
+    run   its trained model encodes the slices, and is no part of this module's weights
+    """
+
+    def __init__(self, run: Run, **settings):
+        self._run = run
+        super().__init__(**settings)
         self._turn: int | None = None
         self._held: Encoded | None = None
-        return self
+
+    def make_model(self) -> Flows:
+        return Flows(self._run.model, self.config.flows, covers_box(self.config, self.hparams.side))
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self._frozen[0].to(self.trainer.strategy.root_device)
+        self._run.model.to(self.trainer.strategy.root_device)
 
     @torch.no_grad()
     def encode(self, slices: SliceSets, turn: int) -> Encoded:
         """The slices of a turn: a function of (seed, turn)."""
         shape = slices.sets_per_step, slices.set_size
         n_parts = math.ceil(self.config.flows.encoded / math.prod(shape))
-        context, parts = leave_one_out(*shape, self.device), []
+        context, parts, model = leave_one_out(*shape, self.device), [], self._run.model
         for part in range(turn * n_parts, (turn + 1) * n_parts):
             sets = slices.sets(part)
             generator = torch.Generator().manual_seed(_seed(slices.seed, part))
-            of_z, *noise = draw_noise(math.prod(shape), self._frozen[0].latent_dim, generator, self.device)
+            of_z, *noise = draw_noise(math.prod(shape), model.latent_dim, generator, self.device)
             noise = torch.zeros_like(of_z), *noise
             with self.trainer.precision_plugin.forward_context():
-                mean, (z, _, z_logvar), (_, mu, logvar), post = self._frozen[0].forward_sets(sets, context, noise)
+                mean, (z, _, z_logvar), (_, mu, logvar), post = model.forward_sets(sets, context, noise)
             widths = [(0.5 * values).exp() for values in (z_logvar, logvar)]
             parts.append(Encoded(sets.flatten(0, 1), mean, z, widths[0], mu, widths[1], post[0]))
         return Encoded(*(torch.cat(values) for values in zip(*parts, strict=True)))
@@ -120,7 +117,7 @@ class LitFlows(LitUniverseVAE):
             some = zip(*(self.encode(self.slices, turn) for turn in range(MEASURED)), strict=True)
             first = Encoded(*(torch.cat(values) for values in some))
             self.model.measure(first.truth, first.mean, first.z, first.width)
-            self.average.load_state_dict(self.model.state_dict())
+            self.evaluated.load_state_dict(self.model.state_dict())
 
     def losses(self, flows: Flows, batch: Encoded, turn: Encoded, generator: torch.Generator) -> dict[str, Tensor]:
         """Of the flows of slices, of h and of z, scalars; noise and angles come from the generator.
@@ -157,7 +154,7 @@ class LitFlows(LitUniverseVAE):
         self._held = self._held or self.encode(self.validation, 0)
         generator = torch.Generator().manual_seed(_seed(self.slices.seed + 3, 0))
         with self.trainer.precision_plugin.forward_context():
-            found = [self.losses(self.average, part, self._held, generator) for part in self._split(self._held)]
+            found = [self.losses(self.evaluated, part, self._held, generator) for part in self._split(self._held)]
         mean = {name: float(torch.stack([losses[name] for losses in found]).mean()) for name in found[0]}
         return {"val_loss": sum(mean.values())} | {f"val_loss_{name}": value for name, value in mean.items()}
 
@@ -188,7 +185,7 @@ def fit_flows(
     with lock_run(place):
         module, keeper = _train(run, settings, place, progress)
         best = {k.removeprefix("model."): v for k, v in load_file(place / "best.safetensors").items()}
-        flows = module.average.cpu()
+        flows = module.evaluated.cpu()
         flows.load_state_dict({name: best[name] for name in flows.state_dict()})
         flows.about = {"key": key, "seconds": keeper.seconds(), "val_loss": keeper.best_loss, "made": provenance()}
         write_atomically(path, flows_as_bytes(flows))
@@ -213,5 +210,5 @@ def _train(run: Run, settings: FlowConfig, place: Path, progress: bool) -> tuple
     values = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
     values["config"] = to_dict(config)
     start = newest_checkpoint(place, values)
-    module = LitFlows(**values).attach(run.open_suite(), run)
+    module = LitFlows(run, **values).attach(run.open_suite())
     return module, train_module(module, place, start, progress)

@@ -47,6 +47,7 @@ from .variants.fourier import discriminants
 from .variants.residual_spectrum import ResidualSpectrumLoss
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
+SETTINGS = ("side", "mean", "std", "split", "pool_size", "power", "told")  # of run.json, that a module is made of
 
 
 class LitUniverseVAE(pl.LightningModule):
@@ -62,13 +63,12 @@ class LitUniverseVAE(pl.LightningModule):
         power: list[float] | None = None, told: list[list[float]] | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters("config", *SETTINGS)
         self.config = from_dict(config)
         train = self.config.training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = build(self.config, side, power and torch.tensor(power), told and torch.tensor(told))
-        self.model = self.model.to(memory_format=torch.channels_last)
+            self.model = self.make_model().to(memory_format=torch.channels_last)
         image_size, periodic = self.config.data.image_size, covers_box(self.config, side)
         self.residual_spectrum = None
         if self.config.loss.residual_spectrum:
@@ -76,9 +76,15 @@ class LitUniverseVAE(pl.LightningModule):
         self.average = deepcopy(self.model).requires_grad_(False) if train.ema else None
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
         self._logged: dict[str, Tensor] = {}
-        if train.compile:  # in place, so that the names in checkpoints stay
-            self.model.encoder.trunk.compile()
-            self.model.decoder_h.compile()
+
+    def make_model(self) -> torch.nn.Module:
+        """The network that is trained, its weights drawn from torch's global state."""
+        power, told = (values and torch.tensor(values) for values in (self.hparams.power, self.hparams.told))
+        model = build(self.config, self.hparams.side, power, told)
+        if self.config.training.compile:  # in place, so that the names in checkpoints stay
+            model.encoder.trunk.compile()
+            model.decoder_h.compile()
+        return model
 
     @property
     def evaluated(self):

@@ -12,7 +12,6 @@ newest checkpoint in `<run>/baselines/`.
 import json
 import shutil
 from collections.abc import Iterable
-from copy import deepcopy
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
@@ -99,12 +98,8 @@ class LitSupervised(LitUniverseVAE):
     batch = {"set_size": 2, "sets_per_step": 16, "targets": "all"}
     network, error = staticmethod(supervised_network), staticmethod(squared_error)
 
-    def __init__(self, **settings):
-        super().__init__(**settings)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.training.seed)
-            self.model = self.network(self.config, settings["side"]).to(memory_format=torch.channels_last)
-        self.average = deepcopy(self.model).requires_grad_(False) if self.config.training.ema else None
+    def make_model(self) -> nn.Module:
+        return self.network(self.config, self.hparams.side)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
