@@ -10,7 +10,6 @@ import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,10 +21,10 @@ from .checkpoints import RunKeeper, newest_checkpoint
 from .files import write_atomically
 from .jobs import train_module
 from .model import leave_one_out
-from .presets import Config, FlowConfig, to_dict
+from .presets import Config, FlowConfig
 from .runs import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from .slices import SliceSets
-from .training import LitUniverseVAE, _seed, draw_noise
+from .training import LitUniverseVAE, _seed, draw_noise, module_settings
 from .variants import covers_box
 from .variants.flows import N_SHAPED, Flows, draw_angle, flows_as_bytes
 
@@ -206,9 +205,7 @@ def _config(run: Run, settings: FlowConfig) -> Config:
 
 def _train(run: Run, settings: FlowConfig, place: Path, progress: bool) -> tuple[LitFlows, RunKeeper]:
     """Train to the last step, from the newest checkpoint where there is one."""
-    config = _config(run, settings)
-    values = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
-    values["config"] = to_dict(config)
+    values = module_settings(run.info, _config(run, settings))
     start = newest_checkpoint(place, values)
     module = LitFlows(run, **values).attach(run.open_suite())
     return module, train_module(module, place, start, progress)

@@ -47,7 +47,12 @@ from .variants.fourier import discriminants
 from .variants.residual_spectrum import ResidualSpectrumLoss
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
-SETTINGS = ("side", "mean", "std", "split", "pool_size", "power", "told")  # of run.json, that a module is made of
+SETTINGS = ("side", "mean", "std", "split", "pool_size", "power", "told")  # of run.json, for a module
+
+
+def module_settings(info: dict, config: Config) -> dict:
+    """The arguments of `LitUniverseVAE`, which checkpoints carry: a configuration, and what run.json keeps for good."""
+    return {"config": to_dict(config)} | {name: info.get(name) for name in SETTINGS}
 
 
 class LitUniverseVAE(pl.LightningModule):
@@ -404,8 +409,7 @@ def _train(
     config: Config, folder: Path, suite: CubeSuite, info: dict, resume: bool, progress: bool, callbacks: list
 ) -> None:
     """Train to the end and write what a finished run has."""
-    names = ("side", "mean", "std", "split", "pool_size", "power", "told")
-    settings = {"config": to_dict(config)} | {name: info.get(name) for name in names}
+    settings = module_settings(info, config)
     if checkpoints(folder) and not resume:
         raise ValueError(
             f"{folder} holds an unfinished run ({checkpoints(folder)[-1].name}); go on with --resume (resume=True), "

@@ -10,7 +10,6 @@ tests/benchmarks/trade.md. w = 0 is the loss of the run itself: what more traini
 import argparse
 import json
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 
 import torch
@@ -20,9 +19,9 @@ from uvae_lib.analysis.features import encode_cubes
 from uvae_lib.checkpoints import newest_checkpoint
 from uvae_lib.files import write_atomically
 from uvae_lib.jobs import train_module
-from uvae_lib.presets import locate, to_dict
+from uvae_lib.presets import locate
 from uvae_lib.runs import Run, load_run, provenance
-from uvae_lib.training import LitUniverseVAE
+from uvae_lib.training import LitUniverseVAE, module_settings
 
 TABLE = Path(__file__).with_suffix(".md")
 
@@ -53,8 +52,7 @@ def point(run: Run, extra: float, steps: int) -> dict[str, float]:
     training = replace(
         old, steps=steps, lr=old.lr / 5, lr_warmup=20, ema=0.98, val_every=steps, save_every=steps, seed=old.seed + 1
     )
-    values = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
-    values["config"] = to_dict(replace(run.config, training=training))
+    values = module_settings(run.info, replace(run.config, training=training))
     folder = locate("build/trade") / f"{extra:g}-{steps}"
     module = LitTrade(**values).attach(run.open_suite())
     module.extra = extra

@@ -13,7 +13,6 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +27,11 @@ from ..cubes import CubeSuite
 from ..files import write_atomically
 from ..jobs import train_module
 from ..loss import kl_by_dimension
-from ..presets import PARAMETERS, Config, to_dict
+from ..presets import PARAMETERS, Config
 from ..runs import Run, load_run, lock_run, provenance
 from ..slices import SliceSets
 from ..statistics import fvu, r2
-from ..training import LitUniverseVAE
+from ..training import LitUniverseVAE, module_settings
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
 from .features import CubeEncoding, encode_cubes, evenly
@@ -292,8 +291,7 @@ def _train(
     """Train a module with the settings of the run; its best network in evaluation mode on the CPU, and seconds."""
     training = replace(run.config.training, steps=steps, devices=1, num_nodes=1, **getattr(kind, "batch", {}))
     config = replace(run.config, training=training, loss=replace(run.config.loss, kl_z=0.0))
-    settings = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
-    settings["config"] = to_dict(config)
+    settings = module_settings(run.info, config)
     with lock_run(place):
         start = newest_checkpoint(place, settings)
         module = kind(**settings).attach(suite)
