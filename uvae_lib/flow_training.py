@@ -134,26 +134,21 @@ class LitFlows(LitUniverseVAE):
             "z": flows.z.loss(numbers, white_z, angle_z),
         }
 
-    def training_step(self, step: int) -> Tensor:
+    def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         generator = torch.Generator().manual_seed(_seed(self.slices.seed + 1, step))
         batch, turn = self.batch(step)
         losses = self.losses(self.model, batch, turn, generator)
-        loss = sum(losses.values())
-        self.first_bad_step.masked_fill_(~torch.isfinite(loss.detach()) & (self.first_bad_step < 0), step)
-        self._logged = {f"loss_{name}": value.detach() for name, value in losses.items()}
-        return loss
+        return sum(losses.values()), {f"loss_{name}": value for name, value in losses.items()}
 
     def log_row(self, step: int) -> dict[str, float]:
         row = {name: float(value) for name, value in self._logged.items()}
         return row | {"lr": self.config.training.lr * self._rate(step - 1)}
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Losses of the averaged weights on held-out cubes, always the same slices and noise."""
+    def held_out(self) -> dict[str, float]:
+        """Losses on held-out cubes, always the same slices and noise."""
         self._held = self._held or self.encode(self.validation, 0)
         generator = torch.Generator().manual_seed(_seed(self.slices.seed + 3, 0))
-        with self.trainer.precision_plugin.forward_context():
-            found = [self.losses(self.evaluated, part, self._held, generator) for part in self._split(self._held)]
+        found = [self.losses(self.evaluated, part, self._held, generator) for part in self._split(self._held)]
         mean = {name: float(torch.stack([losses[name] for losses in found]).mean()) for name in found[0]}
         return {"val_loss": sum(mean.values())} | {f"val_loss_{name}": value for name, value in mean.items()}
 

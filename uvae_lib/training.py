@@ -134,16 +134,20 @@ class LitUniverseVAE(pl.LightningModule):
 
     def training_step(self, step: int) -> Tensor:
         """The loss of a step. Nothing here waits for the device; numbers are read on logged steps only."""
-        terms = self._terms(self.model, self.slices, step, *self._weights(step))
-        loss = terms["loss"]
-        if self.residual_spectrum:
-            loss = loss + self.config.loss.residual_spectrum * terms["residual_spectrum"]
+        loss, terms = self.step_terms(step)
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, step)
         if any(self.due(step + 1).values()):
-            self._logged = {name: value.detach() for name, value in terms.items() if value.ndim == 0}
-            self._logged["loss"] = loss.detach()
+            self._logged = {name: value.detach() for name, value in terms.items()}
         return loss
+
+    def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a step, and the scalars that are logged."""
+        terms = self._terms(self.model, self.slices, step, *self._weights(step))
+        terms = {name: value for name, value in terms.items() if value.ndim == 0}
+        if self.residual_spectrum:
+            terms["loss"] = terms["loss"] + self.config.loss.residual_spectrum * terms["residual_spectrum"]
+        return terms["loss"], terms
 
     def _terms(self, model, slices: SliceSets, step: int, kl_z: float, kl_h: float) -> dict[str, Tensor]:
         """The note's loss of a step's sets, and its parts: scalars, KLs in nats a slice, and their latents."""
@@ -238,20 +242,21 @@ class LitUniverseVAE(pl.LightningModule):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Terms on held-out cubes with the evaluated weights: `fvu` is the unexplained share of the variance.
-
-        Every process computes all of it, so that none waits for another.
-        """
-        model = self.evaluated
-        modules = [m for m in (model, self.residual_spectrum) if m]
-        training = [m.training for m in modules]
+        """`held_out` with the evaluated weights. Every process computes all of it, so that none waits for another."""
+        modules = [module for module in (self.evaluated, self.residual_spectrum) if module]
+        training = [module.training for module in modules]
         for module in modules:
             module.eval()
         with self.trainer.precision_plugin.forward_context():
-            weights = self.config.loss.kl_z, self.config.loss.kl_h
-            found = [self._terms(model, self.validation, step, *weights) for step in range(VALIDATION_STEPS)]
+            found = self.held_out()
         for module, mode in zip(modules, training, strict=True):
             module.train(mode)
+        return found
+
+    def held_out(self) -> dict[str, float]:
+        """Terms on held-out cubes: `val_fvu` is the unexplained share of the variance."""
+        weights = self.config.loss.kl_z, self.config.loss.kl_h
+        found = [self._terms(self.evaluated, self.validation, step, *weights) for step in range(VALIDATION_STEPS)]
         scalars = [name for name, value in found[0].items() if value.ndim == 0]
         mean = {name: float(torch.stack([terms[name] for terms in found]).mean()) for name in scalars}
         z_mu, z_logvar, h_post_mu = (torch.cat([t[name] for t in found]) for name in ("z_mu", "z_logvar", "h_post_mu"))

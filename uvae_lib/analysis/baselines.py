@@ -112,23 +112,16 @@ class LitSupervised(LitUniverseVAE):
         cubes = torch.tensor(slices.pool.at(step)[1])[slices.cuts(step).cube].flatten()
         return self.error(predicted, self.labels[cubes.to(self.labels.device)])
 
-    def training_step(self, step: int) -> Tensor:
+    def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss = self._error(self.model, self.slices, step)
-        self.first_bad_step.masked_fill_(~torch.isfinite(loss.detach()) & (self.first_bad_step < 0), step)
-        self._logged = {"loss": loss.detach()}
-        return loss
+        return loss, {"loss": loss}
 
     def log_row(self, step: int) -> dict[str, float]:
         return {"loss": float(self._logged["loss"]), "lr": self.config.training.lr * self._rate(step - 1)}
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
+    def held_out(self) -> dict[str, float]:
         """The error on the slices by which a Universe VAE is validated."""
-        model, training = self.evaluated, self.evaluated.training
-        model.eval()
-        with self.trainer.precision_plugin.forward_context():
-            found = [self._error(model, self.validation, step) for step in range(self.n_validation)]
-        model.train(training)
+        found = [self._error(self.evaluated, self.validation, step) for step in range(self.n_validation)]
         return {"val_loss": float(torch.stack(found).mean())}
 
     @property
