@@ -143,14 +143,15 @@ class LitUniverseVAE(pl.LightningModule):
 
     def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a step, and the scalars that are logged."""
-        terms = self._terms(self.model, self.slices, step, *self._weights(step))
-        terms = {name: value for name, value in terms.items() if value.ndim == 0}
+        terms, _ = self._terms(self.model, self.slices, step, *self._weights(step))
         if self.residual_spectrum:
             terms["loss"] = terms["loss"] + self.config.loss.residual_spectrum * terms["residual_spectrum"]
         return terms["loss"], terms
 
-    def _terms(self, model, slices: SliceSets, step: int, kl_z: float, kl_h: float) -> dict[str, Tensor]:
-        """The note's loss of a step's sets, and its parts: scalars, KLs in nats a slice, and their latents."""
+    def _terms(
+        self, model, slices: SliceSets, step: int, kl_z: float, kl_h: float
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """Of a step's sets: the note's loss and its parts, KLs in nats a slice; and z_mu, z_logvar, h_post_mu."""
         output, img_h = self._forward(model, slices, step)
         recon_h, (z, z_mu, z_logvar), _, (_, h_post_mu, _) = output
         note = note_loss(output, img_h, kl_z, kl_h)
@@ -158,8 +159,8 @@ class LitUniverseVAE(pl.LightningModule):
         terms = {"loss": note["loss"], "pixels": note["l2"], "l2": note["l2"], **kls}
         if self.residual_spectrum:
             terms["residual_spectrum"] = self.residual_spectrum(recon_h, img_h, z)
-        power = img_h.square().sum() / len(img_h)
-        return terms | {"target_power": power, "z_mu": z_mu, "z_logvar": z_logvar, "h_post_mu": h_post_mu}
+        terms["target_power"] = img_h.square().sum() / len(img_h)
+        return terms, (z_mu, z_logvar, h_post_mu)
 
     def _forward(self, model, slices: SliceSets, step: int) -> tuple[tuple, Tensor]:
         """What the model returns for the sets of a step, and its targets, of all processes.
@@ -257,9 +258,9 @@ class LitUniverseVAE(pl.LightningModule):
         """Terms on held-out cubes: `val_fvu` is the unexplained share of the variance."""
         weights = self.config.loss.kl_z, self.config.loss.kl_h
         found = [self._terms(self.evaluated, self.validation, step, *weights) for step in range(VALIDATION_STEPS)]
-        scalars = [name for name, value in found[0].items() if value.ndim == 0]
-        mean = {name: float(torch.stack([terms[name] for terms in found]).mean()) for name in scalars}
-        z_mu, z_logvar, h_post_mu = (torch.cat([t[name] for t in found]) for name in ("z_mu", "z_logvar", "h_post_mu"))
+        terms, latents = zip(*found, strict=True)
+        mean = {name: float(torch.stack([some[name] for some in terms]).mean()) for name in terms[0]}
+        z_mu, z_logvar, h_post_mu = (torch.cat(parts) for parts in zip(*latents, strict=True))
         parts = zip(("width", "offset", "spread"), kl_parts(z_mu, z_logvar), strict=True)
         return {
             "val_loss": mean["loss"],

@@ -36,14 +36,14 @@ class LitTrade(LitUniverseVAE):
         return output, img_h
 
     def _terms(self, *arguments):
-        terms = super()._terms(*arguments)
+        terms, latents = super()._terms(*arguments)
         output, img_h = self._last
         modes = torch.fft.rfft2((img_h.float() - output[0].float())[:, 0], norm="ortho").abs().square()
         size = modes.shape[-2]
         k = torch.hypot(torch.fft.fftfreq(size, 1 / size)[:, None], torch.fft.rfftfreq(size, 1 / size))
         counted_twice = torch.where((torch.arange(modes.shape[-1]) % (size // 2)) > 0, 2.0, 1.0)
         within = ((k < (self.config.model.latent_dim / torch.pi) ** 0.5) * counted_twice).to(modes.device)
-        return terms | {"loss": terms["loss"] + self.extra * (modes * within).sum(dim=(1, 2)).mean()}
+        return terms | {"loss": terms["loss"] + self.extra * (modes * within).sum(dim=(1, 2)).mean()}, latents
 
 
 def point(run: Run, extra: float, steps: int) -> dict[str, float]:
