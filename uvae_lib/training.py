@@ -316,10 +316,7 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
 
 
 class LiveCurves(Callback):
-    """Draws `plots.loss_curves` below the bar in a notebook, anew every `every` steps."""
-
-    def __init__(self, every: int = 100):
-        self.every = every
+    """Draws `plots.loss_curves` below the bar in a notebook, anew every 100 steps."""
 
     def on_train_start(self, trainer, module) -> None:
         from IPython.display import display
@@ -328,7 +325,7 @@ class LiveCurves(Callback):
         self.rows = next(c for c in trainer.callbacks if isinstance(c, RunKeeper)).rows
 
     def on_train_batch_end(self, trainer, module, *_) -> None:
-        if trainer.global_step % self.every == 0 and self.rows and self.shown:
+        if trainer.global_step % 100 == 0 and self.rows and self.shown:
             from .plots import loss_curves
 
             self.shown.update(loss_curves(pd.DataFrame(self.rows)))
