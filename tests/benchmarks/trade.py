@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from uvae_lib.analysis.baselines import encoding_metrics
 from uvae_lib.analysis.features import encode_cubes
+from uvae_lib.analysis.metrics import latent_metrics, reconstruction_metrics
 from uvae_lib.checkpoints import newest_checkpoint
 from uvae_lib.files import write_atomically
 from uvae_lib.jobs import train_module
@@ -46,8 +46,15 @@ class LitTrade(LitUniverseVAE):
         return terms | {"loss": terms["loss"] + self.extra * (modes * within).sum(dim=(1, 2)).mean()}, latents
 
 
+def judged(run: Run) -> dict[str, float]:
+    """Numbers of the table: a run on its validation cubes."""
+    cubes = encode_cubes(run, run.open_suite(), run.split["val"], 15)
+    found = reconstruction_metrics(cubes, cubes, run.image_box) | latent_metrics(cubes)
+    return {name: found[name] for name in ("fvu", "k_r90", "kl_h")}
+
+
 def point(run: Run, extra: float, steps: int) -> dict[str, float]:
-    """`encoding_metrics` on the validation cubes after so many steps with this weight."""
+    """`judged` after so many steps with this weight."""
     old = run.config.training
     training = replace(
         old, steps=steps, lr=old.lr / 5, lr_warmup=20, ema=0.98, val_every=steps, save_every=steps, seed=old.seed + 1
@@ -59,8 +66,7 @@ def point(run: Run, extra: float, steps: int) -> dict[str, float]:
     for model in filter(None, (module.model, module.average)):
         model.load_state_dict(run.model.state_dict())
     train_module(module, folder, newest_checkpoint(folder, values), progress=True)
-    trained = replace(run, model=module.evaluated.cpu().eval().requires_grad_(False))
-    return encoding_metrics(encode_cubes(trained, run.open_suite(), run.split["val"], 15), run.image_box)
+    return judged(replace(run, model=module.evaluated.cpu().eval().requires_grad_(False)))
 
 
 def main() -> None:
@@ -72,8 +78,7 @@ def main() -> None:
     run, path = load_run(options.run), locate("build/trade/points.json")
     points = json.loads(path.read_text()) if path.exists() else {}
     if "the run itself" not in points:
-        cubes = encode_cubes(run, run.open_suite(), run.split["val"], 15)
-        points["the run itself"] = encoding_metrics(cubes, run.image_box)
+        points["the run itself"] = judged(run)
     for extra in options.weights:
         key = f"w = {extra:g}, {options.steps} steps"
         if key not in points:

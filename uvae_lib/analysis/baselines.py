@@ -3,7 +3,6 @@
 supervised   ResNet-18 from a slice to (Omega_m, sigma_8): what the slices tell of the cosmology to one who asks
 moments      the same asked of the network and the loss of the CAMELS Multifield Dataset (Villaescusa-Navarro et al.
              2022, ApJS 259, 61, arXiv:2109.10915)
-plain_vae    the run's own encoder and decoder without z: h ~ N(0, I), so no slice knows of its neighbours
 
 `train_baselines` writes them to `<run>/baselines.json` one by one; a training that was stopped goes on from its
 newest checkpoint in `<run>/baselines/`.
@@ -26,20 +25,18 @@ from ..checkpoints import newest_checkpoint
 from ..cubes import CubeSuite
 from ..files import write_atomically
 from ..jobs import train_module
-from ..loss import kl_by_dimension
 from ..presets import PARAMETERS, Config
 from ..runs import Run, load_run, lock_run, provenance
 from ..slices import SliceSets
-from ..statistics import fvu, r2
+from ..statistics import r2
 from ..training import LitUniverseVAE, module_settings
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
-from .features import CubeEncoding, encode_cubes, evenly
-from .metrics import correlation, k_at_correlation, pooled, r2_interval
+from .features import evenly
+from .metrics import r2_interval
 
 MOMENT_WIDTH = 12  # channels of the first level
 N_CALIBRATION = 128  # training cubes, at most, that recalibrate the supervised network
-NO_VARIANCE = -250.0  # a log-variance whose standard deviation is zero in float32, with a KL that is finite
 
 
 def supervised_network(config: Config, side: int) -> nn.Module:
@@ -143,37 +140,6 @@ def label_scale(params: np.ndarray, train: list[int]) -> tuple[np.ndarray, np.nd
     return values.mean(axis=0), np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 1.0)
 
 
-class NoZ(nn.Module):
-    """In the place of `deep_set`: z is exactly 0 whatever the slices are."""
-
-    def __init__(self, latent_dim: int):
-        super().__init__()
-        self.latent_dim = latent_dim
-
-    def forward(self, zs: Tensor, *context: Tensor) -> Tensor:
-        """zs (B, S, 1024) -> (B, 1024), or (B, T, 1024) with context (B, T, S)."""
-        x = zs.new_zeros(*(context[0].shape[:2] if context else zs.shape[:1]), 2 * self.latent_dim)
-        x[..., self.latent_dim :] = NO_VARIANCE
-        return x
-
-
-class UnitGaussian(nn.Module):
-    """In the place of `decoder_z`: p(h | z) is N(0, I) whatever z is."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z (B, 512) -> (B, 1024), zeros."""
-        return z.new_zeros(len(z), 2 * z.shape[1])
-
-
-class LitPlainVAE(LitUniverseVAE):
-    """A Universe VAE without its upper level, trained as ever; the constant KL(z) in its history means nothing."""
-
-    def __init__(self, **settings):
-        super().__init__(**settings)
-        for model in filter(None, (self.model, self.average)):
-            model.deep_set, model.decoder_z = NoZ(model.latent_dim), UnitGaussian()
-
-
 def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
     """R^2 and error on the test cubes; a cube's prediction is the mean over the slices that `encode_cubes` sees.
 
@@ -208,29 +174,7 @@ def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices:
     return named | {"predicted": predicted.tolist(), "truth": truth.tolist()}
 
 
-def encoding_metrics(cubes: list[CubeEncoding], box: float) -> dict[str, float]:
-    """FVU, the k [h/Mpc] up to which r(k) >= 0.9, and KL(h) [nats a slice], as an evaluation has them.
-
-    box   side of a slice [Mpc/h]
-    """
-    truth, recon = pooled(cubes)
-    return {
-        "fvu": float(fvu(truth, recon)),
-        "k_r90": k_at_correlation(*correlation(truth, recon, box)),
-        "kl_h": float(torch.cat([kl_by_dimension(*cube.h, *cube.prior) for cube in cubes]).sum(dim=1).mean()),
-    }
-
-
-def plain_vae_metrics(model: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict[str, float]:
-    """`encoding_metrics` of a plain VAE on the slices of the test cubes by which the run is judged."""
-    return encoding_metrics(encode_cubes(replace(run, model=model), suite, run.split["test"], n_slices), run.image_box)
-
-
-BASELINES = {
-    "supervised": (LitSupervised, supervised_metrics),
-    "moments": (LitMoments, supervised_metrics),
-    "plain_vae": (LitPlainVAE, plain_vae_metrics),
-}
+BASELINES = {"supervised": LitSupervised, "moments": LitMoments}
 
 
 def train_baselines(
@@ -253,12 +197,12 @@ def train_baselines(
     for name in what:
         if of.items() <= results.get(name, {}).items():
             continue
-        kind, judge = BASELINES[name]
         place = run.folder / "baselines" / of["fingerprint"]["parameters"] / f"{name}-{steps}"
         if progress:
             print(f"{name}: {steps} steps on the training cubes of {run.folder}")
-        network, seconds = _train(kind, run, suite, place, steps, progress)
-        results |= {name: judge(network, run, suite) | of | {"seconds": seconds}, "made": provenance()}
+        network, seconds = _train(BASELINES[name], run, suite, place, steps, progress)
+        found = supervised_metrics(network, run, suite)
+        results |= {name: found | of | {"seconds": seconds}, "made": provenance()}
         write_atomically(path, json.dumps(results, indent=1))
         shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the best weights and the history stay
     return results
@@ -271,20 +215,20 @@ def _refuse(what: list[str], steps: int, suite: CubeSuite) -> None:
     if steps < 1:
         raise ValueError(f"found steps={steps}; use at least 1")
     missing = [parameter for parameter in PARAMETERS if parameter not in suite.params]
-    if {"supervised", "moments"} & set(what) and missing:
+    if missing:
         raise ValueError(
-            f"{suite.source} has no {', '.join(missing)}; a supervised network needs labels: put the parameter file "
-            "beside the cubes, or use --what vae"
+            f"{suite.source} has no {', '.join(missing)}; baselines need these labels: put the parameter file beside "
+            "the cubes"
         )
 
 
 def _train(
-    kind: type[LitUniverseVAE], run: Run, suite: CubeSuite, place: Path, steps: int, progress: bool
+    kind: type[LitSupervised], run: Run, suite: CubeSuite, place: Path, steps: int, progress: bool
 ) -> tuple[nn.Module, float]:
     """Train a module with the settings of the run; its best network in evaluation mode on the CPU, and seconds."""
-    training = replace(run.config.training, steps=steps, devices=1, num_nodes=1, **getattr(kind, "batch", {}))
-    config = replace(run.config, training=training, loss=replace(run.config.loss, kl_z=0.0))
-    settings = module_settings(run.info, config)
+    training = replace(run.config.training, steps=steps, devices=1, num_nodes=1, **kind.batch)
+    loss = replace(run.config.loss, kl_z=0.0)  # has no part in it, but checkpoints carry it
+    settings = module_settings(run.info, replace(run.config, training=training, loss=loss))
     with lock_run(place):
         start = newest_checkpoint(place, settings)
         module = kind(**settings).attach(suite)
