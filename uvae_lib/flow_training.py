@@ -24,7 +24,7 @@ from .model import leave_one_out
 from .presets import Config, FlowConfig
 from .runs import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from .slices import SliceSets
-from .training import LitUniverseVAE, _seed, draw_noise, module_settings
+from .training import LitUniverseVAE, draw_noise, module_settings, noise_seed
 from .variants import covers_box
 from .variants.flows import N_SHAPED, Flows, draw_angle, flows_as_bytes
 
@@ -80,7 +80,7 @@ class LitFlows(LitUniverseVAE):
         context, parts, model = leave_one_out(*shape, self.device), [], self._run.model
         for part in range(turn * n_parts, (turn + 1) * n_parts):
             sets = slices.sets(part)
-            generator = torch.Generator().manual_seed(_seed(slices.seed, part))
+            generator = torch.Generator().manual_seed(noise_seed(slices.seed, part))
             of_z, *noise = draw_noise(math.prod(shape), model.latent_dim, generator, self.device)
             noise = torch.zeros_like(of_z), *noise
             with self.trainer.precision_plugin.forward_context():
@@ -93,7 +93,7 @@ class LitFlows(LitUniverseVAE):
         """The slices of a step, and those of its turn: each is used so many times, then others are encoded."""
         flows, n = self.config.flows, self.n_encoded
         turn, place = divmod(step, max(1, n * flows.uses // flows.batch))
-        generator = torch.Generator().manual_seed(_seed(self.slices.seed + 2, turn))
+        generator = torch.Generator().manual_seed(noise_seed(self.slices.seed + 2, turn))
         order = torch.cat([torch.randperm(n, generator=generator) for _ in range(flows.uses)])
         encoded = self.encoded(turn)
         return encoded.rows(order[place * flows.batch : (place + 1) * flows.batch].to(self.device)), encoded
@@ -135,7 +135,7 @@ class LitFlows(LitUniverseVAE):
         }
 
     def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        generator = torch.Generator().manual_seed(_seed(self.slices.seed + 1, step))
+        generator = torch.Generator().manual_seed(noise_seed(self.slices.seed + 1, step))
         batch, turn = self.batch(step)
         losses = self.losses(self.model, batch, turn, generator)
         return sum(losses.values()), {f"loss_{name}": value for name, value in losses.items()}
@@ -147,7 +147,7 @@ class LitFlows(LitUniverseVAE):
     def held_out(self) -> dict[str, float]:
         """Losses on held-out cubes, always the same slices and noise."""
         self._held = self._held or self.encode(self.validation, 0)
-        generator = torch.Generator().manual_seed(_seed(self.slices.seed + 3, 0))
+        generator = torch.Generator().manual_seed(noise_seed(self.slices.seed + 3, 0))
         found = [self.losses(self.evaluated, part, self._held, generator) for part in self._split(self._held)]
         mean = {name: float(torch.stack([losses[name] for losses in found]).mean()) for name in found[0]}
         return {"val_loss": sum(mean.values())} | {f"val_loss_{name}": value for name, value in mean.items()}

@@ -5,7 +5,6 @@ same global batch and every process computes the loss of all of it, so that the 
 """
 
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -18,14 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from .checkpoints import RunKeeper, checkpoints, newest_checkpoint
 from .cubes import CubeSuite, fit_image_size, open_data, split_cubes
 from .files import write_atomically
-from .jobs import chosen_device, device_used, share_sets, train_module, wait_for
+from .jobs import chosen_device, device_used, process_rank, share_sets, train_module, wait_for
 from .loss import active_units, kl_parts, note_loss
 from .model import leave_one_out
 from .presets import Config, from_dict, locate, to_dict
@@ -58,8 +56,13 @@ def module_settings(info: dict, config: Config) -> dict:
 class LitUniverseVAE(pl.LightningModule):
     """The Universe VAE, its loss and its optimiser. All arguments are plain values.
 
-    config   `presets.to_dict` of a Config;  side, box_size of the cubes, mean, std of x, split: cube indices,
-    power of the pixels (`pixel_power`) and what z is told (`discriminants`), for a model with fourier_start
+    config      `presets.to_dict` of a Config
+    side        of the cubes [voxels]
+    mean, std   of x = log(y + eps)
+    split       {"train", "val", "test"} -> cube indices
+    pool_size   training cubes that are held at a time
+    power       of the pixels (`pixel_power`), for a model with fourier_start
+    told        what z is told (`discriminants`), for a model with discriminants
     Weights are drawn from the seed of config; torch's global random state is left as it was.
     """
 
@@ -169,7 +172,7 @@ class LitUniverseVAE(pl.LightningModule):
         """
         train, mine = self.config.training, slice(slices.rank, None, slices.world_size)
         sets = slices.sets(step)
-        generator = torch.Generator().manual_seed(_seed(slices.seed, step))
+        generator = torch.Generator().manual_seed(noise_seed(slices.seed, step))
         n_sets, n, latent_dim = slices.sets_per_step, train.set_size, self.config.model.latent_dim
 
         def noise(n_targets: int) -> list[Tensor]:
@@ -292,7 +295,7 @@ def draw_noise(
     return tuple(torch.randn(shape, generator=generator, device=generator.device).to(device) for _ in range(3))
 
 
-def _seed(seed: int, step: int) -> int:
+def noise_seed(seed: int, step: int) -> int:
     """One seed for the noise of a step."""
     return int(np.random.SeedSequence([seed, step, 1]).generate_state(1, np.uint64)[0] >> 1)
 
@@ -313,37 +316,6 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(new)
-
-
-class LiveCurves(Callback):
-    """Draws `plots.loss_curves` below the bar in a notebook, anew every 100 steps."""
-
-    def on_train_start(self, trainer, module) -> None:
-        from IPython.display import display
-
-        self.shown = display(display_id=True)
-        self.rows = next(c for c in trainer.callbacks if isinstance(c, RunKeeper)).rows
-
-    def on_train_batch_end(self, trainer, module, *_) -> None:
-        if trainer.global_step % 100 == 0 and self.rows and self.shown:
-            from .plots import loss_curves
-
-            self.shown.update(loss_curves(pd.DataFrame(self.rows)))
-
-
-def weighted_terms(history: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """The terms of a run's loss as they enter it, one row a logged step: they add up to the column `loss`.
-
-    history   of a run: terms, KLs in nats, and weights
-    """
-    terms = {
-        "pixels": history["pixels"],
-        "kl_z": history["weight_z"] * history["kl_z"] / config.model.latent_dim,
-        "kl_h": history["weight_h"] * history["kl_h"] / config.model.latent_dim,
-    }
-    if config.loss.residual_spectrum:
-        terms["residual_spectrum"] = config.loss.residual_spectrum * history["residual_spectrum"]
-    return pd.DataFrame({"step": history["step"], **terms, "loss": history["loss"]})
 
 
 def fit(
@@ -369,25 +341,13 @@ def fit(
     counts, machines or versions of torch; a GPU, whose convolutions add up in no fixed order.
     """
     folder = Path(folder or locate("runs") / config.name)
-    rank = rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))
+    rank = process_rank()
     suite = open_data(config.data)
     config = replace(config, data=fit_image_size(config.data, suite))
     n_sets = config.training.sets_per_step
     if rank:
         wait_for(folder / "run.json")
-    if (folder / "run.json").exists():
-        info, found = read_info(folder)
-        config = share_sets(config, found.training)
-        if differ := differences(found, config):
-            raise ValueError(
-                f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
-            )
-        check_same_cubes(suite, info, folder)
-        if found.data.path != config.data.path and not rank:
-            move_data(folder, config.data.path)
-            info, _ = read_info(folder)
-    else:
-        info, config = None, share_sets(config, config.training)
+    info, config = _known_run(config, suite, folder, writes=not rank)
     if not info or not info["finished"]:
         with nullcontext() if rank else lock_run(folder):
             info = info or _new_run(config, suite, folder)
@@ -406,6 +366,27 @@ def fit(
     if rank:
         raise SystemExit(0)  # a process of the job that was started for the training alone
     return load_run(folder)
+
+
+def _known_run(config: Config, suite: CubeSuite, folder: Path, writes: bool) -> tuple[dict | None, Config]:
+    """run.json of a folder, None where there is none, and the configuration with sets that its processes can share.
+
+    writes   this process says in run.json where the cubes are now
+    Raises ValueError for a run of another configuration, or of other cubes.
+    """
+    if not (folder / "run.json").exists():
+        return None, share_sets(config, config.training)
+    info, found = read_info(folder)
+    config = share_sets(config, found.training)
+    if differ := differences(found, config):
+        raise ValueError(
+            f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
+        )
+    check_same_cubes(suite, info, folder)
+    if found.data.path != config.data.path and writes:
+        move_data(folder, config.data.path)
+        info, _ = read_info(folder)
+    return info, config
 
 
 def _train(
@@ -476,3 +457,34 @@ def _pool_size(config: Config, suite: CubeSuite, n_train: int) -> int:
         memory=int(data.pool_memory * 2**30) if data.pool_memory else None,
         n_pools=1 if device.type == "cuda" else config.training.devices,
     )  # fmt: skip
+
+
+class LiveCurves(Callback):
+    """Draws `plots.loss_curves` below the bar in a notebook, anew every 100 steps."""
+
+    def on_train_start(self, trainer, module) -> None:
+        from IPython.display import display
+
+        self.shown = display(display_id=True)
+        self.rows = next(c for c in trainer.callbacks if isinstance(c, RunKeeper)).rows
+
+    def on_train_batch_end(self, trainer, module, *_) -> None:
+        if trainer.global_step % 100 == 0 and self.rows and self.shown:
+            from .plots import loss_curves
+
+            self.shown.update(loss_curves(pd.DataFrame(self.rows)))
+
+
+def weighted_terms(history: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """The terms of a run's loss as they enter it, one row a logged step: they add up to the column `loss`.
+
+    history   of a run: terms, KLs in nats, and weights
+    """
+    terms = {
+        "pixels": history["pixels"],
+        "kl_z": history["weight_z"] * history["kl_z"] / config.model.latent_dim,
+        "kl_h": history["weight_h"] * history["kl_h"] / config.model.latent_dim,
+    }
+    if config.loss.residual_spectrum:
+        terms["residual_spectrum"] = config.loss.residual_spectrum * history["residual_spectrum"]
+    return pd.DataFrame({"step": history["step"], **terms, "loss": history["loss"]})
