@@ -16,26 +16,18 @@ from uvae_lib.analysis import baselines
 from uvae_lib.analysis.acceptance import kept_baselines
 from uvae_lib.analysis.baselines import (
     BASELINES,
-    LitPlainVAE,
+    LitMoments,
     LitSupervised,
-    NoZ,
-    UnitGaussian,
-    encoding_metrics,
     moment_loss,
     moment_network,
-    plain_vae_metrics,
     supervised_metrics,
     supervised_network,
     train_baselines,
 )
-from uvae_lib.analysis.features import encode_cubes
-from uvae_lib.analysis.metrics import latent_metrics, reconstruction_metrics
-from uvae_lib.loss import kl_by_dimension
-from uvae_lib.model import UniverseVAE
 from uvae_lib.presets import to_dict
 from uvae_lib.runs import load_run, move_data
 from uvae_lib.slices import CubePool, SliceSets
-from uvae_lib.training import draw_noise, fit
+from uvae_lib.training import fit
 
 STEPS = 6
 
@@ -169,50 +161,14 @@ def test_the_network_of_moments_wraps_around():
     assert torch.allclose(network[:9](x.roll(8, dims=-1)), network[:9](x).roll(4, dims=-1), atol=1e-5)
 
 
-def test_without_z_the_latents_are_exactly_those_of_a_plain_vae():
-    model = UniverseVAE(32)
-    model.deep_set, model.decoder_z = NoZ(512), UnitGaussian()
-    output = model(torch.randn(2, 3, 1, 32, 32), torch.randn(2, 1, 32, 32), draw_noise(2, 512, torch.Generator()))
-    assert not output[1][0].any()
-    assert not output[2][1].any() and not output[2][2].any()
-    assert kl_by_dimension(*output[1][1:]).isfinite().all()
-
-
-def test_a_plain_vae_knows_nothing_of_the_context(original):
-    names = ("side", "mean", "std", "split", "pool_size")
-    settings = {"config": to_dict(original.config)} | {name: original.info[name] for name in names}
-    model = LitPlainVAE(**settings).model.eval()
-    target, noise = torch.randn(2, 1, 32, 32), draw_noise(2, 512, torch.Generator())
-    first, second = (model(torch.randn(2, 3, 1, 32, 32), target, noise)[0] for _ in range(2))
-    assert torch.equal(first, second)
-
-
-def test_views_are_judged_as_evaluate_does(original, suite):
-    views = encode_cubes(original, suite, original.split["test"], 4)
-    expected = reconstruction_metrics(views, views, original.image_box)
-    found = encoding_metrics(views, original.image_box)
-    assert found["fvu"] == pytest.approx(expected["fvu"], rel=1e-4)
-    assert found["k_r90"] == expected["k_r90"]
-    assert found["kl_h"] == pytest.approx(latent_metrics(views)["kl_h"])
-
-
-def test_where_nothing_correlates_no_scale_is_reached(original, suite):
-    views = encode_cubes(original, suite, original.split["test"], 4)
-    random = [replace(view, recon=torch.randn(view.truth.shape)) for view in views]
-    assert encoding_metrics(random, original.image_box)["k_r90"] == 0
-    perfect = [replace(view, recon=view.truth) for view in views]
-    assert encoding_metrics(perfect, original.image_box)["k_r90"] > 3
-
-
 def test_the_command_writes_all_baselines(run, capsys):
     main(["baselines", "--run", str(run.folder), "--steps", "3"])
     found = json.loads((run.folder / "baselines.json").read_text())
-    assert set(found) == {"supervised", "moments", "plain_vae", "made"}
+    assert set(found) == {"supervised", "moments", "made"}
     for name in ("supervised", "moments"):
         assert set(found[name]["r2"]) == set(found[name]["error"]) == {"Omega_m", "sigma_8"}
     assert np.shape(found["supervised"]["predicted"]) == (len(run.split["test"]), 2)
-    assert {"fvu", "k_r90", "kl_h", "steps", "seconds"} <= set(found["plain_vae"])
-    assert found["plain_vae"]["steps"] == 3 and 0 < found["plain_vae"]["fvu"] < 3
+    assert found["moments"]["steps"] == 3 and found["moments"]["seconds"] > 0
     assert "supervised: 3 steps" in capsys.readouterr().out
 
 
@@ -240,9 +196,9 @@ def test_other_parameters_are_another_baseline(run, tmp_path):
 def test_a_training_that_was_stopped_goes_on_to_the_same_numbers(name, run, tmp_path, monkeypatch):
     twin = copied(run.folder, tmp_path / "twin")
     expected = train_baselines(twin, [name], progress=False)[name]
-    kind, judge = BASELINES[name]
+    kind = BASELINES[name]
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match=f"{name}-{STEPS} is at step 4"):
-        patch.setitem(BASELINES, name, (stop_at(4, kind), judge))
+        patch.setitem(BASELINES, name, stop_at(4, kind))
         train_baselines(run.folder, [name], progress=False)
     steps = []
     with monkeypatch.context() as patch:
@@ -252,16 +208,16 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_numbers(name, run, tmp_
                 steps.append(number)
                 return super().training_step(number)
 
-        patch.setitem(BASELINES, name, (Watched, judge))
+        patch.setitem(BASELINES, name, Watched)
         found = train_baselines(run.folder, [name], progress=False)[name]
     assert steps == [3, 4, 5]
     assert json.dumps(found | {"seconds": 0}) == json.dumps(expected | {"seconds": 0})  # NaN is not equal to NaN
 
 
 def test_the_first_baseline_stays_when_the_second_is_stopped(run, monkeypatch):
-    monkeypatch.setitem(BASELINES, "plain_vae", (stop_at(1, LitPlainVAE), plain_vae_metrics))
+    monkeypatch.setitem(BASELINES, "moments", stop_at(1, LitMoments))
     with pytest.raises(KeyboardInterrupt):
-        train_baselines(run.folder, ["supervised", "plain_vae"], steps=2, progress=False)
+        train_baselines(run.folder, ["supervised", "moments"], steps=2, progress=False)
     assert set(json.loads((run.folder / "baselines.json").read_text())) == {"supervised", "made"}
 
 
@@ -280,12 +236,12 @@ def test_cubes_without_labels_are_refused_before_anything_is_trained(run):
     labels = run.open_suite().files[0].path.parent / "params_LH_IllustrisTNG.txt"
     labels.rename(run.folder / "aside.txt")
     try:
-        with pytest.raises(ValueError, match=r"has no Omega_m, sigma_8; .* --what vae"):
+        with pytest.raises(ValueError, match=r"has no Omega_m, sigma_8; .* put the parameter file beside"):
             train_baselines(run.folder, progress=False)
     finally:
         (run.folder / "aside.txt").rename(labels)
 
 
 def test_an_unknown_baseline_is_refused(run):
-    with pytest.raises(ValueError, match='found baseline "svm"; expected one of supervised, moments, plain_vae'):
+    with pytest.raises(ValueError, match='found baseline "svm"; expected one of supervised, moments'):
         train_baselines(run.folder, ["svm"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
-from uvae_lib.loss import active_units, kl_by_dimension, kl_loss, kl_parts, mse_loss, note_loss
+from uvae_lib.loss import ACTIVE, active_units, kl_by_dimension, kl_loss, kl_parts, mse_loss, note_loss
 from uvae_lib.variants.residual_spectrum import ResidualPower, ResidualSpectrumLoss
 
 numbers = st.floats(-5, 5)
@@ -197,8 +197,8 @@ def test_active_units_are_those_whose_mean_varies_over_the_data():
 
 
 def test_the_threshold_of_active_units_is_a_variance():
-    mu = torch.tensor([[-1.0], [1.0]])  # variance 1
-    assert (active_units(mu, 0.99).item(), active_units(mu, 1.01).item()) == (1, 0)
+    mu = torch.tensor([[-1.0], [1.0]]) * ACTIVE**0.5  # of this variance
+    assert (active_units(1.01 * mu).item(), active_units(0.99 * mu).item()) == (1, 0)
 
 
 # --- the spectrum of the residuals, asked of z

@@ -94,9 +94,11 @@ def test_reconstructions_stand_beside_the_strongest_modes_of_the_training_slices
     truth = [torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(6)]
     mean = torch.cat(truth).mean()
     perfect, blank = [cube(x, x) for x in truth], [cube(x, mean.expand(x.shape)) for x in truth]
+    unrelated = [cube(x, torch.randn(x.shape, generator=torch.Generator().manual_seed(9))) for x in truth]
     found = reconstruction_metrics(perfect, perfect, 16.0)
     assert found["fvu"] == 0 and 0.2 < found["fvu_pca"] < 0.5 and found["k_r90"] == found["k"][-1]
     assert reconstruction_metrics(blank, perfect, 16.0)["fvu"] == pytest.approx(1)
+    assert reconstruction_metrics(unrelated, perfect, 16.0)["k_r90"] == 0  # where nothing correlates
 
 
 def test_few_cubes_have_no_interval():

@@ -145,20 +145,19 @@ def evaluate(
 
 
 def baselines(
-    run: Path, what: tuple[Literal["supervised", "moments", "vae"], ...] = ("supervised", "moments", "vae"),
-    steps: int | None = None,
+    run: Path, what: tuple[Literal["supervised", "moments"], ...] = ("supervised", "moments"), steps: int | None = None
 ) -> None:  # fmt: skip
     """Train what a run is compared with, on slices of its training cubes: baselines.json (resumes, reuses).
 
     Args:
         run: run folder
         what: supervised: ResNet-18 from a slice to the parameters; moments: the network and loss of the CAMELS
-            Multifield Dataset; vae: the run's networks without z
+            Multifield Dataset
         steps: of each training; as many as the run when absent
     """
     from .analysis.baselines import train_baselines
 
-    results = train_baselines(run, [{"vae": "plain_vae"}.get(name, name) for name in what], steps=steps)
+    results = train_baselines(run, what, steps=steps)
     for name, found in results.items():
         if name != "made":
             print(name, {key: value for key, value in found.items() if key not in ("predicted", "truth")})

@@ -9,9 +9,7 @@ that was killed goes on to the same numbers.
 import math
 import shutil
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import asdict, replace
-from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,14 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .checkpoints import RunKeeper, newest_checkpoint
-from .cubes import CubeSuite
 from .files import write_atomically
 from .jobs import train_module
 from .model import leave_one_out
-from .presets import Config, FlowConfig, to_dict
+from .presets import Config, FlowConfig
 from .runs import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from .slices import SliceSets
-from .training import LitUniverseVAE, _seed, draw_noise
+from .training import LitUniverseVAE, draw_noise, module_settings, noise_seed
 from .variants import covers_box
 from .variants.flows import N_SHAPED, Flows, draw_angle, flows_as_bytes
 
@@ -57,38 +54,37 @@ class Encoded(NamedTuple):
 
 
 class LitFlows(LitUniverseVAE):
-    """`Flows` of a run, in the place of its model; its configuration's `training` is that of the flows."""
+    """`Flows` of a run, in the place of its model; its configuration's `training` is that of the flows.
 
-    def attach(self, suite: CubeSuite, run: Run) -> "LitFlows":
-        """Say where the cubes are, and which trained model encodes their slices."""
-        super().attach(suite)
-        self._frozen = (run.model,)  # no part of this module's weights
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.training.seed)
-            flows = Flows(run.model, self.config.flows, covers_box(run.config, run.side))
-        self.model = flows.to(memory_format=torch.channels_last)
-        self.average = deepcopy(self.model).requires_grad_(False)
+    run   its trained model encodes the slices, and is no part of this module's weights
+    """
+
+    def __init__(self, run: Run, **settings):
+        self._run = run
+        super().__init__(**settings)
         self._turn: int | None = None
         self._held: Encoded | None = None
-        return self
+
+    def make_model(self) -> Flows:
+        return Flows(self._run.model, self.config.flows, covers_box(self.config, self.hparams.side))
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self._frozen[0].to(self.trainer.strategy.root_device)
+        self._run.model.to(self.trainer.strategy.root_device)
 
     @torch.no_grad()
     def encode(self, slices: SliceSets, turn: int) -> Encoded:
         """The slices of a turn: a function of (seed, turn)."""
         shape = slices.sets_per_step, slices.set_size
         n_parts = math.ceil(self.config.flows.encoded / math.prod(shape))
-        context, parts = leave_one_out(*shape, self.device), []
+        context, parts, model = leave_one_out(*shape, self.device), [], self._run.model
         for part in range(turn * n_parts, (turn + 1) * n_parts):
             sets = slices.sets(part)
-            generator = torch.Generator().manual_seed(_seed(slices.seed, part))
-            of_z, *noise = draw_noise(math.prod(shape), self._frozen[0].latent_dim, generator, self.device)
+            generator = torch.Generator().manual_seed(noise_seed(slices.seed, part))
+            of_z, *noise = draw_noise(math.prod(shape), model.latent_dim, generator, self.device)
             noise = torch.zeros_like(of_z), *noise
             with self.trainer.precision_plugin.forward_context():
-                mean, (z, _, z_logvar), (_, mu, logvar), post = self._frozen[0].forward_sets(sets, context, noise)
+                mean, (z, _, z_logvar), (_, mu, logvar), post = model.forward_sets(sets, context, noise)
             widths = [(0.5 * values).exp() for values in (z_logvar, logvar)]
             parts.append(Encoded(sets.flatten(0, 1), mean, z, widths[0], mu, widths[1], post[0]))
         return Encoded(*(torch.cat(values) for values in zip(*parts, strict=True)))
@@ -97,7 +93,7 @@ class LitFlows(LitUniverseVAE):
         """The slices of a step, and those of its turn: each is used so many times, then others are encoded."""
         flows, n = self.config.flows, self.n_encoded
         turn, place = divmod(step, max(1, n * flows.uses // flows.batch))
-        generator = torch.Generator().manual_seed(_seed(self.slices.seed + 2, turn))
+        generator = torch.Generator().manual_seed(noise_seed(self.slices.seed + 2, turn))
         order = torch.cat([torch.randperm(n, generator=generator) for _ in range(flows.uses)])
         encoded = self.encoded(turn)
         return encoded.rows(order[place * flows.batch : (place + 1) * flows.batch].to(self.device)), encoded
@@ -120,7 +116,7 @@ class LitFlows(LitUniverseVAE):
             some = zip(*(self.encode(self.slices, turn) for turn in range(MEASURED)), strict=True)
             first = Encoded(*(torch.cat(values) for values in some))
             self.model.measure(first.truth, first.mean, first.z, first.width)
-            self.average.load_state_dict(self.model.state_dict())
+            self.evaluated.load_state_dict(self.model.state_dict())
 
     def losses(self, flows: Flows, batch: Encoded, turn: Encoded, generator: torch.Generator) -> dict[str, Tensor]:
         """Of the flows of slices, of h and of z, scalars; noise and angles come from the generator.
@@ -138,26 +134,21 @@ class LitFlows(LitUniverseVAE):
             "z": flows.z.loss(numbers, white_z, angle_z),
         }
 
-    def training_step(self, step: int) -> Tensor:
-        generator = torch.Generator().manual_seed(_seed(self.slices.seed + 1, step))
+    def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        generator = torch.Generator().manual_seed(noise_seed(self.slices.seed + 1, step))
         batch, turn = self.batch(step)
         losses = self.losses(self.model, batch, turn, generator)
-        loss = sum(losses.values())
-        self.first_bad_step.masked_fill_(~torch.isfinite(loss.detach()) & (self.first_bad_step < 0), step)
-        self._logged = {f"loss_{name}": value.detach() for name, value in losses.items()}
-        return loss
+        return sum(losses.values()), {f"loss_{name}": value for name, value in losses.items()}
 
     def log_row(self, step: int) -> dict[str, float]:
         row = {name: float(value) for name, value in self._logged.items()}
         return row | {"lr": self.config.training.lr * self._rate(step - 1)}
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
-        """Losses of the averaged weights on held-out cubes, always the same slices and noise."""
+    def held_out(self) -> dict[str, float]:
+        """Losses on held-out cubes, always the same slices and noise."""
         self._held = self._held or self.encode(self.validation, 0)
-        generator = torch.Generator().manual_seed(_seed(self.slices.seed + 3, 0))
-        with self.trainer.precision_plugin.forward_context():
-            found = [self.losses(self.average, part, self._held, generator) for part in self._split(self._held)]
+        generator = torch.Generator().manual_seed(noise_seed(self.slices.seed + 3, 0))
+        found = [self.losses(self.evaluated, part, self._held, generator) for part in self._split(self._held)]
         mean = {name: float(torch.stack([losses[name] for losses in found]).mean()) for name in found[0]}
         return {"val_loss": sum(mean.values())} | {f"val_loss_{name}": value for name, value in mean.items()}
 
@@ -188,7 +179,7 @@ def fit_flows(
     with lock_run(place):
         module, keeper = _train(run, settings, place, progress)
         best = {k.removeprefix("model."): v for k, v in load_file(place / "best.safetensors").items()}
-        flows = module.average.cpu()
+        flows = module.evaluated.cpu()
         flows.load_state_dict({name: best[name] for name in flows.state_dict()})
         flows.about = {"key": key, "seconds": keeper.seconds(), "val_loss": keeper.best_loss, "made": provenance()}
         write_atomically(path, flows_as_bytes(flows))
@@ -209,9 +200,7 @@ def _config(run: Run, settings: FlowConfig) -> Config:
 
 def _train(run: Run, settings: FlowConfig, place: Path, progress: bool) -> tuple[LitFlows, RunKeeper]:
     """Train to the last step, from the newest checkpoint where there is one."""
-    config = _config(run, settings)
-    values = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
-    values["config"] = to_dict(config)
+    values = module_settings(run.info, _config(run, settings))
     start = newest_checkpoint(place, values)
-    module = LitFlows(**values).attach(run.open_suite(), run)
+    module = LitFlows(run, **values).attach(run.open_suite())
     return module, train_module(module, place, start, progress)

@@ -2,6 +2,7 @@
 
 import ctypes
 import logging
+import os
 import platform
 import signal
 import sys
@@ -21,6 +22,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from .checkpoints import RunCheckpointIO, RunKeeper
 from .presets import Config, TrainConfig
@@ -165,6 +167,11 @@ def _sentences(trainer: pl.Trainer, keeper: RunKeeper) -> Iterator[None]:
             f"({str(error).splitlines()[0][:160]}); where another process of the job was lost, go on from the newest "
             "checkpoint with --resume"
         ) from error
+
+
+def process_rank() -> int:
+    """0 in the first process of a job, which decides and writes; another number in those that were started for it."""
+    return rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))
 
 
 def share_sets(config: Config, job: TrainConfig) -> Config:

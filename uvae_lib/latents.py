@@ -19,6 +19,8 @@ from .presets import PARAMETERS
 from .runs import Run
 from .statistics import r2
 
+AT_A_TIME = 32  # slices that are encoded or decoded
+
 
 class Posterior(NamedTuple):
     """A diagonal Gaussian: mu and logvar of one shape, (..., 512)."""
@@ -65,9 +67,9 @@ def cut_cube(
 
 
 @torch.inference_mode()
-def slice_features(run: Run, slices: Tensor, batch: int = 32) -> Tensor:
-    """`Encoder.features` of slices (n, 1, H, H), one row a slice, a batch at a time: what z and h are read from."""
-    return torch.cat([run.model.encoder.features(part) for part in slices.split(batch)])
+def slice_features(run: Run, slices: Tensor) -> Tensor:
+    """`Encoder.features` of slices (n, 1, H, H), one row a slice: what z and h are read from."""
+    return torch.cat([run.model.encoder.features(part) for part in slices.split(AT_A_TIME)])
 
 
 @torch.inference_mode()
@@ -147,9 +149,9 @@ def prior_of_h(run: Run, z: Tensor) -> Posterior:
 
 
 @torch.inference_mode()
-def decode(run: Run, h: Tensor, batch: int = 32) -> Tensor:
+def decode(run: Run, h: Tensor) -> Tensor:
     """The mean slice of h: (n, 512) -> (n, 1, H, H) pixels."""
-    return torch.cat([run.model.decoder_h(part) for part in h.split(batch)])
+    return torch.cat([run.model.decoder_h(part) for part in h.split(AT_A_TIME)])
 
 
 def reconstruct(run: Run, slices: Tensor, context: Tensor | None = None) -> Tensor:
@@ -337,17 +339,17 @@ def suite_sheet(
     return parameter_sheet(z, known.to_numpy()), known
 
 
-def decoded_directions(run: Run, h: Tensor, width: Tensor, n: int, rounds: int = 4) -> Tensor:
+def decoded_directions(run: Run, h: Tensor, width: Tensor, n: int) -> Tensor:
     """Directions of h that change its decoded slice most: the first singular vectors of the decoder, scaled by width.
 
+    They are found by four rounds of subspace iteration, with two directions more than asked for.
     h, width (512,)   where, and how far h reaches there, as the width of p(h | z) says
-    rounds            of subspace iteration, with two directions more than asked for
     Returns (n, 512), steps of one width, the strongest first.
     """
     found, step = torch.randn(len(h), n + 2, generator=Generator().manual_seed(0)), 0.25
     at = h.expand(n + 2, -1).clone().requires_grad_()
     mean = run.model.decoder_h(at)
-    for _ in range(rounds):
+    for _ in range(4):
         moves = step * torch.linalg.qr(found).Q.T * width
         change = (decode(run, h + moves) - decode(run, h - moves)) / (2 * step)
         found = (torch.autograd.grad(mean, at, change.clone(), retain_graph=True)[0] * width).T

@@ -6,6 +6,8 @@ The squared error is summed over pixels, the KLs are means over dimensions; both
 import torch.nn.functional as F
 from torch import Tensor
 
+ACTIVE = 0.01  # variance of the mean over the data above which a dimension counts as active (Burda et al. 2015)
+
 
 def mse_loss(recon_h: Tensor, img_h: Tensor) -> Tensor:
     """Squared error summed over pixels, averaged over the batch: (B, 1, H, H) twice -> scalar."""
@@ -60,6 +62,6 @@ def kl_parts(mu: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return width.sum(), offset.sum(), spread.sum()
 
 
-def active_units(mu: Tensor, threshold: float = 0.01) -> Tensor:
-    """Number of dimensions whose mean varies over the data, Var > threshold (Burda et al. 2015): (N, D) -> ()."""
-    return (mu.var(dim=0, correction=0) > threshold).sum()
+def active_units(mu: Tensor) -> Tensor:
+    """Number of dimensions whose mean varies over the data, Var > ACTIVE: (N, D) -> ()."""
+    return (mu.var(dim=0, correction=0) > ACTIVE).sum()

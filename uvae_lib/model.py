@@ -17,6 +17,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 LATENT_DIM = 512
 WIDTHS = (64, 128, 256, 512)  # of ResNet-18's four stages
+HIDDEN = 128  # numbers between the Linear layers of deep_set and decoder_z
 Latent = tuple[Tensor, Tensor, Tensor]  # sample, mean, log-variance
 
 
@@ -189,13 +190,13 @@ class DeepSet(nn.Module):
     pooling   "sum" as in the note, or "mean", which does not change scale with the number of slices
     """
 
-    def __init__(self, latent_dim: int = LATENT_DIM, width: int = 128, pooling: str = "sum"):
+    def __init__(self, latent_dim: int = LATENT_DIM, pooling: str = "sum"):
         super().__init__()
         if pooling not in ("sum", "mean"):
             raise ValueError(f'found pooling="{pooling}"; expected "sum" or "mean"')
         self.pooling = pooling
-        self.each = nn.Sequential(nn.Linear(2 * latent_dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-        self.together = nn.Linear(width, 2 * latent_dim)
+        self.each = nn.Sequential(nn.Linear(2 * latent_dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
+        self.together = nn.Linear(HIDDEN, 2 * latent_dim)
 
     @in_float32
     def forward(self, zs: Tensor, *context: Tensor) -> Tensor:
@@ -217,11 +218,11 @@ class DeepSet(nn.Module):
 class DecoderZ(nn.Module):
     """z (B, 512) -> (B, 1024): mean and log-variance of h given z; 512 -> 128 -> 128 -> 1024."""
 
-    def __init__(self, latent_dim: int = LATENT_DIM, width: int = 128):
+    def __init__(self, latent_dim: int = LATENT_DIM):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(latent_dim, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
-            nn.Linear(width, 2 * latent_dim),
+            nn.Linear(latent_dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(),
+            nn.Linear(HIDDEN, 2 * latent_dim),
         )  # fmt: skip
 
     @in_float32

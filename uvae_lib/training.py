@@ -5,7 +5,6 @@ same global batch and every process computes the loss of all of it, so that the 
 """
 
 import math
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -18,14 +17,13 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from .checkpoints import RunKeeper, checkpoints, newest_checkpoint
 from .cubes import CubeSuite, fit_image_size, open_data, split_cubes
 from .files import write_atomically
-from .jobs import chosen_device, device_used, share_sets, train_module, wait_for
+from .jobs import chosen_device, device_used, process_rank, share_sets, train_module, wait_for
 from .loss import active_units, kl_parts, note_loss
 from .model import leave_one_out
 from .presets import Config, from_dict, locate, to_dict
@@ -47,13 +45,24 @@ from .variants.fourier import discriminants
 from .variants.residual_spectrum import ResidualSpectrumLoss
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
+SETTINGS = ("side", "mean", "std", "split", "pool_size", "power", "told")  # of run.json, for a module
+
+
+def module_settings(info: dict, config: Config) -> dict:
+    """The arguments of `LitUniverseVAE`, which checkpoints carry: a configuration, and what run.json keeps for good."""
+    return {"config": to_dict(config)} | {name: info.get(name) for name in SETTINGS}
 
 
 class LitUniverseVAE(pl.LightningModule):
     """The Universe VAE, its loss and its optimiser. All arguments are plain values.
 
-    config   `presets.to_dict` of a Config;  side, box_size of the cubes, mean, std of x, split: cube indices,
-    power of the pixels (`pixel_power`) and what z is told (`discriminants`), for a model with fourier_start
+    config      `presets.to_dict` of a Config
+    side        of the cubes [voxels]
+    mean, std   of x = log(y + eps)
+    split       {"train", "val", "test"} -> cube indices
+    pool_size   training cubes that are held at a time
+    power       of the pixels (`pixel_power`), for a model with fourier_start
+    told        what z is told (`discriminants`), for a model with discriminants
     Weights are drawn from the seed of config; torch's global random state is left as it was.
     """
 
@@ -62,13 +71,12 @@ class LitUniverseVAE(pl.LightningModule):
         power: list[float] | None = None, told: list[list[float]] | None = None,
     ):  # fmt: skip
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters("config", *SETTINGS)
         self.config = from_dict(config)
         train = self.config.training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
-            self.model = build(self.config, side, power and torch.tensor(power), told and torch.tensor(told))
-        self.model = self.model.to(memory_format=torch.channels_last)
+            self.model = self.make_model().to(memory_format=torch.channels_last)
         image_size, periodic = self.config.data.image_size, covers_box(self.config, side)
         self.residual_spectrum = None
         if self.config.loss.residual_spectrum:
@@ -76,9 +84,15 @@ class LitUniverseVAE(pl.LightningModule):
         self.average = deepcopy(self.model).requires_grad_(False) if train.ema else None
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
         self._logged: dict[str, Tensor] = {}
-        if train.compile:  # in place, so that the names in checkpoints stay
-            self.model.encoder.trunk.compile()
-            self.model.decoder_h.compile()
+
+    def make_model(self) -> torch.nn.Module:
+        """The network that is trained, its weights drawn from torch's global state."""
+        power, told = (values and torch.tensor(values) for values in (self.hparams.power, self.hparams.told))
+        model = build(self.config, self.hparams.side, power, told)
+        if self.config.training.compile:  # in place, so that the names in checkpoints stay
+            model.encoder.trunk.compile()
+            model.decoder_h.compile()
+        return model
 
     @property
     def evaluated(self):
@@ -123,19 +137,24 @@ class LitUniverseVAE(pl.LightningModule):
 
     def training_step(self, step: int) -> Tensor:
         """The loss of a step. Nothing here waits for the device; numbers are read on logged steps only."""
-        terms = self._terms(self.model, self.slices, step, *self._weights(step))
-        loss = terms["loss"]
-        if self.residual_spectrum:
-            loss = loss + self.config.loss.residual_spectrum * terms["residual_spectrum"]
+        loss, terms = self.step_terms(step)
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, step)
         if any(self.due(step + 1).values()):
-            self._logged = {name: value.detach() for name, value in terms.items() if value.ndim == 0}
-            self._logged["loss"] = loss.detach()
+            self._logged = {name: value.detach() for name, value in terms.items()}
         return loss
 
-    def _terms(self, model, slices: SliceSets, step: int, kl_z: float, kl_h: float) -> dict[str, Tensor]:
-        """The note's loss of a step's sets, and its parts: scalars, KLs in nats a slice, and their latents."""
+    def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a step, and the scalars that are logged."""
+        terms, _ = self._terms(self.model, self.slices, step, *self._weights(step))
+        if self.residual_spectrum:
+            terms["loss"] = terms["loss"] + self.config.loss.residual_spectrum * terms["residual_spectrum"]
+        return terms["loss"], terms
+
+    def _terms(
+        self, model, slices: SliceSets, step: int, kl_z: float, kl_h: float
+    ) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor, Tensor]]:
+        """Of a step's sets: the note's loss and its parts, KLs in nats a slice; and z_mu, z_logvar, h_post_mu."""
         output, img_h = self._forward(model, slices, step)
         recon_h, (z, z_mu, z_logvar), _, (_, h_post_mu, _) = output
         note = note_loss(output, img_h, kl_z, kl_h)
@@ -143,8 +162,8 @@ class LitUniverseVAE(pl.LightningModule):
         terms = {"loss": note["loss"], "pixels": note["l2"], "l2": note["l2"], **kls}
         if self.residual_spectrum:
             terms["residual_spectrum"] = self.residual_spectrum(recon_h, img_h, z)
-        power = img_h.square().sum() / len(img_h)
-        return terms | {"target_power": power, "z_mu": z_mu, "z_logvar": z_logvar, "h_post_mu": h_post_mu}
+        terms["target_power"] = img_h.square().sum() / len(img_h)
+        return terms, (z_mu, z_logvar, h_post_mu)
 
     def _forward(self, model, slices: SliceSets, step: int) -> tuple[tuple, Tensor]:
         """What the model returns for the sets of a step, and its targets, of all processes.
@@ -153,7 +172,7 @@ class LitUniverseVAE(pl.LightningModule):
         """
         train, mine = self.config.training, slice(slices.rank, None, slices.world_size)
         sets = slices.sets(step)
-        generator = torch.Generator().manual_seed(_seed(slices.seed, step))
+        generator = torch.Generator().manual_seed(noise_seed(slices.seed, step))
         n_sets, n, latent_dim = slices.sets_per_step, train.set_size, self.config.model.latent_dim
 
         def noise(n_targets: int) -> list[Tensor]:
@@ -227,23 +246,24 @@ class LitUniverseVAE(pl.LightningModule):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Terms on held-out cubes with the evaluated weights: `fvu` is the unexplained share of the variance.
-
-        Every process computes all of it, so that none waits for another.
-        """
-        model = self.evaluated
-        modules = [m for m in (model, self.residual_spectrum) if m]
-        training = [m.training for m in modules]
+        """`held_out` with the evaluated weights. Every process computes all of it, so that none waits for another."""
+        modules = [module for module in (self.evaluated, self.residual_spectrum) if module]
+        training = [module.training for module in modules]
         for module in modules:
             module.eval()
         with self.trainer.precision_plugin.forward_context():
-            weights = self.config.loss.kl_z, self.config.loss.kl_h
-            found = [self._terms(model, self.validation, step, *weights) for step in range(VALIDATION_STEPS)]
+            found = self.held_out()
         for module, mode in zip(modules, training, strict=True):
             module.train(mode)
-        scalars = [name for name, value in found[0].items() if value.ndim == 0]
-        mean = {name: float(torch.stack([terms[name] for terms in found]).mean()) for name in scalars}
-        z_mu, z_logvar, h_post_mu = (torch.cat([t[name] for t in found]) for name in ("z_mu", "z_logvar", "h_post_mu"))
+        return found
+
+    def held_out(self) -> dict[str, float]:
+        """Terms on held-out cubes: `val_fvu` is the unexplained share of the variance."""
+        weights = self.config.loss.kl_z, self.config.loss.kl_h
+        found = [self._terms(self.evaluated, self.validation, step, *weights) for step in range(VALIDATION_STEPS)]
+        terms, latents = zip(*found, strict=True)
+        mean = {name: float(torch.stack([some[name] for some in terms]).mean()) for name in terms[0]}
+        z_mu, z_logvar, h_post_mu = (torch.cat(parts) for parts in zip(*latents, strict=True))
         parts = zip(("width", "offset", "spread"), kl_parts(z_mu, z_logvar), strict=True)
         return {
             "val_loss": mean["loss"],
@@ -275,7 +295,7 @@ def draw_noise(
     return tuple(torch.randn(shape, generator=generator, device=generator.device).to(device) for _ in range(3))
 
 
-def _seed(seed: int, step: int) -> int:
+def noise_seed(seed: int, step: int) -> int:
     """One seed for the noise of a step."""
     return int(np.random.SeedSequence([seed, step, 1]).generate_state(1, np.uint64)[0] >> 1)
 
@@ -296,40 +316,6 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
     for kept, new in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(new)
-
-
-class LiveCurves(Callback):
-    """Draws `plots.loss_curves` below the bar in a notebook, anew every `every` steps."""
-
-    def __init__(self, every: int = 100):
-        self.every = every
-
-    def on_train_start(self, trainer, module) -> None:
-        from IPython.display import display
-
-        self.shown = display(display_id=True)
-        self.rows = next(c for c in trainer.callbacks if isinstance(c, RunKeeper)).rows
-
-    def on_train_batch_end(self, trainer, module, *_) -> None:
-        if trainer.global_step % self.every == 0 and self.rows and self.shown:
-            from .plots import loss_curves
-
-            self.shown.update(loss_curves(pd.DataFrame(self.rows)))
-
-
-def weighted_terms(history: pd.DataFrame, config: Config) -> pd.DataFrame:
-    """The terms of a run's loss as they enter it, one row a logged step: they add up to the column `loss`.
-
-    history   of a run: terms, KLs in nats, and weights
-    """
-    terms = {
-        "pixels": history["pixels"],
-        "kl_z": history["weight_z"] * history["kl_z"] / config.model.latent_dim,
-        "kl_h": history["weight_h"] * history["kl_h"] / config.model.latent_dim,
-    }
-    if config.loss.residual_spectrum:
-        terms["residual_spectrum"] = config.loss.residual_spectrum * history["residual_spectrum"]
-    return pd.DataFrame({"step": history["step"], **terms, "loss": history["loss"]})
 
 
 def fit(
@@ -355,25 +341,13 @@ def fit(
     counts, machines or versions of torch; a GPU, whose convolutions add up in no fixed order.
     """
     folder = Path(folder or locate("runs") / config.name)
-    rank = rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))
+    rank = process_rank()
     suite = open_data(config.data)
     config = replace(config, data=fit_image_size(config.data, suite))
     n_sets = config.training.sets_per_step
     if rank:
         wait_for(folder / "run.json")
-    if (folder / "run.json").exists():
-        info, found = read_info(folder)
-        config = share_sets(config, found.training)
-        if differ := differences(found, config):
-            raise ValueError(
-                f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
-            )
-        check_same_cubes(suite, info, folder)
-        if found.data.path != config.data.path and not rank:
-            move_data(folder, config.data.path)
-            info, _ = read_info(folder)
-    else:
-        info, config = None, share_sets(config, config.training)
+    info, config = _known_run(config, suite, folder, writes=not rank)
     if not info or not info["finished"]:
         with nullcontext() if rank else lock_run(folder):
             info = info or _new_run(config, suite, folder)
@@ -394,12 +368,32 @@ def fit(
     return load_run(folder)
 
 
+def _known_run(config: Config, suite: CubeSuite, folder: Path, writes: bool) -> tuple[dict | None, Config]:
+    """run.json of a folder, None where there is none, and the configuration with sets that its processes can share.
+
+    writes   this process says in run.json where the cubes are now
+    Raises ValueError for a run of another configuration, or of other cubes.
+    """
+    if not (folder / "run.json").exists():
+        return None, share_sets(config, config.training)
+    info, found = read_info(folder)
+    config = share_sets(config, found.training)
+    if differ := differences(found, config):
+        raise ValueError(
+            f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
+        )
+    check_same_cubes(suite, info, folder)
+    if found.data.path != config.data.path and writes:
+        move_data(folder, config.data.path)
+        info, _ = read_info(folder)
+    return info, config
+
+
 def _train(
     config: Config, folder: Path, suite: CubeSuite, info: dict, resume: bool, progress: bool, callbacks: list
 ) -> None:
     """Train to the end and write what a finished run has."""
-    names = ("side", "mean", "std", "split", "pool_size", "power", "told")
-    settings = {"config": to_dict(config)} | {name: info.get(name) for name in names}
+    settings = module_settings(info, config)
     if checkpoints(folder) and not resume:
         raise ValueError(
             f"{folder} holds an unfinished run ({checkpoints(folder)[-1].name}); go on with --resume (resume=True), "
@@ -463,3 +457,34 @@ def _pool_size(config: Config, suite: CubeSuite, n_train: int) -> int:
         memory=int(data.pool_memory * 2**30) if data.pool_memory else None,
         n_pools=1 if device.type == "cuda" else config.training.devices,
     )  # fmt: skip
+
+
+class LiveCurves(Callback):
+    """Draws `plots.loss_curves` below the bar in a notebook, anew every 100 steps."""
+
+    def on_train_start(self, trainer, module) -> None:
+        from IPython.display import display
+
+        self.shown = display(display_id=True)
+        self.rows = next(c for c in trainer.callbacks if isinstance(c, RunKeeper)).rows
+
+    def on_train_batch_end(self, trainer, module, *_) -> None:
+        if trainer.global_step % 100 == 0 and self.rows and self.shown:
+            from .plots import loss_curves
+
+            self.shown.update(loss_curves(pd.DataFrame(self.rows)))
+
+
+def weighted_terms(history: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """The terms of a run's loss as they enter it, one row a logged step: they add up to the column `loss`.
+
+    history   of a run: terms, KLs in nats, and weights
+    """
+    terms = {
+        "pixels": history["pixels"],
+        "kl_z": history["weight_z"] * history["kl_z"] / config.model.latent_dim,
+        "kl_h": history["weight_h"] * history["kl_h"] / config.model.latent_dim,
+    }
+    if config.loss.residual_spectrum:
+        terms["residual_spectrum"] = config.loss.residual_spectrum * history["residual_spectrum"]
+    return pd.DataFrame({"step": history["step"], **terms, "loss": history["loss"]})

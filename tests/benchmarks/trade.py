@@ -10,19 +10,18 @@ tests/benchmarks/trade.md. w = 0 is the loss of the run itself: what more traini
 import argparse
 import json
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 
 import torch
 
-from uvae_lib.analysis.baselines import encoding_metrics
 from uvae_lib.analysis.features import encode_cubes
+from uvae_lib.analysis.metrics import latent_metrics, reconstruction_metrics
 from uvae_lib.checkpoints import newest_checkpoint
 from uvae_lib.files import write_atomically
 from uvae_lib.jobs import train_module
-from uvae_lib.presets import locate, to_dict
+from uvae_lib.presets import locate
 from uvae_lib.runs import Run, load_run, provenance
-from uvae_lib.training import LitUniverseVAE
+from uvae_lib.training import LitUniverseVAE, module_settings
 
 TABLE = Path(__file__).with_suffix(".md")
 
@@ -37,32 +36,37 @@ class LitTrade(LitUniverseVAE):
         return output, img_h
 
     def _terms(self, *arguments):
-        terms = super()._terms(*arguments)
+        terms, latents = super()._terms(*arguments)
         output, img_h = self._last
         modes = torch.fft.rfft2((img_h.float() - output[0].float())[:, 0], norm="ortho").abs().square()
         size = modes.shape[-2]
         k = torch.hypot(torch.fft.fftfreq(size, 1 / size)[:, None], torch.fft.rfftfreq(size, 1 / size))
         counted_twice = torch.where((torch.arange(modes.shape[-1]) % (size // 2)) > 0, 2.0, 1.0)
         within = ((k < (self.config.model.latent_dim / torch.pi) ** 0.5) * counted_twice).to(modes.device)
-        return terms | {"loss": terms["loss"] + self.extra * (modes * within).sum(dim=(1, 2)).mean()}
+        return terms | {"loss": terms["loss"] + self.extra * (modes * within).sum(dim=(1, 2)).mean()}, latents
+
+
+def judged(run: Run) -> dict[str, float]:
+    """Numbers of the table: a run on its validation cubes."""
+    cubes = encode_cubes(run, run.open_suite(), run.split["val"], 15)
+    found = reconstruction_metrics(cubes, cubes, run.image_box) | latent_metrics(cubes)
+    return {name: found[name] for name in ("fvu", "k_r90", "kl_h")}
 
 
 def point(run: Run, extra: float, steps: int) -> dict[str, float]:
-    """`encoding_metrics` on the validation cubes after so many steps with this weight."""
+    """`judged` after so many steps with this weight."""
     old = run.config.training
     training = replace(
         old, steps=steps, lr=old.lr / 5, lr_warmup=20, ema=0.98, val_every=steps, save_every=steps, seed=old.seed + 1
     )
-    values = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
-    values["config"] = to_dict(replace(run.config, training=training))
+    values = module_settings(run.info, replace(run.config, training=training))
     folder = locate("build/trade") / f"{extra:g}-{steps}"
     module = LitTrade(**values).attach(run.open_suite())
     module.extra = extra
     for model in filter(None, (module.model, module.average)):
         model.load_state_dict(run.model.state_dict())
     train_module(module, folder, newest_checkpoint(folder, values), progress=True)
-    trained = replace(run, model=module.evaluated.cpu().eval().requires_grad_(False))
-    return encoding_metrics(encode_cubes(trained, run.open_suite(), run.split["val"], 15), run.image_box)
+    return judged(replace(run, model=module.evaluated.cpu().eval().requires_grad_(False)))
 
 
 def main() -> None:
@@ -74,8 +78,7 @@ def main() -> None:
     run, path = load_run(options.run), locate("build/trade/points.json")
     points = json.loads(path.read_text()) if path.exists() else {}
     if "the run itself" not in points:
-        cubes = encode_cubes(run, run.open_suite(), run.split["val"], 15)
-        points["the run itself"] = encoding_metrics(cubes, run.image_box)
+        points["the run itself"] = judged(run)
     for extra in options.weights:
         key = f"w = {extra:g}, {options.steps} steps"
         if key not in points:

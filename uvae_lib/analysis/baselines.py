@@ -3,7 +3,6 @@
 supervised   ResNet-18 from a slice to (Omega_m, sigma_8): what the slices tell of the cosmology to one who asks
 moments      the same asked of the network and the loss of the CAMELS Multifield Dataset (Villaescusa-Navarro et al.
              2022, ApJS 259, 61, arXiv:2109.10915)
-plain_vae    the run's own encoder and decoder without z: h ~ N(0, I), so no slice knows of its neighbours
 
 `train_baselines` writes them to `<run>/baselines.json` one by one; a training that was stopped goes on from its
 newest checkpoint in `<run>/baselines/`.
@@ -12,9 +11,7 @@ newest checkpoint in `<run>/baselines/`.
 import json
 import shutil
 from collections.abc import Iterable
-from copy import deepcopy
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -28,20 +25,18 @@ from ..checkpoints import newest_checkpoint
 from ..cubes import CubeSuite
 from ..files import write_atomically
 from ..jobs import train_module
-from ..loss import kl_by_dimension
-from ..presets import PARAMETERS, Config, to_dict
+from ..presets import PARAMETERS, Config
 from ..runs import Run, load_run, lock_run, provenance
 from ..slices import SliceSets
-from ..statistics import fvu, r2
-from ..training import LitUniverseVAE
+from ..statistics import r2
+from ..training import LitUniverseVAE, module_settings
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
-from .features import CubeEncoding, encode_cubes, evenly
-from .metrics import correlation, k_at_correlation, pooled, r2_interval
+from .features import evenly
+from .metrics import r2_interval
 
 MOMENT_WIDTH = 12  # channels of the first level
 N_CALIBRATION = 128  # training cubes, at most, that recalibrate the supervised network
-NO_VARIANCE = -250.0  # a log-variance whose standard deviation is zero in float32, with a KL that is finite
 
 
 def supervised_network(config: Config, side: int) -> nn.Module:
@@ -99,12 +94,8 @@ class LitSupervised(LitUniverseVAE):
     batch = {"set_size": 2, "sets_per_step": 16, "targets": "all"}
     network, error = staticmethod(supervised_network), staticmethod(squared_error)
 
-    def __init__(self, **settings):
-        super().__init__(**settings)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.training.seed)
-            self.model = self.network(self.config, settings["side"]).to(memory_format=torch.channels_last)
-        self.average = deepcopy(self.model).requires_grad_(False) if self.config.training.ema else None
+    def make_model(self) -> nn.Module:
+        return self.network(self.config, self.hparams.side)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -118,23 +109,16 @@ class LitSupervised(LitUniverseVAE):
         cubes = torch.tensor(slices.pool.at(step)[1])[slices.cuts(step).cube].flatten()
         return self.error(predicted, self.labels[cubes.to(self.labels.device)])
 
-    def training_step(self, step: int) -> Tensor:
+    def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss = self._error(self.model, self.slices, step)
-        self.first_bad_step.masked_fill_(~torch.isfinite(loss.detach()) & (self.first_bad_step < 0), step)
-        self._logged = {"loss": loss.detach()}
-        return loss
+        return loss, {"loss": loss}
 
     def log_row(self, step: int) -> dict[str, float]:
         return {"loss": float(self._logged["loss"]), "lr": self.config.training.lr * self._rate(step - 1)}
 
-    @torch.no_grad()
-    def validate(self) -> dict[str, float]:
+    def held_out(self) -> dict[str, float]:
         """The error on the slices by which a Universe VAE is validated."""
-        model, training = self.evaluated, self.evaluated.training
-        model.eval()
-        with self.trainer.precision_plugin.forward_context():
-            found = [self._error(model, self.validation, step) for step in range(self.n_validation)]
-        model.train(training)
+        found = [self._error(self.evaluated, self.validation, step) for step in range(self.n_validation)]
         return {"val_loss": float(torch.stack(found).mean())}
 
     @property
@@ -154,37 +138,6 @@ def label_scale(params: np.ndarray, train: list[int]) -> tuple[np.ndarray, np.nd
     """Mean and standard deviation (1 where nothing varies) of the training cubes' parameters: (n, p) -> (p,), (p,)."""
     values = params[train]
     return values.mean(axis=0), np.where(np.ptp(values, axis=0) > 0, values.std(axis=0), 1.0)
-
-
-class NoZ(nn.Module):
-    """In the place of `deep_set`: z is exactly 0 whatever the slices are."""
-
-    def __init__(self, latent_dim: int):
-        super().__init__()
-        self.latent_dim = latent_dim
-
-    def forward(self, zs: Tensor, *context: Tensor) -> Tensor:
-        """zs (B, S, 1024) -> (B, 1024), or (B, T, 1024) with context (B, T, S)."""
-        x = zs.new_zeros(*(context[0].shape[:2] if context else zs.shape[:1]), 2 * self.latent_dim)
-        x[..., self.latent_dim :] = NO_VARIANCE
-        return x
-
-
-class UnitGaussian(nn.Module):
-    """In the place of `decoder_z`: p(h | z) is N(0, I) whatever z is."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        """z (B, 512) -> (B, 1024), zeros."""
-        return z.new_zeros(len(z), 2 * z.shape[1])
-
-
-class LitPlainVAE(LitUniverseVAE):
-    """A Universe VAE without its upper level, trained as ever; the constant KL(z) in its history means nothing."""
-
-    def __init__(self, **settings):
-        super().__init__(**settings)
-        for model in filter(None, (self.model, self.average)):
-            model.deep_set, model.decoder_z = NoZ(model.latent_dim), UnitGaussian()
 
 
 def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
@@ -221,29 +174,7 @@ def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices:
     return named | {"predicted": predicted.tolist(), "truth": truth.tolist()}
 
 
-def encoding_metrics(cubes: list[CubeEncoding], box: float) -> dict[str, float]:
-    """FVU, the k [h/Mpc] up to which r(k) >= 0.9, and KL(h) [nats a slice], as an evaluation has them.
-
-    box   side of a slice [Mpc/h]
-    """
-    truth, recon = pooled(cubes)
-    return {
-        "fvu": float(fvu(truth, recon)),
-        "k_r90": k_at_correlation(*correlation(truth, recon, box)),
-        "kl_h": float(torch.cat([kl_by_dimension(*cube.h, *cube.prior) for cube in cubes]).sum(dim=1).mean()),
-    }
-
-
-def plain_vae_metrics(model: nn.Module, run: Run, suite: CubeSuite, n_slices: int = 15) -> dict[str, float]:
-    """`encoding_metrics` of a plain VAE on the slices of the test cubes by which the run is judged."""
-    return encoding_metrics(encode_cubes(replace(run, model=model), suite, run.split["test"], n_slices), run.image_box)
-
-
-BASELINES = {
-    "supervised": (LitSupervised, supervised_metrics),
-    "moments": (LitMoments, supervised_metrics),
-    "plain_vae": (LitPlainVAE, plain_vae_metrics),
-}
+BASELINES = {"supervised": LitSupervised, "moments": LitMoments}
 
 
 def train_baselines(
@@ -266,12 +197,12 @@ def train_baselines(
     for name in what:
         if of.items() <= results.get(name, {}).items():
             continue
-        kind, judge = BASELINES[name]
         place = run.folder / "baselines" / of["fingerprint"]["parameters"] / f"{name}-{steps}"
         if progress:
             print(f"{name}: {steps} steps on the training cubes of {run.folder}")
-        network, seconds = _train(kind, run, suite, place, steps, progress)
-        results |= {name: judge(network, run, suite) | of | {"seconds": seconds}, "made": provenance()}
+        network, seconds = _train(BASELINES[name], run, suite, place, steps, progress)
+        found = supervised_metrics(network, run, suite)
+        results |= {name: found | of | {"seconds": seconds}, "made": provenance()}
         write_atomically(path, json.dumps(results, indent=1))
         shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the best weights and the history stay
     return results
@@ -284,21 +215,20 @@ def _refuse(what: list[str], steps: int, suite: CubeSuite) -> None:
     if steps < 1:
         raise ValueError(f"found steps={steps}; use at least 1")
     missing = [parameter for parameter in PARAMETERS if parameter not in suite.params]
-    if {"supervised", "moments"} & set(what) and missing:
+    if missing:
         raise ValueError(
-            f"{suite.source} has no {', '.join(missing)}; a supervised network needs labels: put the parameter file "
-            "beside the cubes, or use --what vae"
+            f"{suite.source} has no {', '.join(missing)}; baselines need these labels: put the parameter file beside "
+            "the cubes"
         )
 
 
 def _train(
-    kind: type[LitUniverseVAE], run: Run, suite: CubeSuite, place: Path, steps: int, progress: bool
+    kind: type[LitSupervised], run: Run, suite: CubeSuite, place: Path, steps: int, progress: bool
 ) -> tuple[nn.Module, float]:
     """Train a module with the settings of the run; its best network in evaluation mode on the CPU, and seconds."""
-    training = replace(run.config.training, steps=steps, devices=1, num_nodes=1, **getattr(kind, "batch", {}))
-    config = replace(run.config, training=training, loss=replace(run.config.loss, kl_z=0.0))
-    settings = {name: run.info.get(name) for name in signature(LitUniverseVAE.__init__).parameters if name != "self"}
-    settings["config"] = to_dict(config)
+    training = replace(run.config.training, steps=steps, devices=1, num_nodes=1, **kind.batch)
+    loss = replace(run.config.loss, kl_z=0.0)  # has no part in it, but checkpoints carry it
+    settings = module_settings(run.info, replace(run.config, training=training, loss=loss))
     with lock_run(place):
         start = newest_checkpoint(place, settings)
         module = kind(**settings).attach(suite)

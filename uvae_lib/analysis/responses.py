@@ -12,15 +12,12 @@ from torch import Tensor
 
 from .. import latents
 from ..cubes import CubeSuite
-from ..loss import kl_by_dimension
+from ..loss import ACTIVE, kl_by_dimension
 from ..presets import PARAMETERS
 from ..runs import Run
 from ..statistics import pixel_pdf, power_spectrum
 from .features import PDF_EDGES, CubeEncoding, FeatureTable
 from .theory import lognormal_response
-
-ACTIVE = 0.01  # variance of the mean over the data above which a dimension counts as active (Burda et al. 2015)
-
 
 # --- nats by dimension
 

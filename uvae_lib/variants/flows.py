@@ -40,6 +40,7 @@ from .layers import circular_padding
 from .residual_spectrum import ResidualPower
 
 QUARTER = math.pi / 2
+AT_A_TIME = 16  # slices that are completed
 PICTURE = 32  # pixels along the picture of h: the modes' |k| stay below its Nyquist frequency
 N_FREQUENCIES, EMBEDDED = 16, 128
 N_GIVEN = 16  # combinations of z's numbers that the flows see
@@ -365,16 +366,15 @@ class Flows(nn.Module):
         """h of new slices: z, the prior's mu and logvar, and standard normal numbers, all (n, 512) -> (n, 512)."""
         return self.h(mu, (0.5 * logvar).exp(), self.given(z), white, self.settings.ode_steps)
 
-    def complete(self, mean: Tensor, z: Tensor, white: Tensor, batch: int = 16) -> Tensor:
+    def complete(self, mean: Tensor, z: Tensor, white: Tensor) -> Tensor:
         """Slices from decoded means.
 
         mean    (n, 1, H, H) [standardised pixels]
         z       (n, 512)
         white   (n, 1, H, H) standard normal numbers
-        batch   slices at a time
         Returns (n, 1, H, H) [standardised pixels].
         """
-        parts = zip(mean.split(batch), self.given(z).split(batch), white.split(batch), strict=True)
+        parts = zip(*(values.split(AT_A_TIME) for values in (mean, self.given(z), white)), strict=True)
         return torch.cat([self.slices(*part, self.settings.ode_steps) for part in parts])
 
 

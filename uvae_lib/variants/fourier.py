@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..model import WIDTHS, DecoderH, Encoder, UniverseVAE, UpBlock, in_float32
-from ..statistics import ring_mean, rings
+from .ring_power import RingPower
 
 WIDTH = 0.5  # of the bumps, over the mean distance of points
 
@@ -117,7 +117,7 @@ def _least(image_size: int, channels: int, m: int) -> tuple[np.ndarray, np.ndarr
     return found[:, :2].T.copy(), found[:, 2].astype(bool)
 
 
-class SliceSummary(nn.Module):
+class SliceSummary(RingPower):
     """What a slice says of its universe at first sight: log P(k) over the training slices' mean, and four moments.
 
     Rings round(|k| / k_f) = 1 .. image_size / 2; mean, log of the standard deviation, skewness and excess kurtosis of
@@ -125,11 +125,8 @@ class SliceSummary(nn.Module):
     """
 
     def __init__(self, image_size: int):
-        super().__init__()
+        super().__init__(image_size)
         self.n = image_size // 2 + 4
-        ring, *numbers = (torch.from_numpy(x.copy()) for x in rings(image_size)[:3])
-        for name, buffer in zip(("ring", "weight", "count"), (ring, *(x.float() for x in numbers)), strict=True):
-            self.register_buffer(name, buffer, persistent=False)
         self.register_buffer("power", torch.ones(image_size // 2))
 
     @torch.no_grad()
@@ -139,9 +136,7 @@ class SliceSummary(nn.Module):
 
     def forward(self, img: Tensor) -> Tensor:
         """img (B, 1, H, H) -> (B, H / 2 + 4)."""
-        modes = torch.fft.rfft2(img[:, 0], norm="ortho").abs().square()
-        power = ring_mean(modes, self.ring, self.weight, self.count)
-        ratio = (power[:, 1 : len(self.power) + 1] / self.power).clamp_min(1e-6).log()
+        ratio = (super().forward(img)[:, 1 : len(self.power) + 1] / self.power).clamp_min(1e-6).log()
         pixels = img.flatten(1)
         mean = pixels.mean(dim=1, keepdim=True)
         std = (pixels - mean).square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-6)

@@ -3,26 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-from ..statistics import ring_mean, rings
+from .ring_power import RingPower
 
 
-class ResidualPower(nn.Module):
-    """Mean power of residuals in rings of |k| (unitary FFT; unit rings, all modes), and a place for a typical one.
+class ResidualPower(RingPower):
+    """Power of residuals in rings of |k|, and a place for a typical one.
 
     Right for slices that are the whole periodic box; for crops (periodic=False) the residual is multiplied by a Hann
     window of unit mean square first, which makes it an approximation.
 
-    power    (n_rings,) the typical power: whoever holds the module sets it
-    n_modes  (n_rings,) modes of each ring, k and -k both counted
+    power   (n_rings,) the typical power: whoever holds the module sets it
     """
 
     def __init__(self, image_size: int, periodic: bool = True):
-        super().__init__()
-        ring, weight, n_modes, _ = rings(image_size)
-        self.register_buffer("ring", torch.tensor(ring).unflatten(0, (image_size, -1)), persistent=False)
-        self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32), persistent=False)
-        self.register_buffer("n_modes", torch.tensor(n_modes, dtype=torch.float32), persistent=False)
-        self.register_buffer("power", torch.ones(len(n_modes)))
+        super().__init__(image_size)
+        self.register_buffer("power", torch.ones(len(self.n_modes)))
         window = torch.ones(image_size, image_size)
         if not periodic:
             hann = torch.hann_window(image_size)
@@ -32,9 +27,7 @@ class ResidualPower(nn.Module):
 
     def residual_power(self, recon: Tensor, target: Tensor) -> Tensor:
         """Mean |FFT(target - recon)|^2 of each ring: (B, 1, H, H) twice -> (B, n_rings), float32."""
-        residual = (target.float() - recon.float()) * self.window
-        power = torch.fft.rfft2(residual[:, 0], norm="ortho").abs().square()
-        return ring_mean(power, self.ring.flatten(), self.weight, self.n_modes)
+        return self((target.float() - recon.float()) * self.window)
 
 
 class ResidualSpectrumLoss(nn.Module):
