@@ -38,7 +38,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def newest_checkpoint(folder: Path, expected: dict | None = None) -> Path | None:
     """The newest checkpoint that can be used, or None; one that cannot is named in a warning and passed over.
 
-    expected    hyperparameters of the run: config, side, mean, std, split, pool_size, power
+    expected    hyperparameters of the run, `training.module_settings`
     """
     for path in reversed(checkpoints(folder)):
         reason = _why_not(path, expected)

@@ -141,7 +141,7 @@ class LitFlows(LitUniverseVAE):
         return sum(losses.values()), {f"loss_{name}": value for name, value in losses.items()}
 
     def log_row(self, step: int) -> dict[str, float]:
-        row = {name: float(value) for name, value in self._logged.items()}
+        row = {name: float(value) for name, value in self.logged.items()}
         return row | {"lr": self.config.training.lr * self._rate(step - 1)}
 
     def held_out(self) -> dict[str, float]:

@@ -125,7 +125,7 @@ class _Bar(TQDMProgressBar):
     """Lightning's bar with the numbers of the last logged step."""
 
     def get_metrics(self, trainer, module) -> dict:
-        shown = {name: float(module._logged[name]) for name in ("l2", "kl_z", "kl_h") if name in module._logged}
+        shown = {name: float(module.logged[name]) for name in ("l2", "kl_z", "kl_h") if name in module.logged}
         return {name: f"{value:.4g}" for name, value in shown.items()}
 
 

@@ -83,7 +83,7 @@ class LitUniverseVAE(pl.LightningModule):
             self.residual_spectrum = ResidualSpectrumLoss(self.config.model.latent_dim, image_size, periodic)
         self.average = deepcopy(self.model).requires_grad_(False) if train.ema else None
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
-        self._logged: dict[str, Tensor] = {}
+        self.logged: dict[str, Tensor] = {}
 
     def make_model(self) -> torch.nn.Module:
         """The network that is trained, its weights drawn from torch's global state."""
@@ -141,7 +141,7 @@ class LitUniverseVAE(pl.LightningModule):
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, step)
         if any(self.due(step + 1).values()):
-            self._logged = {name: value.detach() for name, value in terms.items()}
+            self.logged = {name: value.detach() for name, value in terms.items()}
         return loss
 
     def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -239,7 +239,7 @@ class LitUniverseVAE(pl.LightningModule):
     def log_row(self, step: int) -> dict[str, float]:
         """The last step as numbers: terms, weights, learning rate. Waits for the device."""
         kl_z, kl_h = self._weights(step - 1)
-        row = {name: float(value) for name, value in self._logged.items()}
+        row = {name: float(value) for name, value in self.logged.items()}
         row["fvu"] = row["l2"] / row.pop("target_power")
         lr = self.config.training.lr * self._rate(step - 1)
         return row | {"weight_z": kl_z, "weight_h": kl_h, "lr": lr}

@@ -114,7 +114,7 @@ class LitSupervised(LitUniverseVAE):
         return loss, {"loss": loss}
 
     def log_row(self, step: int) -> dict[str, float]:
-        return {"loss": float(self._logged["loss"]), "lr": self.config.training.lr * self._rate(step - 1)}
+        return {"loss": float(self.logged["loss"]), "lr": self.config.training.lr * self._rate(step - 1)}
 
     def held_out(self) -> dict[str, float]:
         """The error on the slices by which a Universe VAE is validated."""
