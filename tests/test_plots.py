@@ -467,6 +467,12 @@ def test_cosmologies_without_parameters_says_what_it_needs():
         plots.cosmologies({"cubes": pd.DataFrame(index=range(3))})
 
 
+def test_pixel_histograms_have_a_colour_each_and_truth_is_black():
+    patches = plots.pixel_histograms({"truth": slices(), "a": 3 * slices(), "b": 2 * slices()}).axes[0].patches
+    colours = [mpl.colors.to_hex(patch.get_edgecolor()) for patch in patches]
+    assert len(set(colours)) == 3 and colours[0] == mpl.colors.to_hex(plots.TRUTH)
+
+
 def test_pixel_histograms_share_bins_and_integrate_to_one():
     ax = plots.pixel_histograms({"a": slices(), "b": 3 * slices()}).axes[0]
     values, edges, _ = zip(*(patch.get_data() for patch in ax.patches), strict=True)

@@ -170,8 +170,8 @@ def pixel_histograms(samples: Mapping[str, np.ndarray], *, ax: Axes | None = Non
     edges = np.linspace(everything.min() - margin, everything.max() + margin, 121)
     ax = ax or new_axes(COLUMN, 0.65)
     for label, values in arrays.items():
-        colour = TRUTH if label == "truth" else None
-        ax.stairs(np.histogram(values, edges, density=True)[0], edges, label=label, color=colour)
+        colour = {"color": TRUTH} if label == "truth" else {}
+        ax.stairs(np.histogram(values, edges, density=True)[0], edges, label=label, **colour)
     ax.set(xlabel=LOG_DENSITY, ylabel="probability density", xlim=edges[[0, -1]], yscale="log")
     ax.legend()
     return ax.figure
