@@ -236,7 +236,7 @@ class Curves:
             self._canvas = FigureCanvasAgg(figure)
             self._lines = [self._panel(ax, axis, colours) for ax, axis in zip(
                 figure.subplots(1, len(axes), squeeze=False)[0], axes, strict=True)]  # fmt: skip
-            figure.axes[0].legend()
+            figure.axes[0].legend(loc="lower left")
             self._canvas.draw()  # lines are animated: they are left out
             self._ground = self._canvas.copy_from_bbox(figure.bbox)
 
