@@ -119,7 +119,7 @@ def test_a_slice_is_completed_when_the_hand_rests(show):
     page = show("completed", f"LatentExplorer({flows}, suite, n_slices=4)", first)
     page.get_by_text("completed slice: at the anchor").wait_for()
     assert moved(page, "h0", times=3)
-    page.get_by_text(re.compile(r"completed slice: h\S+ \+0\.3 σ")).wait_for()
+    page.get_by_text(re.compile(r"completed slice: h dir\. \d \+0\.3 σ")).wait_for()
     assert not errors(page)
 
 
