@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from suites import gaussian_noise
 
 from uvae_lib.analysis import samples
@@ -98,3 +99,11 @@ def test_different_distributions_are_told_apart_and_smoothing_hides_what_differs
 def test_two_universes_are_too_few_for_a_classifier():
     with pytest.raises(ValueError, match="found 2 universes"):
         samples.two_sample_classifier(universes(2), universes(2))
+
+
+def test_an_auc_scatters_as_said_where_nothing_can_be_told_apart():
+    rng, n_cubes, n_slices = np.random.default_rng(0), 12, 5
+    n = samples.judges_of(n_cubes) * n_slices
+    labels = np.repeat([0, 1], n)
+    means = [np.mean([roc_auc_score(labels, rng.normal(size=2 * n)) for _ in samples.SEEDS]) for _ in range(1000)]
+    assert np.std(means) == pytest.approx(samples.auc_scatter(n_cubes, n_slices), rel=0.1)

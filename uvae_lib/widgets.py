@@ -421,7 +421,8 @@ class LatentExplorer(Explorer):
         if run.flows:
             universes = latents.draw_z(run, torch.randn(N_UNIVERSES, len(z.mu), generator=Generator().manual_seed(0)))
             width = (universes @ steps.T).std(dim=0)
-            steps, change = steps * width[:, None], change * width.square()
+            change, order = (change * width.square()).sort(descending=True)
+            steps = (steps * width[:, None])[order]
         ways = {f"z{i}": (steps[i], f"z dir. {i + 1}", float(change[i]), "nats") for i in range(n)}
         width = (0.5 * prior.logvar[0]).exp()
         steps = latents.decoded_directions(run, prior.mu[0], width, n)

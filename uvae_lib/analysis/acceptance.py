@@ -10,7 +10,7 @@ import torch
 from ..files import put_between
 from ..runs import Run
 from .metrics import k_at_correlation, verdict
-from .samples import CLASSIFIED_CUBES, DRAWN_CUBES
+from .samples import CLASSIFIED_CUBES, DRAWN_CUBES, auc_scatter
 
 # of drawn slices, by row: keys of `samples.sample_quality` and how far off they may be where the universe was observed,
 # and from N(0, I)
@@ -136,11 +136,13 @@ def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
     The slices that the run shows go to notebooks/pictures/ beside it, where there is such a folder.
     """
     tables, made, n_test = result_tables(metrics, kept_baselines(run)), metrics["made"], len(run.split["test"])
+    judged = min(n_test, CLASSIFIED_CUBES)
+    scatter = auc_scatter(judged, metrics["slices_per_cube"])
     flows = f" and {run.flows.about['seconds'] / 60:.0f} for the flows" if run.flows else ""
     origin = (
         f"Preset {run.config.name}, {n_test} held-out cubes, {metrics['slices_per_cube']} slices each (drawn: "
-        f"slices of {min(n_test, DRAWN_CUBES)}; classifier: {min(n_test, CLASSIFIED_CUBES)}, a third of which judge: "
-        f"its AUC is known to about 0.04); {run.config.training.steps} steps in {run.info['seconds'] / 60:.0f} minutes"
+        f"slices of {min(n_test, DRAWN_CUBES)}; classifier: {judged}, a third of which judge: its AUC scatters by "
+        f"{scatter:.2f}); {run.config.training.steps} steps in {run.info['seconds'] / 60:.0f} minutes"
         f"{flows} on {run.info['machine']}, commit {run.info['commit']}; judged at {made['commit']} by "
         f"`python -m uvae_lib evaluate --run runs/{run.config.name} --readme README.md`. "
         "A star: missed what was aimed at."

@@ -27,6 +27,7 @@ QUANTILES = (0.01, 0.99)  # of true pixels, between which densities and curves a
 N_THRESHOLDS = 21
 DRAWN_CUBES = 24  # held-out universes of which slices are drawn: a draw is dear
 CLASSIFIED_CUBES = 12  # those whose slices a classifier sees; a third of them judges
+SEEDS = (0, 1)  # of a classifier's weights, and of which universes judge
 SMOOTHINGS = (0.0, 1.0, 2.0)  # [voxels], the width of a Gaussian
 SAMPLED = {  # what is drawn of held-out universes
     "completed": "reconstructions, completed",
@@ -200,9 +201,23 @@ def smoothed(slices: Tensor, width: float) -> Tensor:
     return smooth[..., ::step, ::step].contiguous()
 
 
+def judges_of(n_cubes: int) -> int:
+    """How many of so many universes judge a classifier."""
+    return max(1, n_cubes // 3)
+
+
+def auc_scatter(n_cubes: int, n_slices: int) -> float:
+    """Standard deviation of a classifier's AUC where nothing can be told apart (Mann & Whitney 1947), mean over SEEDS.
+
+    n_cubes, n_slices   universes, of which some judge, and true slices of each, as many drawn ones beside them
+    """
+    n = judges_of(n_cubes) * n_slices
+    return math.sqrt((2 * n + 1) / (12 * n**2) / len(SEEDS))
+
+
 def two_sample_classifier(
     truth: list[Tensor], drawn: list[Tensor], *, smoothings: tuple[float, ...] = SMOOTHINGS, epochs: int = 60,
-    seeds: tuple[int, ...] = (0, 1), batch: int = 32,
+    seeds: tuple[int, ...] = SEEDS, batch: int = 32,
 ) -> dict:  # fmt: skip
     """Can a network tell drawn slices from true ones of universes that it was not trained on?
 
@@ -228,7 +243,7 @@ def two_sample_classifier(
 def _classify(truth: list[Tensor], drawn: list[Tensor], epochs: int, seed: int, batch: int) -> float:
     """AUC on the universes that judge, of a network that is trained on the others."""
     order = np.random.default_rng(seed).permutation(len(truth))
-    n_judges = max(1, len(order) // 3)
+    n_judges = judges_of(len(order))
     judges, train = ([part[i] for part in (truth, drawn) for i in chosen] for chosen in np.split(order, [n_judges]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
