@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from suites import SIDE, lognormal_suite, tiny_config
 
-from uvae_lib import analysis
 from uvae_lib.__main__ import main
+from uvae_lib.analysis import evaluate as analysis
 from uvae_lib.analysis import acceptance, analyse_run, evaluate_run, summary
 from uvae_lib.analysis.samples import SAMPLED
-from uvae_lib.runs import load_run
-from uvae_lib.training import fit
+from uvae_lib.runs.run import load_run
+from uvae_lib.training.fit import fit
 
 
 def add_set(folder, name: str, params: np.ndarray) -> None:

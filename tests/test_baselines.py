@@ -25,9 +25,9 @@ from uvae_lib.analysis.baselines import (
     train_baselines,
 )
 from uvae_lib.presets import to_dict
-from uvae_lib.runs import load_run, move_data
-from uvae_lib.slices import CubePool, SliceSets
-from uvae_lib.training import fit
+from uvae_lib.runs.run import load_run, move_data
+from uvae_lib.training.fit import fit
+from uvae_lib.training.slices import CubePool, SliceSets
 
 STEPS = 6
 

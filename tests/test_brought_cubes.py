@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_cubes import lognormal_cubes, write_cmd, write_hdf5, write_npy, write_quijote
 
-from uvae_lib.cubes import CubesError, open_cubes
+from uvae_lib.cubes.arrays import open_hdf5, read_length
+from uvae_lib.cubes.parameters import canonical, read_parameters
+from uvae_lib.cubes.suite import CubesError, open_cubes
 from uvae_lib.presets import DataConfig
-from uvae_lib.readers.arrays import open_hdf5, read_length
-from uvae_lib.readers.parameters import canonical, read_parameters
 
 Y = lognormal_cubes(3, 8).astype("f4")
 TRUTH = pd.DataFrame({"Omega_m": [0.1, 0.2, 0.3], "sigma_8": [0.7, 0.9, 0.8]})

@@ -7,7 +7,7 @@ from suites import lognormal_suite, tiny_config
 
 from uvae_lib import latents
 from uvae_lib.analysis import controls
-from uvae_lib.training import fit
+from uvae_lib.training.fit import fit
 
 RNG = np.random.default_rng
 

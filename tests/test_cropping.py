@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uvae_lib.cropping import Cuts, cut_slices, log_density, overdensity, periodic_crop, spread_planes, whole_planes
-from uvae_lib.cubes import open_cubes
+from uvae_lib.cubes.suite import open_cubes
 from uvae_lib.presets import SMOKE
-from uvae_lib.simulate import simulate_suite
-from uvae_lib.slices import CubePool, SliceSets, pool_size, standardisation
+from uvae_lib.simulation.suite import simulate_suite
+from uvae_lib.training.slices import CubePool, SliceSets, pool_size, standardisation
 
 SIDE = 12
 SYMMETRIES = list(np.ndindex(2, 2, 2))  # transpose, flip_row, flip_col

@@ -8,8 +8,8 @@ import pytest
 from suites import lognormal_suite, tiny_config
 
 from uvae_lib.analysis.cube import cube_reference, estimate_cube, figure
-from uvae_lib.cubes import CubesError, split_cubes
-from uvae_lib.training import fit
+from uvae_lib.cubes.suite import CubesError, split_cubes
+from uvae_lib.training.fit import fit
 
 
 @pytest.fixture(scope="module")

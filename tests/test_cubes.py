@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from uvae_lib.__main__ import main
-from uvae_lib.cubes import (
+from uvae_lib.cubes.suite import (
     IMAGE_SIZES,
     OPTIONS,
     CubesError,
@@ -119,7 +119,7 @@ def test_every_reader_gives_the_same_overdensity(tmp_path, layout, quiet):
 def simulated():
     """One universe of our simulations, as a stack."""
     pytest.importorskip("jaxpm")
-    from uvae_lib.simulate import simulate_cube
+    from uvae_lib.simulation.suite import simulate_cube
 
     return simulate_cube(0.3, 0.8, 0, SIDE, float(SIDE), 2)[None]
 
@@ -393,7 +393,7 @@ def test_large_suites_are_checked_on_a_sample_in_bounded_memory(tmp_path):
     code = f"""
 import resource, warnings
 warnings.simplefilter("ignore")
-from uvae_lib.cubes import open_cubes
+from uvae_lib.cubes.suite import open_cubes
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 suite = open_cubes({str(path)!r})
 grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

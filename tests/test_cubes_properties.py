@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as npst
 from test_cubes import lognormal_cubes, write_hdf5
 
 from uvae_lib.cropping import log_density, overdensity, periodic_crop
-from uvae_lib.cubes import CubesError, open_cubes, split_cubes
-from uvae_lib.readers.field_type import guess_field_type, to_overdensity
-from uvae_lib.readers.parameters import read_parameters
+from uvae_lib.cubes.field_type import guess_field_type, to_overdensity
+from uvae_lib.cubes.parameters import read_parameters
+from uvae_lib.cubes.suite import CubesError, open_cubes, split_cubes
 
 settings.register_profile(
     "cubes",

@@ -15,10 +15,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib.checkpoints import checkpoints, newest_checkpoint
 from uvae_lib.presets import PRESETS
-from uvae_lib.runs import load_run
-from uvae_lib.training import fit
+from uvae_lib.runs.run import load_run
+from uvae_lib.training.checkpoints import checkpoints, newest_checkpoint
+from uvae_lib.training.fit import fit
 
 PATIENCE = 120  # [s] that a job may take to end after one of its processes died
 JOB = """
@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from test_distributed import FirstGradients, configured
 from lightning.pytorch.callbacks import Callback
-from uvae_lib.training import fit
+from uvae_lib.training.fit import fit
 
 class Die(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
@@ -146,7 +146,7 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 from test_distributed import of_preset
-from uvae_lib.training import fit
+from uvae_lib.training.fit import fit
 fit(of_preset({name!r}, {suite!r}, devices=2), {folder!r}, progress=False)
 """
 

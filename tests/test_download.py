@@ -9,9 +9,9 @@ import pytest
 import requests
 
 from uvae_lib.__main__ import main
-from uvae_lib.cubes import open_cubes
-from uvae_lib.readers import download
-from uvae_lib.readers.download import DownloadError, download_cmd, download_quijote, fetch
+from uvae_lib.cubes import download
+from uvae_lib.cubes.download import DownloadError, download_cmd, download_quijote, fetch
+from uvae_lib.cubes.suite import open_cubes
 
 CUBES = (np.random.default_rng(0).random((3, 16, 16, 16)) + 0.1).astype("f4")
 GRIDS = "3D_grids/data/IllustrisTNG/Grids_Mcdm_IllustrisTNG_LH_128_z=0.0.npy"

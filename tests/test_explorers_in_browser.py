@@ -23,7 +23,7 @@ from live_lab import (
 )
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib.runs import weights_as_bytes
+from uvae_lib.runs.run import weights_as_bytes
 
 PICTURE = ".uvae-picture"
 SOURCE = "document.querySelector('img.uvae-picture, .uvae-picture img')?.src"
@@ -35,7 +35,7 @@ COUNT_PICTURES = """() => { window.pictures = 0;
     count.observe(image, {attributes: true, attributeFilter: ['src']}); }"""
 OPEN = """
 from uvae_lib import widgets
-from uvae_lib.runs import load_run
+from uvae_lib.runs.run import load_run
 run = load_run({run!r})
 suite = run.open_suite()
 explorer = widgets.{explorer}
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folder of a run that was really trained, if only for a few steps."""
-    from uvae_lib.training import fit
+    from uvae_lib.training.fit import fit
 
     folder = tmp_path_factory.mktemp("trained")
     model = {"norm": "group", "zero_init": True, "fourier_start": True}

@@ -10,7 +10,7 @@ from suites import lognormal_suite, tiny_config
 
 from uvae_lib import latents
 from uvae_lib.analysis import features
-from uvae_lib.training import fit
+from uvae_lib.training.fit import fit
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ import torch
 from suites import lognormal_suite, tiny_config
 
 from uvae_lib import latents
-from uvae_lib.flow_training import fit_flows
+from uvae_lib.generation.flows import N_GIVEN, Flows, SliceFlow, ZFlow, draw_angle, integrate, load_flows, path
+from uvae_lib.generation.training import fit_flows
 from uvae_lib.presets import Config, DataConfig, FlowConfig, ModelConfig
-from uvae_lib.runs import export_run, load_run
-from uvae_lib.training import fit
+from uvae_lib.runs.run import export_run, load_run
+from uvae_lib.training.fit import fit
 from uvae_lib.variants import build
-from uvae_lib.variants.flows import N_GIVEN, Flows, SliceFlow, ZFlow, draw_angle, integrate, load_flows, path
 from uvae_lib.variants.fourier import FourierDecoder
 
 TINY = FlowConfig(width=8, h_width=8, ode_steps=2, steps=6, batch=4, encoded=12, uses=1, lr=1e-3, ema=0.9, save_every=3)
@@ -287,7 +287,7 @@ def test_the_networks_of_the_run_stay_as_they_are(trained, run_folder):
 
 
 def test_a_training_that_is_stopped_goes_on_to_the_same_numbers(trained, run_folder, monkeypatch):
-    from uvae_lib import flow_training
+    from uvae_lib.generation import training as flow_training
 
     straight = {name: value.clone() for name, value in trained.flows.state_dict().items()}
     (run_folder / "flows.safetensors").unlink()

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from test_cubes import lognormal_cubes, write_cmd, write_hdf5, write_npy, write_quijote
 
-from uvae_lib.cubes import open_cubes
+from uvae_lib.cubes.suite import open_cubes
 
 Y = lognormal_cubes(3, 8).astype("f4")
 GRIDS = "Grids_Mcdm_IllustrisTNG_LH_8_z=0.0.npy"

@@ -33,14 +33,10 @@ ONE_MACHINE = r"(?<![\w.])/(?:home|Users|root|work|tmp|opt)/\S*|\b0x[0-9a-f]{8,}
 
 LIBRARY = ROOT / "uvae_lib"
 FLOORS = [  # each stands on those before it; within a floor imports run in no circle
-    {"model", "loss", "cropping", "statistics", "presets", "files", "mass_assignment", "particle_mesh"},
-    {"variants", "readers"},
-    {"cubes"},
-    {"slices", "simulate"},
-    {"runs"},
-    {"checkpoints", "jobs", "training", "flow_training", "latents", "plots"},
-    {"live", "analysis"},
-    {"widgets"},
+    {"model", "loss", "cropping", "statistics", "presets", "files", "cubes", "simulation", "variants"},
+    {"runs", "plots", "training", "generation"},
+    {"explore"},
+    {"analysis"},
     {"__main__"},
 ]
 

@@ -6,7 +6,7 @@ import torch
 from suites import lognormal_suite, tiny_config
 
 from uvae_lib import latents
-from uvae_lib.training import fit
+from uvae_lib.training.fit import fit
 
 
 @pytest.fixture(scope="module")

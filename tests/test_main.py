@@ -118,7 +118,7 @@ def failing(monkeypatch, error: BaseException):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("uvae_lib.simulate.simulate_suite", fail)
+    monkeypatch.setattr("uvae_lib.simulation.simulate_suite", fail)
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from uvae_lib.model import (
     parameter_table,
 )
 from uvae_lib.presets import SMOKE, Config, DataConfig, ModelConfig
-from uvae_lib.simulate import simulate_suite
-from uvae_lib.slices import CubePool, SliceSets, standardisation
-from uvae_lib.training import draw_noise
+from uvae_lib.simulation.suite import simulate_suite
+from uvae_lib.training.fit import draw_noise
+from uvae_lib.training.slices import CubePool, SliceSets, standardisation
 from uvae_lib.variants import build
 from uvae_lib.variants.layers import ScaleShift, _Wrap, circular_padding, group_norm
 

@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 from suites import gaussian_noise, lognormal_suite
 
-from uvae_lib.cubes import open_cubes
+from uvae_lib.cubes.suite import open_cubes
 from uvae_lib.model import UniverseVAE, map_shape
-from uvae_lib.slices import pixel_power
+from uvae_lib.training.slices import pixel_power
 from uvae_lib.variants.fourier import FourierModes, SliceSummary, discriminants, fourier_start
 from uvae_lib.variants.layers import group_norm, zero_init_residuals
 

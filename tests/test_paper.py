@@ -18,7 +18,7 @@ from PIL import Image
 from uvae_lib import plots
 from uvae_lib.plots import paper
 from uvae_lib.presets import SMOKE, to_dict
-from uvae_lib.runs import Run
+from uvae_lib.runs.run import Run
 
 K = np.linspace(0.1, 1.6, 15)
 TABLE = [("mnras", 3.32, 6.97), ("aa", 3.4646, 7.0866), ("apj", 3.5, 7.1), ("neurips", 5.5, 5.5)]

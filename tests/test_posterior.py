@@ -11,7 +11,7 @@ from scipy.stats import truncnorm
 from uvae_lib.analysis import posterior
 from uvae_lib.analysis.features import FeatureTable
 from uvae_lib.analysis.metrics import LEVELS
-from uvae_lib.runs import weights_key
+from uvae_lib.runs.run import weights_key
 
 SIZES, NOISE, DIM = np.array([1, 4, 15]), 0.4, 12
 

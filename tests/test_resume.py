@@ -17,11 +17,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import training
-from uvae_lib.checkpoints import checkpoints, newest_checkpoint
 from uvae_lib.presets import to_dict
-from uvae_lib.runs import lock_run
-from uvae_lib.training import fit
+from uvae_lib.runs.run import lock_run
+from uvae_lib.training import fit as training
+from uvae_lib.training.checkpoints import checkpoints, newest_checkpoint
+from uvae_lib.training.fit import fit
 
 KILLS = 20
 RESULTS = ("last.safetensors", "best.safetensors", "history.csv")

@@ -18,11 +18,11 @@ import pytest
 from filelock import FileLock
 from scipy.special import hyp2f1
 
-from uvae_lib import simulate
-from uvae_lib.cubes import open_cubes
-from uvae_lib.particle_mesh import METHOD, growth, linear_power
+from uvae_lib.cubes.suite import open_cubes
 from uvae_lib.presets import PRESETS, SMOKE, Config, DataConfig, SimulationConfig
-from uvae_lib.simulate import (
+from uvae_lib.simulation import suite as simulate
+from uvae_lib.simulation.particle_mesh import METHOD, growth, linear_power
+from uvae_lib.simulation.suite import (
     FIDUCIAL,
     RANGES,
     SETS,
@@ -39,16 +39,16 @@ THE_SUITE = """
 import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background turns it off
 from uvae_lib.presets import SimulationConfig
-from uvae_lib.simulate import simulate_suite
+from uvae_lib.simulation.suite import simulate_suite
 simulate_suite(sys.argv[1], SimulationConfig(**json.loads(sys.argv[2])), progress=False)
 """
 THE_CUBES = """
 import sys
 import jax, numpy as np
-from uvae_lib import particle_mesh
+from uvae_lib.simulation import particle_mesh
 from jaxpm.painting import cic_paint, cic_read
-from uvae_lib.mass_assignment import MOST, PER_VOXEL, paint, read, sheet
-from uvae_lib.particle_mesh import evolve, linear_field, simulate_cube
+from uvae_lib.simulation.mass_assignment import MOST, PER_VOXEL, paint, read, sheet
+from uvae_lib.simulation.particle_mesh import evolve, linear_field, simulate_cube
 
 side, box, steps = 64, 256.0, 4
 found = {
@@ -461,7 +461,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch):
 def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "from uvae_lib.presets import SimulationConfig\nfrom uvae_lib.simulate import simulate_suite\n"
+        "from uvae_lib.presets import SimulationConfig\nfrom uvae_lib.simulation.suite import simulate_suite\n"
         f"simulate_suite({str(tmp_path / 'suite')!r}, SimulationConfig(side=16, box_size=16.0, n_lh=1, processes=1))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -6,7 +6,7 @@ import torch
 
 from uvae_lib.analysis.responses import slope_weights
 from uvae_lib.analysis.theory import lognormal_power, lognormal_response
-from uvae_lib.particle_mesh import linear_power
+from uvae_lib.simulation.particle_mesh import linear_power
 from uvae_lib.statistics import power_spectrum
 
 NAMES = ["Omega_m", "sigma_8"]

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uvae_lib.checkpoints import checkpoints
-from uvae_lib.jobs import chosen_device, share_sets
-from uvae_lib.runs import export_run, load_run, move_data
-from uvae_lib.training import fit, update_average, weighted_terms
+from uvae_lib.runs.run import export_run, load_run, move_data
+from uvae_lib.training.checkpoints import checkpoints
+from uvae_lib.training.fit import fit, update_average, weighted_terms
+from uvae_lib.training.trainer import chosen_device, share_sets
 
 HISTORY = [
     "step", "loss", "pixels", "l2", "kl_z", "kl_h", "fvu", "weight_z", "weight_h", "lr",

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from uvae_lib import latents
-from uvae_lib.runs import load_run
-from uvae_lib.simulate import simulate_cube
+from uvae_lib.runs.run import load_run
+from uvae_lib.simulation.suite import simulate_cube
 from uvae_lib.statistics import cross_correlation
 
 FOLDER = Path(__file__).parents[1] / "weights" / "reference"

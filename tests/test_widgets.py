@@ -16,12 +16,13 @@ from ipywidgets.widgets import widget as registry
 from PIL import Image
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import latents, live, widgets
+from uvae_lib import latents, widgets
 from uvae_lib.cropping import Cuts, cut_slices, log_density
-from uvae_lib.cubes import open_cubes
+from uvae_lib.cubes.suite import open_cubes
+from uvae_lib.explore import pictures as live
+from uvae_lib.explore.explorers import REST, _descendants
 from uvae_lib.loss import kl_by_dimension
-from uvae_lib.training import fit
-from uvae_lib.widgets import REST, _descendants
+from uvae_lib.training.fit import fit
 
 
 @pytest.fixture(scope="module")

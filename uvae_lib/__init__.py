@@ -21,24 +21,25 @@ _HOMES = {
     "loss": ("mse_loss", "kl_loss"),
     "cropping": ("log_density", "overdensity", "periodic_crop"),
     "cubes": ("open_cubes", "split_cubes"),
-    "slices": ("SliceSets",),
-    "simulate": ("simulate_suite",),
+    "training.slices": ("SliceSets",),
+    "simulation": ("simulate_suite",),
     "presets": ("Config", "load_preset"),
     "training": ("fit",),
     "runs": ("load_run",),
-    "latents": ("encode_cube", "encode_slices", "reconstruct", "sample_slices", "traverse"),
+    "runs.latents": ("encode_cube", "encode_slices", "reconstruct", "sample_slices", "traverse"),
     "analysis.posterior": ("load_posterior",),
     "statistics": ("power_spectrum",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-__all__ = sorted([*_HOME, "plots", "widgets"])
+_MODULES = {"plots": "plots", "latents": "runs.latents", "widgets": "explore.explorers"}
+__all__ = sorted([*_HOME, *_MODULES])
 
 
 def __getattr__(name: str):
     """Import a public name (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    module = import_module(f".{_HOME.get(name, name)}", __name__)
+    module = import_module(f".{_HOME.get(name) or _MODULES[name]}", __name__)
     globals()[name] = value = getattr(module, name) if name in _HOME else module
     return value
 

@@ -66,7 +66,7 @@ def _refusal(error: Exception) -> str | None:
 
 def simulate(config: Fields) -> None:
     """Simulate the suite of a preset (--preset NAME) in its data path (resumes, reuses)."""
-    from .simulate import simulate_suite
+    from .simulation.suite import simulate_suite
 
     for suite in simulate_suite(locate(config.data.path), config.simulation).values():
         print(suite.source)
@@ -85,7 +85,7 @@ def train(
         devices: short for --training.devices
         num_nodes: short for --training.num-nodes
     """
-    from .training import fit
+    from .training.fit import fit
 
     several = {"devices": devices, "num_nodes": num_nodes}
     several = {name: value for name, value in several.items() if value is not None}
@@ -108,7 +108,7 @@ def train_flows(run: Path, steps: int | None = None, progress: bool = True) -> N
         steps: of the training; those of the run's configuration when absent
         progress: show a progress bar
     """
-    from .flow_training import fit_flows
+    from .generation.training import fit_flows
 
     flows = fit_flows(run, steps=steps, progress=progress).flows
     print(f"{run / 'flows.safetensors'} is written: draws in {flows.settings.ode_steps} steps")
@@ -130,8 +130,8 @@ def evaluate(
         readme: Markdown file that takes the tables between its marks, and its picture into notebooks/pictures
         data_path: where its cubes are now, when they have moved; the run keeps it
     """
-    from .analysis import evaluate_run, summary
-    from .runs import load_run, move_data
+    from .analysis.evaluate import evaluate_run, summary
+    from .runs.run import load_run, move_data
 
     if data_path is not None:
         move_data(run, data_path)
@@ -171,7 +171,7 @@ def export(run: Path, to: Path) -> None:
         run: run folder
         to: folder, e.g. weights/reference
     """
-    from .runs import export_run
+    from .runs.run import export_run
 
     for path in export_run(run, to):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -184,7 +184,7 @@ def inspect(path: Annotated[Path, tyro.conf.Positional], data: DataConfig = PRES
         path: file or folder
         data: how to read it, as in training: --data.field-type delta, --data.box-size 50, ...
     """
-    from .cubes import open_data
+    from .cubes.suite import open_data
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the page ends with them
@@ -207,7 +207,7 @@ def fetch_camels(
         folder: where to put it; the user's cache when absent
         checksum: SHA-256 of the file, when you know it
     """
-    from .readers.download import download_cmd
+    from .cubes.download import download_cmd
 
     grid = None if maps else grid
     path = download_cmd(folder, field=field, suite=suite, set=set, grid=grid, redshift=redshift, checksum=checksum)
@@ -221,7 +221,7 @@ def fetch_quijote(cosmology: str = "latin_hypercube", folder: Path | None = None
         cosmology: latin_hypercube, latin_hypercube_nwLH or BSQ
         folder: where to put them; the user's cache when absent
     """
-    from .readers.download import download_quijote
+    from .cubes.download import download_quijote
 
     print(*download_quijote(folder, cosmology=cosmology), sep="\n")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from uvae_lib.cubes import open_cubes
+from uvae_lib.cubes.suite import open_cubes
 
 PAGE = 4096  # bytes
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from uvae_lib.cubes import CubeSuite, open_cubes
+from uvae_lib.cubes.suite import CubeSuite, open_cubes
 
 
 def roll_and_cut_cube(cubes: np.ndarray, size: int, n_sets: int, n: int) -> Callable[[int], Tensor]:

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uvae_lib.latents import sample_slices
+from uvae_lib.generation.flows import Flows
 from uvae_lib.presets import PRESETS
-from uvae_lib.runs import Run
+from uvae_lib.runs.latents import sample_slices
+from uvae_lib.runs.run import Run
 from uvae_lib.variants import build
-from uvae_lib.variants.flows import Flows
 
 from .measure import interleaved, summary
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from tests.benchmarks.study import changed
-from uvae_lib.cubes import open_cubes
+from uvae_lib.cubes.suite import open_cubes
 from uvae_lib.presets import SMOKE
-from uvae_lib.training import fit
+from uvae_lib.training.fit import fit
 
 
 def sparse_suite(folder: Path, gib: float, side: int) -> Path:

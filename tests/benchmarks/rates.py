@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from uvae_lib.model import UpConv
-from uvae_lib.training import LitUniverseVAE
+from uvae_lib.training.fit import LitUniverseVAE
 
 
 def step_flops(step: Callable[[int], None]) -> int:

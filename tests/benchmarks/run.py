@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from uvae_lib.files import atomic_path, put_between, write_atomically
-from uvae_lib.runs import provenance
+from uvae_lib.runs.run import provenance
 
 from . import feeds, generation, rates, steps, using
 from .measure import interleaved, ratio, summary

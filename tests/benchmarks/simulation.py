@@ -21,9 +21,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 
 import numpy as np
 
-from uvae_lib import mass_assignment
 from uvae_lib.files import write_atomically
-from uvae_lib.particle_mesh import (
+from uvae_lib.simulation import mass_assignment
+from uvae_lib.simulation.particle_mesh import (
     PLANCK15,
     START,
     T_CMB,

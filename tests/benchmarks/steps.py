@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from tests import note
 from tests.suites import lognormal_suite
-from uvae_lib.cubes import CubeSuite, open_cubes
-from uvae_lib.jobs import make_trainer
+from uvae_lib.cubes.suite import CubeSuite, open_cubes
 from uvae_lib.model import UniverseVAE, UpConv
 from uvae_lib.presets import DEMO, Config, to_dict
-from uvae_lib.slices import pixel_power
-from uvae_lib.training import LitUniverseVAE, update_average
+from uvae_lib.training.fit import LitUniverseVAE, update_average
+from uvae_lib.training.slices import pixel_power
+from uvae_lib.training.trainer import make_trainer
 from uvae_lib.variants.layers import posterior_width
 
 LEARNING_RATE = 1e-4

@@ -19,9 +19,9 @@ import torch
 from uvae_lib import latents
 from uvae_lib.files import write_atomically
 from uvae_lib.presets import PARAMETERS, PRESETS, Config, locate
-from uvae_lib.runs import Run, provenance
+from uvae_lib.runs.run import Run, provenance
 from uvae_lib.statistics import power_spectrum
-from uvae_lib.training import fit
+from uvae_lib.training.fit import fit
 
 TABLE = Path(__file__).with_suffix(".md")
 NOTE, ALL = PRESETS["note"], PRESETS["demo"]

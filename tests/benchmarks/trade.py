@@ -16,12 +16,12 @@ import torch
 
 from uvae_lib.analysis.features import encode_cubes
 from uvae_lib.analysis.metrics import latent_metrics, reconstruction_metrics
-from uvae_lib.checkpoints import newest_checkpoint
 from uvae_lib.files import write_atomically
-from uvae_lib.jobs import train_module
 from uvae_lib.presets import locate
-from uvae_lib.runs import Run, load_run, provenance
-from uvae_lib.training import LitUniverseVAE, module_settings
+from uvae_lib.runs.run import Run, load_run, provenance
+from uvae_lib.training.checkpoints import newest_checkpoint
+from uvae_lib.training.fit import LitUniverseVAE, module_settings
+from uvae_lib.training.trainer import train_module
 
 TABLE = Path(__file__).with_suffix(".md")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..files import put_between
-from ..runs import Run
+from ..runs.run import Run
 from .metrics import k_at_correlation, verdict
 from .samples import CLASSIFIED_CUBES, DRAWN_CUBES, auc_scatter
 

@@ -20,16 +20,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from .. import latents
-from ..checkpoints import newest_checkpoint
-from ..cubes import CubeSuite
+from ..cubes.suite import CubeSuite
 from ..files import write_atomically
-from ..jobs import train_module
 from ..presets import PARAMETERS, Config
-from ..runs import Run, load_run, lock_run, provenance
-from ..slices import SliceSets
+from ..runs import latents
+from ..runs.run import Run, load_run, lock_run, provenance
 from ..statistics import r2
-from ..training import LitUniverseVAE, module_settings
+from ..training.checkpoints import newest_checkpoint
+from ..training.fit import LitUniverseVAE, module_settings
+from ..training.slices import SliceSets
+from ..training.trainer import train_module
 from ..variants import wraps
 from ..variants.layers import circular_padding, group_norm
 from .features import evenly

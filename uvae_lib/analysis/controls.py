@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import latents
 from ..cropping import cut_slices, log_density, whole_planes
-from ..cubes import CubeSuite
-from ..runs import Run
+from ..cubes.suite import CubeSuite
+from ..runs import latents
+from ..runs.run import Run
 from .features import encode_any_set, evenly
 
 SEARCHED = 128  # training cubes, at most, in which a copy is looked for

@@ -14,9 +14,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .. import latents, plots
-from ..cubes import CubeSuite, open_cubes
-from ..runs import Run
+from ..cubes.suite import CubeSuite, open_cubes
+from ..plots import curves as plots
+from ..runs import latents
+from ..runs.run import Run
 from ..statistics import fvu, pixel_pdf, power_spectrum
 from .controls import upper_bound
 from .features import (

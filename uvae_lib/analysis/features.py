@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import latents
-from ..cubes import CubeSuite
+from ..cubes.suite import CubeSuite
 from ..files import write_atomically
 from ..presets import PARAMETERS
-from ..runs import Run, weights_key
+from ..runs import latents
+from ..runs.run import Run, weights_key
 from ..statistics import pixel_pdf, power_spectrum
 from ..variants.fourier import SliceSummary
 

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .. import latents
 from ..loss import active_units, kl_by_dimension
+from ..runs import latents
 from ..statistics import cross_correlation, fourier_pca, fvu, project, r2, transfer_function
 from .features import CubeEncoding, FeatureTable
 

@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Generator, Tensor, nn
 
-from .. import latents
 from ..files import write_atomically
-from ..runs import Run, weights_key
+from ..runs import latents
+from ..runs.run import Run, weights_key
 from ..statistics import r2
 from .features import FeatureTable
 from .metrics import LEVELS, r2_interval

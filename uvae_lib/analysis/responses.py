@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .. import latents
-from ..cubes import CubeSuite
+from ..cubes.suite import CubeSuite
 from ..loss import ACTIVE, kl_by_dimension
 from ..presets import PARAMETERS
-from ..runs import Run
+from ..runs import latents
+from ..runs.run import Run
 from ..statistics import pixel_pdf, power_spectrum
 from .features import PDF_EDGES, CubeEncoding, FeatureTable
 from .theory import lognormal_response

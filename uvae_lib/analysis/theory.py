@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..particle_mesh import linear_power
+from ..simulation.particle_mesh import linear_power
 from ..statistics import power_spectrum
 
 

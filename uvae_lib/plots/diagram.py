@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from .figure import COLOURS, PAGE, new_axes, plot
+from .style import COLOURS, PAGE, new_axes, plot
 
 TOP, BOTTOM, HALF, GAP = 2.45, 0.85, 0.3, 0.3  # rows, half the height of a box, space between boxes
 HEAD = {"arrowstyle": "-|>", "color": "0.3", "shrinkA": 0, "shrinkB": 0}

@@ -19,10 +19,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ..files import atomic_path, plain_values, write_atomically
-from .figure import DENSITY_MAP, as_array, shared_norm
+from .style import DENSITY_MAP, as_array, shared_norm
 
 if TYPE_CHECKING:
-    from ..runs import Run
+    from ..runs.run import Run
 
 WIDTHS = {  # [in], of one column and of the page
     "mnras": (3.32, 6.97),

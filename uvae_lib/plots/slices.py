@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ..cropping import periodic_crop
-from .figure import (
+from .style import (
     DENSITY_MAP,
     DIFFERENCE_MAP,
     LENGTH,

@@ -22,10 +22,10 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from .cubes import CubeSuite, open_cubes, open_data
-from .files import write_atomically
+from ..cubes.suite import CubeSuite, open_cubes, open_data
+from ..files import write_atomically
+from ..presets import PRESETS, Config, SimulationConfig, locate
 from .particle_mesh import METHOD, simulate_cube
-from .presets import PRESETS, Config, SimulationConfig, locate
 
 SETS = ("LH", "CV", "1P")
 ORDER = ("CV", "1P", "LH")  # of simulation: the controls first

@@ -20,14 +20,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from .checkpoints import RunKeeper, checkpoints, newest_checkpoint
-from .cubes import CubeSuite, fit_image_size, open_data, split_cubes
-from .files import write_atomically
-from .jobs import chosen_device, device_used, process_rank, share_sets, train_module, wait_for
-from .loss import active_units, kl_parts, note_loss
-from .model import leave_one_out
-from .presets import Config, from_dict, locate, to_dict
-from .runs import (
+from ..cubes.suite import CubeSuite, fit_image_size, open_data, split_cubes
+from ..files import write_atomically
+from ..loss import active_units, kl_parts, note_loss
+from ..model import leave_one_out
+from ..presets import Config, from_dict, locate, to_dict
+from ..runs.run import (
     Run,
     as_json,
     check_same_cubes,
@@ -39,10 +37,12 @@ from .runs import (
     read_info,
     weights_as_bytes,
 )
+from ..variants import build, covers_box
+from ..variants.fourier import discriminants
+from ..variants.residual_spectrum import ResidualSpectrumLoss
+from .checkpoints import RunKeeper, checkpoints, newest_checkpoint
 from .slices import CubePool, SliceSets, pixel_power, pool_size, some_slices, standardisation
-from .variants import build, covers_box
-from .variants.fourier import discriminants
-from .variants.residual_spectrum import ResidualSpectrumLoss
+from .trainer import chosen_device, device_used, process_rank, share_sets, train_module, wait_for
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
 SETTINGS = ("side", "mean", "std", "split", "pool_size", "power", "told")  # of run.json, for a module
@@ -470,7 +470,7 @@ class LiveCurves(Callback):
 
     def on_train_batch_end(self, trainer, module, *_) -> None:
         if trainer.global_step % 100 == 0 and self.rows and self.shown:
-            from .plots import loss_curves
+            from ..plots.curves import loss_curves
 
             self.shown.update(loss_curves(pd.DataFrame(self.rows)))
 

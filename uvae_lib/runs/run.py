@@ -27,13 +27,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
-from .cropping import log_density, overdensity
-from .cubes import CubeSuite, open_data
-from .files import write_atomically
-from .model import UniverseVAE, rounded
-from .presets import RENAMED, Config, from_dict, locate, to_dict
-from .variants import build, covers_box
-from .variants.flows import Flows, flows_as_bytes, load_flows
+from ..cropping import log_density, overdensity
+from ..cubes.suite import CubeSuite, open_data
+from ..files import write_atomically
+from ..generation.flows import Flows, flows_as_bytes, load_flows
+from ..model import UniverseVAE, rounded
+from ..presets import RENAMED, Config, from_dict, locate, to_dict
+from ..variants import build, covers_box
 
 try:
     import fcntl

@@ -13,11 +13,11 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from .cropping import cut_slices, log_density, spread_planes, whole_planes
-from .cubes import CubeSuite
-from .presets import PARAMETERS
-from .runs import Run
-from .statistics import r2
+from ..cropping import cut_slices, log_density, spread_planes, whole_planes
+from ..cubes.suite import CubeSuite
+from ..presets import PARAMETERS
+from ..statistics import r2
+from .run import Run
 
 AT_A_TIME = 32  # slices that are encoded or decoded
 

@@ -24,8 +24,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from ..presets import Config, TrainConfig
 from .checkpoints import RunCheckpointIO, RunKeeper
-from .presets import Config, TrainConfig
 
 PATIENCE = 600  # [s] that processes of one job wait for each other
 

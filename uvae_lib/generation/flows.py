@@ -35,9 +35,9 @@ from torch import Tensor, nn
 
 from ..model import UniverseVAE, in_float32, rounded
 from ..presets import FlowConfig, from_dict
-from .fourier import FourierDecoder, FourierModes
-from .layers import circular_padding
-from .residual_spectrum import ResidualPower
+from ..variants.fourier import FourierDecoder, FourierModes
+from ..variants.layers import circular_padding
+from ..variants.residual_spectrum import ResidualPower
 
 QUARTER = math.pi / 2
 AT_A_TIME = 16  # slices that are completed

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from .presets import DataConfig, locate
-from .readers import find_layout
-from .readers.arrays import CubesError, refusal
-from .readers.checks import CheckReport, check_suite
-from .readers.field_type import FIELD_TYPES, guess_field_type, to_overdensity
-from .readers.layout import ReaderOptions, SuiteFiles
+from ..presets import DataConfig, locate
+from .arrays import CubesError, refusal
+from .checks import CheckReport, check_suite
+from .field_type import FIELD_TYPES, guess_field_type, to_overdensity
+from .find import find_layout
+from .layout import ReaderOptions, SuiteFiles
 
 __all__ = ["CubeSuite", "CubesError", "fit_image_size", "open_cubes", "open_data", "split_cubes"]
 IMAGE_SIZES = (32, 64, 128, 256, 512)  # that the networks take [pixels]

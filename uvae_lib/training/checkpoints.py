@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from .files import atomic_path, write_atomically
-from .presets import from_dict
-from .runs import differences, weights_as_bytes
+from ..files import atomic_path, write_atomically
+from ..presets import from_dict
+from ..runs.run import differences, weights_as_bytes
 
 KEEP = 2  # checkpoints
 PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "hyper_parameters"}

@@ -17,16 +17,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .checkpoints import RunKeeper, newest_checkpoint
-from .files import write_atomically
-from .jobs import train_module
-from .model import leave_one_out
-from .presets import Config, FlowConfig
-from .runs import FLOWS, Run, load_run, lock_run, provenance, weights_key
-from .slices import SliceSets
-from .training import LitUniverseVAE, draw_noise, module_settings, noise_seed
-from .variants import covers_box
-from .variants.flows import N_SHAPED, Flows, draw_angle, flows_as_bytes
+from ..files import write_atomically
+from ..model import leave_one_out
+from ..presets import Config, FlowConfig
+from ..runs.run import FLOWS, Run, load_run, lock_run, provenance, weights_key
+from ..training.checkpoints import RunKeeper, newest_checkpoint
+from ..training.fit import LitUniverseVAE, draw_noise, module_settings, noise_seed
+from ..training.slices import SliceSets
+from ..training.trainer import train_module
+from ..variants import covers_box
+from .flows import N_SHAPED, Flows, draw_angle, flows_as_bytes
 
 SETS_AT_A_TIME = 8  # that are encoded
 MEASURED = 8  # turns of slices from which the flows take what they start with

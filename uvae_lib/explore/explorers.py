@@ -23,11 +23,13 @@ import pandas as pd
 import torch
 from torch import Generator, Tensor
 
-from . import latents, live, plots
-from .cropping import EPS, log_density, periodic_crop
-from .cubes import CubeSuite
-from .runs import Run
-from .statistics import cross_correlation, fvu, pixel_pdf, power_spectrum
+from ..cropping import EPS, log_density, periodic_crop
+from ..cubes.suite import CubeSuite
+from ..plots import curves as plots
+from ..runs import latents
+from ..runs.run import Run
+from ..statistics import cross_correlation, fvu, pixel_pdf, power_spectrum
+from . import pictures as live
 
 NAMES = {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
 AXES = "xyz"

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
-from . import plots
+from ..plots import curves as plots
 
 DPI = 100  # 9 point letters are 12.5 pixels high
 STYLE = plots.LOOK | {

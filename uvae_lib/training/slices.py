@@ -14,9 +14,9 @@ import psutil
 import torch
 from torch import Tensor
 
-from .cropping import EPS, Cuts, cut_slices, log_density, spread_planes, whole_planes
-from .cubes import CubeSuite
-from .statistics import ring_mean, rings
+from ..cropping import EPS, Cuts, cut_slices, log_density, spread_planes, whole_planes
+from ..cubes.suite import CubeSuite
+from ..statistics import ring_mean, rings
 
 
 def standardisation(suite: CubeSuite, indices: list[int], eps: float = EPS, max_cubes: int = 64) -> tuple[float, float]:
