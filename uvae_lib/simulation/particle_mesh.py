@@ -5,7 +5,8 @@ BullFrog (Rampf, List & Hahn 2024, arXiv:2409.19049): drift, kick, drift in the 
 weights of the kick chosen so that every step is exact to second order. Fourier kernels are JaxPM's, under `jax.jit`.
 
 What is painted is the sheet between the particles (Abel, Hahn & Kaehler 2012, arXiv:1111.3944), with as many tracers
-as its stretch asks for, so that voids hold matter and no tracers beat with the mesh. Spectra of cubes carry one
+as its stretch asks for, so that voids hold matter and no tracers beat with the mesh, and smooth in voids, where
+kinks at particles would show their lattice. Spectra of cubes carry one
 cloud-in-cell window, sinc^2(k_i / 2) an axis (k in radians a voxel).
 """
 
@@ -23,7 +24,7 @@ METHOD = {
     "start": START,
     "integrator": "BullFrog, steps of equal da",
     "force": "CIC, one window divided out, fourth-order gradient",
-    "painting": "Lagrangian sheet, 1.5 tracers a voxel of its edges, 1 to 6 an edge, CIC",
+    "painting": "Lagrangian sheet, cubic in voids, 1.5 tracers a voxel of its edges, 1 to 6 an edge, CIC",
     "precision": "float32",
     "fixed": PLANCK15 | {"T_cmb": T_CMB},
 }
