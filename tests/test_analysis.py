@@ -9,8 +9,8 @@ import pytest
 from suites import SIDE, lognormal_suite, tiny_config
 
 from uvae_lib.__main__ import main
-from uvae_lib.analysis import evaluate as analysis
 from uvae_lib.analysis import acceptance, analyse_run, evaluate_run, summary
+from uvae_lib.analysis import evaluate as analysis
 from uvae_lib.analysis.samples import SAMPLED
 from uvae_lib.runs.run import load_run
 from uvae_lib.training.fit import fit

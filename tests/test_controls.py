@@ -5,8 +5,8 @@ import pytest
 import torch
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import latents
 from uvae_lib.analysis import controls
+from uvae_lib.runs.encode import Posterior, spread_slices
 from uvae_lib.training.fit import fit
 
 RNG = np.random.default_rng
@@ -64,9 +64,9 @@ def test_posteriors_disagree_by_their_distance_in_widths():
 
 def test_shuffled_slices_are_found_by_a_z_that_differs_between_cubes(run, monkeypatch):
     def first_feature(run, zs):
-        return latents.Posterior(zs[:, 0].mean().expand(512), torch.full((512,), -4.0))
+        return Posterior(zs[:, 0].mean().expand(512), torch.full((512,), -4.0))
 
-    monkeypatch.setattr(latents, "encode_set", first_feature)
+    monkeypatch.setattr(controls, "encode_set", first_feature)
     zs = [torch.randn(12, 1024, generator=torch.Generator().manual_seed(i)) * 0.1 + i for i in range(8)]
     assert controls.shuffled_sets(run, zs) == {"auc": 1}
 
@@ -118,13 +118,13 @@ def test_a_copy_of_a_training_slice_is_found_and_a_new_slice_is_not(run, suite):
     train, other = run.split["train"], run.split["test"][0]
     plane = run.to_pixels(torch.from_numpy(suite.overdensity(train[1])[:, 13]))  # between the planes searched first
     copy = plane.roll((3, 7), (0, 1)).T.flip(0)[None, None]
-    found = controls.nearest_slice(run, suite, train, torch.cat([copy, latents.spread_slices(run, suite, other, 2)]))
+    found = controls.nearest_slice(run, suite, train, torch.cat([copy, spread_slices(run, suite, other, 2)]))
     assert found[0] == pytest.approx(1, abs=1e-3)
     assert (found[1:] < 0.9).all()
 
 
 def test_the_memorisation_test_finds_its_planted_copy_and_no_other(run, suite):
-    held = latents.spread_slices(run, suite, run.split["test"][0], 4)
+    held = spread_slices(run, suite, run.split["test"][0], 4)
     found = controls.memorisation_test(run, suite, held + 0.1 * torch.randn(held.shape), held)
     assert found["planted_copy"] > 0.99 and found["n_copies"] == 0
 

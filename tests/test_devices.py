@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import Callback
 from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uvae_lib import latents, statistics
+from uvae_lib import statistics
 from uvae_lib.presets import SMOKE
+from uvae_lib.runs.encode import decode, encode_cube, encode_slices, reconstruct, spread_slices
 from uvae_lib.training.fit import fit
 
 TABLE = Path(torchgen.__file__).parent / "packaged" / "ATen" / "native" / "native_functions.yaml"
@@ -82,10 +83,10 @@ def test_every_operator_of_training_is_on_apple_s_gpus(trained, on_mps):
 def test_every_operator_of_encoding_and_decoding_is_on_apple_s_gpus(trained, on_mps):
     run, _ = trained
     with Operators() as called:
-        slices = latents.spread_slices(run, run.open_suite(), 0, 3)
-        z = latents.encode_cube(run, slices)
-        latents.reconstruct(run, slices)
-        latents.decode(run, latents.encode_slices(run, slices, z.mu).mu)
+        slices = spread_slices(run, run.open_suite(), 0, 3)
+        z = encode_cube(run, slices)
+        reconstruct(run, slices)
+        decode(run, encode_slices(run, slices, z.mu).mu)
     assert called.names and sorted(name for name in called.names if not on_mps(name)) == []
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import latents
 from uvae_lib.analysis import features
+from uvae_lib.runs.encode import encode_cube, reconstruct_given_others, spread_slices
 from uvae_lib.training.fit import fit
 
 
@@ -35,7 +35,7 @@ def test_slices_chosen_for_a_number_are_different_ones_of_all_axes(n, n_axes):
 
 def test_the_table_is_encode_cube_on_the_same_slices(run, suite):
     table = features.encode_suite(run, suite, 6).table
-    z = latents.encode_cube(run, latents.spread_slices(run, suite, 2, 6, seed=2))
+    z = encode_cube(run, spread_slices(run, suite, 2, 6, seed=2))
     np.testing.assert_allclose(table.z(6)[2], z.mu.numpy(), atol=1e-5)
     np.testing.assert_allclose(table.logvar[2, table.at(6)], z.logvar.numpy(), atol=1e-5)
 
@@ -43,7 +43,7 @@ def test_the_table_is_encode_cube_on_the_same_slices(run, suite):
 def test_slices_of_a_smaller_number_are_among_those_of_a_larger_one(run, suite):
     table = features.encode_suite(run, suite, 6).table
     assert table.sizes.tolist() == [1, 2, 3, 5, 6, 12]
-    z = latents.encode_cube(run, torch.cat([latents.spread_slices(run, suite, 2, 6, 2, s) for s in (0, 0.5)]))
+    z = encode_cube(run, torch.cat([spread_slices(run, suite, 2, 6, 2, s) for s in (0, 0.5)]))
     np.testing.assert_allclose(table.mu[2, -1], z.mu.numpy(), atol=1e-5)
 
 
@@ -58,7 +58,7 @@ def test_one_pass_gives_the_table_and_the_encodings_that_are_made_one_by_one(run
 
 def test_each_slice_is_reconstructed_as_the_library_does(run, suite):
     (one,) = features.encode_cubes(run, suite, [1], 5)
-    torch.testing.assert_close(one.recon, latents.reconstruct_given_others(run, one.truth))
+    torch.testing.assert_close(one.recon, reconstruct_given_others(run, one.truth))
 
 
 def test_a_kept_table_is_read_back_and_not_used_for_other_weights_or_parameters(run, suite, monkeypatch):

@@ -9,11 +9,23 @@ import pytest
 import torch
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import latents
-from uvae_lib.generation.flows import N_GIVEN, Flows, SliceFlow, ZFlow, draw_angle, integrate, load_flows, path
+from uvae_lib.generation.export import export_run
+from uvae_lib.generation.flows import (
+    N_GIVEN,
+    Flows,
+    SliceFlow,
+    ZFlow,
+    draw_angle,
+    flows_of,
+    integrate,
+    load_flows,
+    path,
+)
+from uvae_lib.generation.sample import draw_h, sample_slices
 from uvae_lib.generation.training import fit_flows
 from uvae_lib.presets import Config, DataConfig, FlowConfig, ModelConfig
-from uvae_lib.runs.run import export_run, load_run
+from uvae_lib.runs.encode import Posterior, prior_of_h
+from uvae_lib.runs.run import load_run
 from uvae_lib.training.fit import fit
 from uvae_lib.variants import build
 from uvae_lib.variants.fourier import FourierDecoder
@@ -256,11 +268,11 @@ def trained(run_folder):
 
 
 def test_a_run_has_no_flows_until_they_are_trained(run_folder):
-    assert not (run_folder / "flows.safetensors").exists() and load_run(run_folder).flows is None
+    assert not (run_folder / "flows.safetensors").exists() and flows_of(load_run(run_folder)) is None
 
 
 def test_trained_flows_come_with_the_run(trained, run_folder):
-    for flows in (trained.flows, load_run(run_folder).flows):
+    for flows in (flows_of(trained), flows_of(load_run(run_folder))):
         assert flows.settings == TINY
         mean, z = normal(2, 1, 32, 32), normal(2, 512)
         assert flows.complete(mean, z, normal(2, 1, 32, 32, seed=1)).isfinite().all()
@@ -268,8 +280,10 @@ def test_trained_flows_come_with_the_run(trained, run_folder):
 
 
 def test_the_start_of_a_flow_is_the_spectrum_of_its_run_and_what_it_is_given_of_z(trained):
-    assert not torch.equal(trained.flows.slices.rings.power, torch.ones_like(trained.flows.slices.rings.power))
-    assert trained.flows.slices.slopes.any() and trained.flows.combinations.any() and trained.flows.mean.any()
+    assert not torch.equal(flows_of(trained).slices.rings.power, torch.ones_like(flows_of(trained).slices.rings.power))
+    assert (
+        flows_of(trained).slices.slopes.any() and flows_of(trained).combinations.any() and flows_of(trained).mean.any()
+    )
 
 
 def test_flows_that_are_there_are_kept(trained, run_folder):
@@ -289,7 +303,7 @@ def test_the_networks_of_the_run_stay_as_they_are(trained, run_folder):
 def test_a_training_that_is_stopped_goes_on_to_the_same_numbers(trained, run_folder, monkeypatch):
     from uvae_lib.generation import training as flow_training
 
-    straight = {name: value.clone() for name, value in trained.flows.state_dict().items()}
+    straight = {name: value.clone() for name, value in flows_of(trained).state_dict().items()}
     (run_folder / "flows.safetensors").unlink()
     for file in (run_folder / "flows").rglob("*.*"):
         file.unlink()
@@ -305,15 +319,15 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_numbers(trained, run_fol
         fit_flows(run_folder, progress=False)
     assert list((run_folder / "flows").rglob("step-*3.ckpt"))
     monkeypatch.setattr(flow_training.LitFlows, "training_step", step)
-    resumed = fit_flows(run_folder, progress=False).flows.state_dict()
+    resumed = flows_of(fit_flows(run_folder, progress=False)).state_dict()
     assert all(torch.equal(value, straight[name]) for name, value in resumed.items())
 
 
 def test_exported_flows_are_those_of_the_run_in_bfloat16(trained, run_folder, tmp_path):
     kept = export_run(run_folder, tmp_path / "out")
     assert tmp_path / "out" / "flows.safetensors" in kept
-    there = load_run(tmp_path / "out").flows.state_dict()
-    for name, value in trained.flows.state_dict().items():
+    there = flows_of(load_run(tmp_path / "out")).state_dict()
+    for name, value in flows_of(trained).state_dict().items():
         torch.testing.assert_close(there[name], value, rtol=0.01, atol=1e-3)
 
 
@@ -330,18 +344,18 @@ def test_a_damaged_file_and_flows_of_another_model_are_refused(trained, run_fold
 
 
 def test_new_slices_of_a_run_take_its_flows(trained):
-    z = latents.Posterior(normal(512), torch.full((512,), -1.0))
+    z = Posterior(normal(512), torch.full((512,), -1.0))
     seeds = [torch.Generator().manual_seed(seed) for seed in (1, 1, 1)]
-    first, again = (latents.sample_slices(trained, z, 3, generator) for generator in seeds[:2])
-    bare = latents.sample_slices(replace(trained, flows=None), z, 3, seeds[2])
+    first, again = (sample_slices(trained, z, 3, generator) for generator in seeds[:2])
+    bare = sample_slices(replace(trained, flows=None), z, 3, seeds[2])
     assert torch.equal(first, again) and first.shape == bare.shape and first.isfinite().all()
-    rings = trained.flows.slices.rings
+    rings = flows_of(trained).slices.rings
     small_scales = [rings.residual_power(torch.zeros_like(x), x)[:, 14:].mean() for x in (first, bare)]
     assert small_scales[0] > 1.5 * small_scales[1]
 
 
 def test_without_flows_h_is_the_sample_of_the_note(trained):
     z, white = normal(2, 512), normal(2, 512, seed=1)
-    prior = latents.prior_of_h(trained, z)
-    drawn = latents.draw_h(replace(trained, flows=None), z, white)
+    prior = prior_of_h(trained, z)
+    drawn = draw_h(replace(trained, flows=None), z, white)
     torch.testing.assert_close(drawn, prior.mu + white * (0.5 * prior.logvar).exp())

@@ -8,7 +8,7 @@ from suites import lognormal_suite, tiny_config
 
 from uvae_lib.analysis import responses
 from uvae_lib.analysis.features import CubeEncoding
-from uvae_lib.runs.latents import Posterior
+from uvae_lib.runs.encode import Posterior
 from uvae_lib.training.fit import fit
 
 

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from uvae_lib.runs.run import export_run, load_run, move_data
+from uvae_lib.generation.export import export_run
+from uvae_lib.runs.run import load_run, move_data
 from uvae_lib.training.checkpoints import checkpoints
 from uvae_lib.training.fit import fit, update_average, weighted_terms
 from uvae_lib.training.trainer import chosen_device, share_sets

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from uvae_lib import latents
+from uvae_lib.runs.encode import cut_cube, encode_cube, reconstruct
 from uvae_lib.runs.run import load_run
 from uvae_lib.simulation.suite import simulate_cube
 from uvae_lib.statistics import cross_correlation
@@ -30,12 +30,12 @@ def cubes(run):
     """Slices (6, 1, H, H) of universes that are simulated on the spot."""
     sim = run.config.simulation
     simulated = (simulate_cube(*of, seed, sim.side, sim.box_size, sim.n_steps) for of, seed in UNIVERSES.items())
-    return [latents.cut_cube(run, cube, 6) for cube in simulated]
+    return [cut_cube(run, cube, 6) for cube in simulated]
 
 
 @pytest.fixture(scope="module")
 def recon(run, cubes):
-    return torch.cat([latents.reconstruct(run, slices) for slices in cubes])
+    return torch.cat([reconstruct(run, slices) for slices in cubes])
 
 
 def test_the_weights_take_less_than_50_megabytes():
@@ -60,5 +60,5 @@ def test_the_stored_metrics_are_met_again(run, metrics, cubes, recon):
 def test_z_tells_a_universe_from_its_opposite(run, cubes):
     slices, other = cubes[:2]
     with torch.inference_mode():
-        here, again, there = (latents.encode_cube(run, x).mu for x in (slices[:3], slices[3:], other[:3]))
+        here, again, there = (encode_cube(run, x).mu for x in (slices[:3], slices[3:], other[:3]))
     assert (here - again).norm() < 0.5 * (here - there).norm()

@@ -16,12 +16,14 @@ from ipywidgets.widgets import widget as registry
 from PIL import Image
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib import latents, widgets
+from uvae_lib import widgets
 from uvae_lib.cropping import Cuts, cut_slices, log_density
 from uvae_lib.cubes.suite import open_cubes
 from uvae_lib.explore import pictures as live
 from uvae_lib.explore.explorers import REST, _descendants
 from uvae_lib.loss import kl_by_dimension
+from uvae_lib.runs.encode import decode, encode_cube, prior_of_h, spread_slices
+from uvae_lib.runs.traverse import ParameterSheet, decoded_directions, prior_directions, suite_sheet, traverse
 from uvae_lib.training.fit import fit
 
 
@@ -67,7 +69,7 @@ NOTHING = (None, pd.DataFrame())  # a sheet of no parameter
 def curved(low, high):
     """A sheet on which all numbers of z are s + s^2 / 2, s = sigma_8, known from low to high."""
     weights = np.outer([0, 1, 0.5], np.ones(512))
-    return latents.ParameterSheet(np.zeros(1), np.ones(1), weights), pd.DataFrame({"sigma_8": [low, high]})
+    return ParameterSheet(np.zeros(1), np.ones(1), weights), pd.DataFrame({"sigma_8": [low, high]})
 
 
 def shown(walk):
@@ -209,23 +211,23 @@ def test_a_walk_through_z_changes_the_picture_and_back_again(walk, name):
 def test_the_decoded_slice_is_that_of_traverse(walk, run, suite):
     walk.sliders["z0"].value = 2.0
     walk.sliders["sigma_8"].value = 1.0
-    z = latents.encode_cube(run, latents.spread_slices(run, suite, 0, 4, seed=0))
-    h = latents.prior_of_h(run, z.mu[None]).sample(torch.Generator().manual_seed(0))[0]
+    z = encode_cube(run, spread_slices(run, suite, 0, 4, seed=0))
+    h = prior_of_h(run, z.mu[None]).sample(torch.Generator().manual_seed(0))[0]
     start = walk._home["sigma_8"]
-    step = 2.0 * latents.prior_directions(run, z.mu, 1)[0][0] + 1.0 + 1.0 / 2 - start - start**2 / 2
-    x = run.to_log(latents.traverse(run, h, step, torch.ones(1), z.mu))[0, 0]
-    anchor = run.to_log(latents.decode(run, h[None]))[0, 0]
+    step = 2.0 * prior_directions(run, z.mu, 1)[0][0] + 1.0 + 1.0 / 2 - start - start**2 / 2
+    x = run.to_log(traverse(run, h, step, torch.ones(1), z.mu))[0, 0]
+    anchor = run.to_log(decode(run, h[None]))[0, 0]
     expected = walk._panels.draw([x.numpy(), (x - anchor).numpy()])
     assert np.abs(array(walk.picture.value).astype(int) - array(expected)).max() <= 1
 
 
 def test_h_moves_in_widths_of_its_prior_at_fixed_z(walk, run, suite):
     walk.sliders["h1"].value = -1.5
-    prior, here = walk._now.prior, run.to_log(latents.decode(run, walk._now.prior.mu))
-    steps = latents.decoded_directions(run, prior.mu[0], (0.5 * prior.logvar[0]).exp(), 2)
-    weaker = min(steps, key=lambda step: (run.to_log(latents.decode(run, prior.mu + step)) - here).square().sum())
+    prior, here = walk._now.prior, run.to_log(decode(run, walk._now.prior.mu))
+    steps = decoded_directions(run, prior.mu[0], (0.5 * prior.logvar[0]).exp(), 2)
+    weaker = min(steps, key=lambda step: (run.to_log(decode(run, prior.mu + step)) - here).square().sum())
     h = prior.sample(torch.Generator().manual_seed(0)) - 1.5 * weaker
-    x = run.to_log(latents.decode(run, h))[0, 0]
+    x = run.to_log(decode(run, h))[0, 0]
     expected = walk._panels.draw([x.numpy(), (x - run.to_log(walk._from)[0, 0]).numpy()])
     assert np.abs(array(walk.picture.value).astype(int) - array(expected)).max() <= 1
 
@@ -236,7 +238,7 @@ def test_z_and_h_have_sliders_side_by_side(walk):
 
 def test_a_direction_that_changes_nothing_has_no_slider(run, suite, monkeypatch):
     ways = torch.nn.functional.one_hot(torch.arange(2), 512).float()
-    monkeypatch.setattr(latents, "prior_directions", lambda run, z, n: (ways, torch.tensor([1.0, 0.0])))
+    monkeypatch.setattr(widgets, "prior_directions", lambda run, z, n: (ways, torch.tensor([1.0, 0.0])))
     walk = widgets.LatentExplorer(run, suite, n_slices=4, n_directions=2, sheet=NOTHING)
     assert "z0" in shown(walk) and "z1" not in shown(walk)
 
@@ -252,10 +254,10 @@ def test_directions_of_z_are_those_that_change_the_prior_of_h_most(run):
     z = torch.linspace(-1, 1, 512)
 
     def nats(way, size=0.01):
-        there, here = latents.prior_of_h(run, (z + size * way)[None]), latents.prior_of_h(run, z[None])
+        there, here = prior_of_h(run, (z + size * way)[None]), prior_of_h(run, z[None])
         return float(kl_by_dimension(*there, *here).double().sum()) / size**2
 
-    found, expected = latents.prior_directions(run, z, 4)
+    found, expected = prior_directions(run, z, 4)
     torch.testing.assert_close(found @ found.T, torch.eye(4), atol=1e-4, rtol=0)
     assert [nats(way) for way in found] == pytest.approx(expected.tolist(), rel=0.1)
     chance = torch.nn.functional.normalize(torch.randn(16, 512, generator=torch.Generator().manual_seed(0)))
@@ -296,7 +298,7 @@ def test_a_label_outside_the_range_of_its_direction_widens_the_slider(run, suite
 
 
 def test_a_sheet_knows_only_parameters_that_vary(run, suite):
-    sheet, known = latents.suite_sheet(run, suite, n_slices=3)
+    sheet, known = suite_sheet(run, suite, n_slices=3)
     assert list(known) == ["sigma_8"]  # Omega_m is 0.3 in all of these cubes
     assert sheet(known.to_numpy()).shape == (6, 512)
     assert (known["sigma_8"].min(), known["sigma_8"].max()) == pytest.approx((0.6, 1.2))

@@ -21,17 +21,19 @@ _HOMES = {
     "loss": ("mse_loss", "kl_loss"),
     "cropping": ("log_density", "overdensity", "periodic_crop"),
     "cubes": ("open_cubes", "split_cubes"),
-    "training.slices": ("SliceSets",),
     "simulation": ("simulate_suite",),
     "presets": ("Config", "load_preset"),
-    "training": ("fit",),
-    "runs": ("load_run",),
-    "runs.latents": ("encode_cube", "encode_slices", "reconstruct", "sample_slices", "traverse"),
-    "analysis.posterior": ("load_posterior",),
     "statistics": ("power_spectrum",),
+    "runs": ("load_run",),
+    "runs.encode": ("encode_cube", "encode_slices", "reconstruct"),
+    "runs.traverse": ("traverse",),
+    "training": ("fit",),
+    "training.slices": ("SliceSets",),
+    "generation.sample": ("sample_slices",),
+    "analysis.posterior": ("load_posterior",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = {"plots": "plots", "latents": "runs.latents", "widgets": "explore.explorers"}
+_MODULES = {"plots": "plots", "widgets": "explore.explorers"}
 __all__ = sorted([*_HOME, *_MODULES])
 
 

@@ -108,9 +108,10 @@ def train_flows(run: Path, steps: int | None = None, progress: bool = True) -> N
         steps: of the training; those of the run's configuration when absent
         progress: show a progress bar
     """
+    from .generation.flows import flows_of
     from .generation.training import fit_flows
 
-    flows = fit_flows(run, steps=steps, progress=progress).flows
+    flows = flows_of(fit_flows(run, steps=steps, progress=progress))
     print(f"{run / 'flows.safetensors'} is written: draws in {flows.settings.ode_steps} steps")
 
 
@@ -171,7 +172,7 @@ def export(run: Path, to: Path) -> None:
         run: run folder
         to: folder, e.g. weights/reference
     """
-    from .runs.run import export_run
+    from .generation.export import export_run
 
     for path in export_run(run, to):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from uvae_lib.generation.flows import Flows
+from uvae_lib.generation.flows import Flows, flows_of
+from uvae_lib.generation.sample import sample_slices
 from uvae_lib.presets import PRESETS
-from uvae_lib.runs.latents import sample_slices
 from uvae_lib.runs.run import Run
 from uvae_lib.variants import build
 
@@ -95,7 +95,7 @@ def seconds_a_slice(scale, folder) -> dict:
     ours, one = (times[name]["median"] / 1000 / N_SLICES for name in functions)
     return {
         "ours [s]": ours,
-        "ODE steps": run.flows.settings.ode_steps,
+        "ODE steps": flows_of(run).settings.ode_steps,
         "diffusion [s]": DIFFUSION_STEPS * one,
         "parameters of the U-Net [M]": sum(p.numel() for p in network.parameters()) / 1e6,
         "times [ms]": times,

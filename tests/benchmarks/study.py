@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from uvae_lib import latents
+from uvae_lib.analysis.probes import probe
 from uvae_lib.files import write_atomically
 from uvae_lib.presets import PARAMETERS, PRESETS, Config, locate
+from uvae_lib.runs.encode import encode_cube, spread_slices
 from uvae_lib.runs.run import Run, provenance
 from uvae_lib.statistics import power_spectrum
 from uvae_lib.training.fit import fit
@@ -76,12 +77,12 @@ def read_from_z(run: Run, n_slices: int = 9) -> dict[str, float]:
     suite, seen = run.open_suite(), run.split["train"]
     params = suite.params[list(PARAMETERS)].to_numpy()
     order = seen + run.split["val"] + run.split["test"]
-    cubes = [latents.spread_slices(run, suite, cube, n_slices, seed=cube) for cube in order]
+    cubes = [spread_slices(run, suite, cube, n_slices, seed=cube) for cube in order]
     power = [power_spectrum(x[:, 0], run.image_box)[1].mean(dim=0).log().numpy() for x in cubes]
-    features = {"z": [latents.encode_cube(run, x).mu.numpy() for x in cubes], "power": power}
+    features = {"z": [encode_cube(run, x).mu.numpy() for x in cubes], "power": power}
     found, n = {}, len(seen)
     for name, rows in features.items():
-        r2 = latents.probe(np.stack(rows[:n]), params[order[:n]], np.stack(rows[n:]), params[order[n:]]).r2
+        r2 = probe(np.stack(rows[:n]), params[order[:n]], np.stack(rows[n:]), params[order[n:]]).r2
         found |= {f"{name} {parameter}": float(value) for parameter, value in zip(PARAMETERS, r2, strict=True)}
     return found
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ..files import put_between
+from ..generation.flows import flows_of
 from ..runs.run import Run
 from .metrics import k_at_correlation, verdict
 from .samples import CLASSIFIED_CUBES, DRAWN_CUBES, auc_scatter
@@ -138,7 +139,7 @@ def into_readme(path: str | Path, metrics: dict, run: Run) -> None:
     tables, made, n_test = result_tables(metrics, kept_baselines(run)), metrics["made"], len(run.split["test"])
     judged = min(n_test, CLASSIFIED_CUBES)
     scatter = auc_scatter(judged, metrics["slices_per_cube"])
-    flows = f" and {run.flows.about['seconds'] / 60:.0f} for the flows" if run.flows else ""
+    flows = f" and {flows_of(run).about['seconds'] / 60:.0f} for the flows" if flows_of(run) else ""
     origin = (
         f"Preset {run.config.name}, {n_test} held-out cubes, {metrics['slices_per_cube']} slices each (drawn: "
         f"slices of {min(n_test, DRAWN_CUBES)}; classifier: {judged}, a third of which judge: its AUC scatters by "

@@ -23,7 +23,7 @@ from torchvision.models import resnet18
 from ..cubes.suite import CubeSuite
 from ..files import write_atomically
 from ..presets import PARAMETERS, Config
-from ..runs import latents
+from ..runs.encode import spread_slices
 from ..runs.run import Run, load_run, lock_run, provenance
 from ..statistics import r2
 from ..training.checkpoints import newest_checkpoint
@@ -155,7 +155,7 @@ def supervised_metrics(network: nn.Module, run: Run, suite: CubeSuite, n_slices:
 
     @torch.inference_mode()
     def predict(cubes: list[int]) -> np.ndarray:
-        slices = (latents.spread_slices(run, suite, cube, n_slices, seed=cube) for cube in cubes)
+        slices = (spread_slices(run, suite, cube, n_slices, seed=cube) for cube in cubes)
         return np.stack([network(x)[:, : len(PARAMETERS)].mean(dim=0).numpy() for x in slices]) * std + mean
 
     raw, seen, truth = predict(test), predict(train), params[test]

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 
 from ..cropping import cut_slices, log_density, whole_planes
 from ..cubes.suite import CubeSuite
-from ..runs import latents
+from ..runs.encode import spread_slices
 from ..runs.run import Run
 from .features import encode_any_set, evenly
 
@@ -55,7 +55,7 @@ def shuffled_sets(run: Run, zs: list[Tensor]) -> dict | None:
     A cube's slices are cut into sets of the trained size; the posteriors of its sets must agree, those of mixed
     sets must not. `auc`: chance that mixed sets disagree more than a cube's own, 0.5 if z cannot tell them apart.
 
-    zs   `latents.set_features` (S, 1024) of the slices of each cube
+    zs   `set_features` (S, 1024) of the slices of each cube
     Returns {"auc"}; None for fewer than two cubes or two sets.
     """
     from sklearn.metrics import roc_auc_score
@@ -194,7 +194,7 @@ def memorisation_test(
     samples, held_out (m, 1, H, H) pixels. `limit`: what one more held-out slice exceeds in 1 of 1000 cases.
     """
     train = evenly(run.split["train"], SEARCHED)
-    copy = latents.spread_slices(run, suite, train[len(train) // 2], 1, seed=12345)
+    copy = spread_slices(run, suite, train[len(train) // 2], 1, seed=12345)
     copy = copy.roll((3, 5), (-2, -1)).mT.flip(-1) if run.config.data.image_size == suite.side else copy.mT.flip(-1)
     r = nearest_slice(run, suite, train, torch.cat([samples, held_out, copy]), progress=progress)
     held = r[len(samples) : -1]

@@ -14,9 +14,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..analysis.probes import ridge
 from ..cubes.suite import CubeSuite, open_cubes
+from ..generation.sample import sample_slices
 from ..plots import curves as plots
-from ..runs import latents
+from ..runs.encode import cut_cube, decode, encode_slices, most_slices
 from ..runs.run import Run
 from ..statistics import fvu, pixel_pdf, power_spectrum
 from .controls import upper_bound
@@ -156,12 +158,12 @@ def estimate_cube(
         y, source = suite.overdensity(index), suite.cube_id(index) if isinstance(cube, str | Path) else name
         axes, side, box = suite.axes, suite.side, suite.box_size
         cautions = [*assumed, *(caution.replace(str(folder), "the array") for caution in suite.cautions)]
-    n = min(shared.n_slices, latents.most_slices(run, suite))
-    seen = encode_slices_of_cube(run, 0, latents.cut_cube(run, y, n, seed, axes))
+    n = min(shared.n_slices, most_slices(run, suite))
+    seen = encode_slices_of_cube(run, 0, cut_cube(run, y, n, seed, axes))
     row = describe(run, seen.truth, seen.truth[:0], seen.zs, len(axes))
-    z, recon = row["mu"][-1], latents.decode(run, latents.encode_slices(run, seen.truth, seen.z.mu).mu)
+    z, recon = row["mu"][-1], decode(run, encode_slices(run, seen.truth, seen.z.mu).mu)
     generator = torch.Generator().manual_seed(seed)
-    drawn = latents.sample_slices(run, seen.z, N_MODEL, generator)[:, 0]
+    drawn = sample_slices(run, seen.z, N_MODEL, generator)[:, 0]
     known = bool(drawn.isfinite().all())
     if not known:  # z is so far off that the networks overflow
         cautions.insert(0, "out of distribution: the model's own slices of this universe are not finite numbers")
@@ -237,7 +239,7 @@ def _parameters(
     """Median and half the 68 % interval of the posterior, of a ridge's where there is none."""
     if not shared.width:
         return {}
-    reader = latents.ridge().fit(shared.train.z(shared.n_slices), shared.train.params)
+    reader = ridge().fit(shared.train.z(shared.n_slices), shared.train.params)
     values = reader.predict(z[None]).ravel()
     found = {name: (float(x), width) for (name, width), x in zip(shared.width.items(), values, strict=True)}
     if shared.posterior is None:

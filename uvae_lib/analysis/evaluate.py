@@ -17,9 +17,11 @@ from matplotlib.figure import Figure
 
 from ..cubes.suite import CubesError, CubeSuite, open_data
 from ..files import atomic_path, plain_values, write_atomically
+from ..generation.flows import flows_of
+from ..generation.sample import complete_means, sample_slices
 from ..plots import curves as plots
 from ..presets import locate
-from ..runs import latents
+from ..runs.encode import encode_cube, most_slices, spread_slices
 from ..runs.run import Run, load_run, provenance, weights_key
 from ..statistics import fvu
 from . import controls, responses
@@ -69,7 +71,7 @@ def analyse_run(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool =
     further = {name: further_set(run, suite, name) for name in ("CV", "1P")}
     data = [found and found.fingerprint for found in (suite, *(found for found, _ in further.values()))]
     ids = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    flows = run.flows and run.flows.about["key"]
+    flows = flows_of(run) and flows_of(run).about["key"]
     key, path = weights_key(run, VERSION, n_slices, ids, data, flows), run.folder / "metrics.json"
     if path.exists():
         kept = json.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +97,7 @@ def analyse_run(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool =
 def seconds_a_cube(run: Run, suite: CubeSuite, n_slices: int) -> float:
     """Time from the file of a test cube to its z, and to draws of its parameters where the run has their posterior."""
     started = time.perf_counter()
-    z = latents.encode_cube(run, latents.spread_slices(run, suite, run.split["test"][0], n_slices))
+    z = encode_cube(run, spread_slices(run, suite, run.split["test"][0], n_slices))
     if (run.folder / POSTERIOR).exists():
         load_posterior(run).sample(z.mu, n_slices, 1000, torch.Generator().manual_seed(0))
     return time.perf_counter() - started
@@ -126,15 +128,15 @@ def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
     of_all = torch.cat([cube.truth[: -(-n * len(some) // len(test))] for cube in test])
     twice = [
         [
-            latents.complete_means(run, cube.recon, cube.z.mu, torch.randn(cube.recon.shape, generator=generator))
+            complete_means(run, cube.recon, cube.z.mu, torch.randn(cube.recon.shape, generator=generator))
             for cube in some
         ]
         for _ in range(2)
     ]
     drawn = {
         "completed": (truth, twice[0]),
-        "observed_universe": (truth, [latents.sample_slices(run, cube.z, n, generator) for cube in some]),
-        "prior_universe": ([of_all], [latents.sample_slices(run, None, len(of_all), generator)]),
+        "observed_universe": (truth, [sample_slices(run, cube.z, n, generator) for cube in some]),
+        "prior_universe": ([of_all], [sample_slices(run, None, len(of_all), generator)]),
     }
     return {
         "reconstruction": reconstruction_metrics(test, train, box),
@@ -148,8 +150,8 @@ def _model_metrics(run: Run, suite: CubeSuite, encoded: Encodings) -> dict:
 
 def other_slices(run: Run, suite: CubeSuite, cubes: list[int], n: int) -> list[torch.Tensor]:
     """Further true slices of cubes, between those that `encode_cubes` takes."""
-    shift = 0.5 if 2 * n <= latents.most_slices(run, suite) else 0.0
-    return [latents.spread_slices(run, suite, cube, n, seed=cube if shift else cube + 1, shift=shift) for cube in cubes]
+    shift = 0.5 if 2 * n <= most_slices(run, suite) else 0.0
+    return [spread_slices(run, suite, cube, n, seed=cube if shift else cube + 1, shift=shift) for cube in cubes]
 
 
 def _controls(run: Run, suite: CubeSuite, encoded: Encodings, missing: dict, progress: bool) -> dict:
@@ -157,7 +159,7 @@ def _controls(run: Run, suite: CubeSuite, encoded: Encodings, missing: dict, pro
     n, table = encoded.n_slices, encoded.table
     held, train = encoded.of(run.split["test"]), table.rows(run.split["train"])
     test, found = table.rows(run.split["test"]), {}
-    drawn = latents.sample_slices(run, None, N_SAMPLES, torch.Generator().manual_seed(1))
+    drawn = sample_slices(run, None, N_SAMPLES, torch.Generator().manual_seed(1))
     true = torch.cat([cube.truth for cube in held])
     some = true[evenly(list(range(len(true))), N_SAMPLES)]
     found["memorisation"] = controls.memorisation_test(run, suite, drawn, some, progress)
@@ -230,10 +232,10 @@ def classify(run: Run, suite: CubeSuite, n_slices: int = 15) -> dict:
     cubes = encode_cubes(run, suite, chosen, n_slices)
     truth, generator = [cube.truth for cube in cubes], torch.Generator().manual_seed(0)
     n = len(truth[0])
-    drawn = [latents.sample_slices(run, cube.z, n, generator) for cube in cubes]
+    drawn = [sample_slices(run, cube.z, n, generator) for cube in cubes]
     return {
         "observed_universe": two_sample_classifier(truth, drawn),
-        "prior_universe": two_sample_classifier(truth, [latents.sample_slices(run, None, n, generator) for _ in cubes]),
+        "prior_universe": two_sample_classifier(truth, [sample_slices(run, None, n, generator) for _ in cubes]),
         "truth_against_truth": two_sample_classifier(truth, other_slices(run, suite, chosen, n)),
     }
 
@@ -295,7 +297,7 @@ def slices_figure(run: Run, suite: CubeSuite) -> Figure:
     rows = {
         "simulated": [cube.truth[:1] for cube in cubes],
         "reconstructed": [cube.recon[:1] for cube in cubes],
-        "new slice of\nthe same universe": [latents.sample_slices(run, cube.z, 1, generator) for cube in cubes],
+        "new slice of\nthe same universe": [sample_slices(run, cube.z, 1, generator) for cube in cubes],
     }
     return plots.slice_grid(
         run.to_log(torch.cat([x for row in rows.values() for x in row])),

@@ -17,7 +17,19 @@ from tqdm.auto import tqdm
 from ..cubes.suite import CubeSuite
 from ..files import write_atomically
 from ..presets import PARAMETERS
-from ..runs import latents
+from ..runs.encode import (
+    Posterior,
+    cut_cube,
+    decode,
+    encode_others,
+    encode_set,
+    encode_slices,
+    most_slices,
+    prior_of_h,
+    set_features,
+    slice_features,
+    spread_slices,
+)
 from ..runs.run import Run, weights_key
 from ..statistics import pixel_pdf, power_spectrum
 from ..variants.fourier import SliceSummary
@@ -34,7 +46,7 @@ class CubeEncoding:
     """Slices of one cube and what the model makes of them.
 
     truth, recon (n, 1, H, H)  pixels; each slice is reconstructed given the other slices
-    zs (n, 1024)               `latents.set_features` of the slices
+    zs (n, 1024)               `set_features` of the slices
     z                          q(z | all n slices)
     h, prior                   q(h | slice, z of the others), p(h | z of the others): n rows
     """
@@ -43,9 +55,9 @@ class CubeEncoding:
     truth: Tensor
     recon: Tensor
     zs: Tensor
-    z: latents.Posterior
-    h: latents.Posterior
-    prior: latents.Posterior
+    z: Posterior
+    h: Posterior
+    prior: Posterior
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,21 +122,21 @@ class Encodings:
 
 def encode_slices_of_cube(run: Run, cube: int, truth: Tensor) -> CubeEncoding:
     """Encode and reconstruct the slices (n, 1, H, H) of one cube."""
-    features = latents.slice_features(run, truth)
-    zs = latents.set_features(run, truth, features)
-    others = latents.encode_others(run, zs) if len(zs) > 1 else latents.encode_set(run, zs).mu[None]
-    h = latents.encode_slices(run, truth, others, features)
-    recon, prior = latents.decode(run, h.mu), latents.prior_of_h(run, others)
-    return CubeEncoding(cube, truth, recon, zs, latents.encode_set(run, zs), h, prior)
+    features = slice_features(run, truth)
+    zs = set_features(run, truth, features)
+    others = encode_others(run, zs) if len(zs) > 1 else encode_set(run, zs).mu[None]
+    h = encode_slices(run, truth, others, features)
+    recon, prior = decode(run, h.mu), prior_of_h(run, others)
+    return CubeEncoding(cube, truth, recon, zs, encode_set(run, zs), h, prior)
 
 
 def encode_cubes(
     run: Run, suite: CubeSuite, cubes: list[int], n_slices: int, progress: bool = False
 ) -> list[CubeEncoding]:
     """Encode and reconstruct n_slices of each of these cubes, or as many as a cube has."""
-    n = min(n_slices, latents.most_slices(run, suite))
+    n = min(n_slices, most_slices(run, suite))
     shown = tqdm(cubes, desc="encode", unit="cube", disable=not progress)
-    return [encode_slices_of_cube(run, cube, latents.spread_slices(run, suite, cube, n, seed=cube)) for cube in shown]
+    return [encode_slices_of_cube(run, cube, spread_slices(run, suite, cube, n, seed=cube)) for cube in shown]
 
 
 def encode_suite(
@@ -134,12 +146,12 @@ def encode_suite(
 
     held   cubes whose slices are decoded too, and held in memory
     """
-    n, held, rows, found = min(n_slices, latents.most_slices(run, suite)), {*held}, [], {}
+    n, held, rows, found = min(n_slices, most_slices(run, suite)), {*held}, [], {}
     for cube in tqdm(range(suite.n_cubes), desc="encode", unit="cube", disable=not progress):
         truth, further = _slices(run, suite, cube, n)
         if cube in held:
             found[cube] = encode_slices_of_cube(run, cube, truth)
-        zs = found[cube].zs if cube in held else latents.set_features(run, truth)
+        zs = found[cube].zs if cube in held else set_features(run, truth)
         rows.append(describe(run, truth, further, zs, len(suite.axes)))
     return Encodings(n, _table(suite, n, rows), found)
 
@@ -177,9 +189,9 @@ def _features_key(run: Run, suite: CubeSuite, n_slices: int) -> str:
 def _slices(run: Run, suite: CubeSuite, cube: int, n: int) -> tuple[Tensor, Tensor]:
     """n slices of a cube, and n further ones between them where it has so many, else none."""
     y = suite.overdensity(cube)
-    truth = latents.cut_cube(run, y, n, cube, suite.axes)
-    more = 2 * n <= latents.most_slices(run, suite)
-    return truth, latents.cut_cube(run, y, n, cube, suite.axes, shift=0.5) if more else truth[:0]
+    truth = cut_cube(run, y, n, cube, suite.axes)
+    more = 2 * n <= most_slices(run, suite)
+    return truth, cut_cube(run, y, n, cube, suite.axes, shift=0.5) if more else truth[:0]
 
 
 def _table(suite: CubeSuite, n: int, rows: list[dict[str, np.ndarray]]) -> FeatureTable:
@@ -192,15 +204,15 @@ def _table(suite: CubeSuite, n: int, rows: list[dict[str, np.ndarray]]) -> Featu
 
 
 def describe(run: Run, truth: Tensor, further: Tensor, zs: Tensor, n_axes: int) -> dict[str, np.ndarray]:
-    """One row of a table from slices of one cube as `latents.cut_cube` gives them, axis after axis.
+    """One row of a table from slices of one cube as `cut_cube` gives them, axis after axis.
 
     truth     (n, 1, H, H)
     further   (n or 0, 1, H, H) of the same cube
-    zs        (n, 1024), `latents.set_features` of truth
+    zs        (n, 1024), `set_features` of truth
     n_axes    along which slices are cut
     """
     n, slices = len(truth), torch.cat([truth, further])
-    zs = torch.cat([zs, latents.set_features(run, further)]) if len(further) else zs
+    zs = torch.cat([zs, set_features(run, further)]) if len(further) else zs
     sizes = sorted({min(size, n) for size in SIZES} | {n, len(slices)})
     k, power = power_spectrum(slices[:, 0], run.image_box)
     pdf, summary = pixel_pdf(slices[:, 0], PDF_EDGES), SliceSummary(slices.shape[-1])(slices)
@@ -231,8 +243,8 @@ def evenly(items: list, most: int) -> list:
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))]
 
 
-def encode_any_set(run: Run, zs: Tensor) -> latents.Posterior:
+def encode_any_set(run: Run, zs: Tensor) -> Posterior:
     """q(z); sets smaller than the model was trained with are asked on purpose here, so they do not warn."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="a set of .* is smaller", category=UserWarning)
-        return latents.encode_set(run, zs)
+        return encode_set(run, zs)

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..analysis.probes import probe, ridge
 from ..loss import active_units, kl_by_dimension
-from ..runs import latents
 from ..statistics import cross_correlation, fourier_pca, fvu, project, r2, transfer_function
 from .features import CubeEncoding, FeatureTable
 
@@ -105,7 +105,7 @@ def r2_interval(truth: np.ndarray, predicted: np.ndarray) -> list[float]:
 class CalibratedProbe(NamedTuple):
     """A regression judged on cubes that it did not see, and how well it knows its own error.
 
-    predicted (m, p);  r2, error (p,)   as `latents.ProbeResult`;  r2_interval (p, 2)
+    predicted (m, p);  r2, error (p,)   as `ProbeResult`;  r2_interval (p, 2)
     width (p,)        half width of the interval that is to hold 68 %, in units of the parameter
     coverage (p, l)   share of the unseen cubes inside the interval of each of LEVELS
     """
@@ -129,7 +129,7 @@ def residuals_of(train: np.ndarray, params: np.ndarray) -> np.ndarray:
     from sklearn.model_selection import KFold, cross_val_predict
 
     folds = KFold(min(5, len(train)), shuffle=True, random_state=0)
-    return params - cross_val_predict(latents.ridge(), train, params, cv=folds).reshape(params.shape)
+    return params - cross_val_predict(ridge(), train, params, cv=folds).reshape(params.shape)
 
 
 def half_widths(residuals: np.ndarray, levels: np.ndarray | float) -> np.ndarray:
@@ -144,12 +144,12 @@ def half_widths(residuals: np.ndarray, levels: np.ndarray | float) -> np.ndarray
 
 
 def calibrated_probe(train: np.ndarray, params: np.ndarray, test: np.ndarray, truth: np.ndarray) -> CalibratedProbe:
-    """`latents.probe` with intervals.
+    """`probe` with intervals.
 
     train, params   (n, d), (n, p) of the cubes that teach
     test, truth     (m, d), (m, p) of the cubes that judge
     """
-    residuals, found = residuals_of(train, params), latents.probe(train, params, test, truth)
+    residuals, found = residuals_of(train, params), probe(train, params, test, truth)
     inside = np.abs(found.predicted - truth)[..., None] <= half_widths(residuals, LEVELS)  # (m, p, l)
     intervals = [r2_interval(*columns) for columns in zip(truth.T, found.predicted.T, strict=True)]
     return CalibratedProbe(
@@ -179,12 +179,11 @@ def slice_curve(train: FeatureTable, test: FeatureTable) -> dict[str, list]:
     rows = []
     for i in range(len(train.sizes)):
         z, power = (
-            latents.probe(getattr(train, f)[:, i], train.params, getattr(test, f)[:, i], test.params)
-            for f in ("mu", "power")
+            probe(getattr(train, f)[:, i], train.params, getattr(test, f)[:, i], test.params) for f in ("mu", "power")
         )
         sigma = np.exp(0.5 * test.logvar[:, i])
         kl = kl_by_dimension(*(torch.from_numpy(x[:, i]) for x in (test.mu, test.logvar))).sum(dim=1).mean()
-        weights = latents.ridge().fit(train.mu[:, i], train.params).coef_
+        weights = ridge().fit(train.mu[:, i], train.params).coef_
         rows.append({
             "r2": z.r2.tolist(), "r2_power": power.r2.tolist(), "error": z.error.tolist(), "kl": float(kl),
             "read_width": np.sqrt((np.square(sigma) @ np.square(np.atleast_2d(weights)).T).mean(axis=0)).tolist(),
@@ -202,7 +201,7 @@ def cube_curve(train: FeatureTable, test: FeatureTable, n_slices: int = 15, n_dr
     rows = []
     for count in counts:
         chosen = [rng.choice(n, count, replace=False) for _ in range(n_draws if count < n else 1)]
-        draws = [latents.probe(z[i], train.params[i], test.z(n_slices), test.params).r2 for i in chosen]
+        draws = [probe(z[i], train.params[i], test.z(n_slices), test.params).r2 for i in chosen]
         rows.append(np.mean(draws, axis=0).tolist())
     return {"counts": counts, "r2": rows}
 

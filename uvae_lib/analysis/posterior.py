@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Generator, Tensor, nn
 
+from ..analysis.probes import ridge
 from ..files import write_atomically
-from ..runs import latents
 from ..runs.run import Run, weights_key
 from ..statistics import r2
 from .features import FeatureTable
@@ -106,7 +106,7 @@ def _read_train(found: ParameterPosterior, sets: np.ndarray, z: np.ndarray, para
     main[: len(rows)] = rows[:N_MAIN]
     read, fits = np.zeros((*sets.shape[:3], params.shape[1])), []
     for others, own in KFold(FOLDS, shuffle=True, random_state=seed).split(z):
-        ridge = latents.ridge().fit(z[others], params[others])
+        ridge = ridge().fit(z[others], params[others])
         fits.append((ridge.coef_.reshape(params.shape[1], -1), np.atleast_1d(ridge.intercept_)))
         read[own] = sets[own] @ fits[-1][0].T + fits[-1][1]
     weight, bias = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))

@@ -10,11 +10,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..analysis.probes import ridge
 from ..cubes.suite import CubeSuite
+from ..generation.sample import complete_means, draw_h
 from ..loss import ACTIVE, kl_by_dimension
 from ..presets import PARAMETERS
-from ..runs import latents
+from ..runs.encode import decode, encode_cube, spread_slices
 from ..runs.run import Run
+from ..runs.traverse import parameter_sheet
 from ..statistics import pixel_pdf, power_spectrum
 from .features import PDF_EDGES, CubeEncoding, FeatureTable
 from .theory import lognormal_response
@@ -112,7 +115,7 @@ def parameter_walks(
 ) -> dict:
     """Move z along each parameter, the others held, beside the 1P cubes; read back what was decoded.
 
-    Paths lie on the curved sheet of known universes (`latents.parameter_sheet`), so that what is asked can be read.
+    Paths lie on the curved sheet of known universes (`parameter_sheet`), so that what is asked can be read.
 
     table     of the cubes that the sheet and the probe are learned from
     one_p     the 1P set; without it the walk spans the middle 80 % of the table, and the truth is absent
@@ -122,13 +125,13 @@ def parameter_walks(
     of the 1P cubes.
     """
     z, names, found = table.z(15), [str(name) for name in table.names], {}
-    sheet, reader = latents.parameter_sheet(z, table.params), latents.ridge().fit(z, table.params)
+    sheet, reader = parameter_sheet(z, table.params), ridge().fit(z, table.params)
     generator = torch.Generator().manual_seed(seed)
     draw = torch.randn(n_slices, z.shape[1], generator=generator)
     white = torch.randn(n_slices, 1, *[run.config.data.image_size] * 2, generator=generator)
 
     def read(sets: list[Tensor]) -> list[list[float]]:
-        rows = np.stack([latents.encode_cube(run, slices).mu.numpy() for slices in sets])
+        rows = np.stack([encode_cube(run, slices).mu.numpy() for slices in sets])
         return reader.predict(rows).reshape(len(rows), -1).tolist()
 
     for i, name in enumerate(names):
@@ -143,12 +146,12 @@ def parameter_walks(
         asked = np.tile(middle, (len(values), 1))
         asked[:, i] = values
         path = sheet(asked)
-        means = [latents.decode(run, latents.draw_h(run, step, draw)) for step in path]
-        whole = [latents.complete_means(run, mean, step, white) for mean, step in zip(means, path, strict=True)]
+        means = [decode(run, draw_h(run, step, draw)) for step in path]
+        whole = [complete_means(run, mean, step, white) for mean, step in zip(means, path, strict=True)]
         row = {"values": values.tolist(), "read": read(whole)}
         sets = {"model_mean": means, "model": whole}
         if cubes:
-            sets["truth"] = [latents.spread_slices(run, one_p, cube, n_slices, seed=seed) for cube in cubes]
+            sets["truth"] = [spread_slices(run, one_p, cube, n_slices, seed=seed) for cube in cubes]
             row["read_truth"] = read(sets["truth"])
         row |= {
             key: responses(torch.stack(slices)[:, :, 0], values, middle[i], run.image_box)

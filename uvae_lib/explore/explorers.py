@@ -25,9 +25,12 @@ from torch import Generator, Tensor
 
 from ..cropping import EPS, log_density, periodic_crop
 from ..cubes.suite import CubeSuite
+from ..generation.flows import flows_of
+from ..generation.sample import complete_means, draw_h, draw_z
 from ..plots import curves as plots
-from ..runs import latents
+from ..runs.encode import decode, encode_cube, prior_of_h, reconstruct_given_others, spread_slices
 from ..runs.run import Run
+from ..runs.traverse import ParameterSheet, decode_universe, decoded_directions, prior_directions, suite_sheet
 from ..statistics import cross_correlation, fvu, pixel_pdf, power_spectrum
 from . import pictures as live
 
@@ -334,8 +337,8 @@ class ReconstructionExplorer(Explorer):
 
     def _encode(self, cube: int) -> tuple[Tensor, Tensor, Tensor]:
         """Truth and reconstructions (n, H, H) log densities, and their unexplained variances (n,)."""
-        slices = latents.spread_slices(self.run, self.suite, cube, self.n_slices, seed=cube)
-        recon = latents.reconstruct_given_others(self.run, slices)
+        slices = spread_slices(self.run, self.suite, cube, self.n_slices, seed=cube)
+        recon = reconstruct_given_others(self.run, slices)
         truth, recon = (self.run.to_log(x)[:, 0] for x in (slices, recon))
         return truth, recon, fvu(truth, recon, dim=(1, 2))
 
@@ -377,7 +380,7 @@ class LatentExplorer(Explorer):
     seed           which draw of p(h | z) the walk starts from; and of what completes it
     n_slices       of a cube are encoded
     n_directions   sliders of z, and of h, fewer where fewer directions change anything
-    sheet          from `latents.suite_sheet`; that of the suite when absent. No slider for what the suite does not
+    sheet          from `suite_sheet`; that of the suite when absent. No slider for what the suite does not
                    label.
     sliders        by name: "Omega_m", "sigma_8", then "z0", "z1", ..., "h0", ...
     """
@@ -386,7 +389,7 @@ class LatentExplorer(Explorer):
 
     def __init__(
         self, run: Run, suite: CubeSuite, *, cube: int = 0, seed: int = 0, n_slices: int = 9, n_directions: int = 5,
-        sheet: tuple[latents.ParameterSheet, pd.DataFrame] | None = None,
+        sheet: tuple[ParameterSheet, pd.DataFrame] | None = None,
     ):  # fmt: skip
         check_voxels(run, suite)
         if not 0 <= seed <= 99:
@@ -394,7 +397,7 @@ class LatentExplorer(Explorer):
         self.run, self.n_slices, self.n_directions = run, n_slices, n_directions
         self._encoded = lru_cache(KEPT)(self._encode)
         controls = {"seed": (control(ui.IntSlider, "seed", value=seed, max=99), self._anchor)}
-        self.sheet, self.known = latents.suite_sheet(run, suite, n_slices) if sheet is None else sheet
+        self.sheet, self.known = suite_sheet(run, suite, n_slices) if sheet is None else sheet
         self.labels = [name for name in self.known if name in suite.params]
         self.sliders = {
             name: control(ui.FloatSlider, NAMES[name], step=0.01, readout_format=".2f") for name in self.labels
@@ -416,19 +419,19 @@ class LatentExplorer(Explorer):
                it changes, in which unit)}
         """
         run, n = self.run, self.n_directions
-        slices = latents.spread_slices(run, self.suite, cube, self.n_slices, seed=cube)
-        z = latents.encode_cube(run, slices)
-        prior = latents.prior_of_h(run, z.mu[None])
-        steps, change = latents.prior_directions(run, z.mu, n)
-        if run.flows:
-            universes = latents.draw_z(run, torch.randn(N_UNIVERSES, len(z.mu), generator=Generator().manual_seed(0)))
+        slices = spread_slices(run, self.suite, cube, self.n_slices, seed=cube)
+        z = encode_cube(run, slices)
+        prior = prior_of_h(run, z.mu[None])
+        steps, change = prior_directions(run, z.mu, n)
+        if flows_of(run):
+            universes = draw_z(run, torch.randn(N_UNIVERSES, len(z.mu), generator=Generator().manual_seed(0)))
             width = (universes @ steps.T).std(dim=0)
             change, order = (change * width.square()).sort(descending=True)
             steps = (steps * width[:, None])[order]
         ways = {f"z{i}": (steps[i], f"z dir. {i + 1}", float(change[i]), "nats") for i in range(n)}
         width = (0.5 * prior.logvar[0]).exp()
-        steps = latents.decoded_directions(run, prior.mu[0], width, n)
-        moved = run.to_log(latents.decode(run, prior.mu + steps)) - run.to_log(latents.decode(run, prior.mu))
+        steps = decoded_directions(run, prior.mu[0], width, n)
+        moved = run.to_log(decode(run, prior.mu + steps)) - run.to_log(decode(run, prior.mu))
         sizes, order = moved.square().mean(dim=(1, 2, 3)).sqrt().sort(descending=True)
         ways |= {
             f"h{i}": (steps[j] / width, f"h dir. {i + 1}", float(size), "in ln ρ")
@@ -453,7 +456,7 @@ class LatentExplorer(Explorer):
         self._mean = {"slices of the cube": self._statistics(x)}
         difference = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
         panels = [
-            live.Panel("slice" if self.run.flows else "decoded slice", length, *scale),
+            live.Panel("slice" if flows_of(self.run) else "decoded slice", length, *scale),
             live.Panel("difference to the anchor", length, -REACH, REACH, difference, plots.DIFFERENCE_MAP),
         ]
         ticks = (0.2, 0.5, 1.0, 2.0, 5.0)
@@ -473,8 +476,8 @@ class LatentExplorer(Explorer):
         """Where the walk starts: a place (1, 512) in p(h | z) and its decoded mean (1, 1, H, H); then draw."""
         z, prior = self._now.z.mu, self._now.prior
         white = torch.randn(1, len(z), generator=Generator().manual_seed(self.seed.value))
-        self._place = (latents.draw_h(self.run, z, white) - prior.mu) / (0.5 * prior.logvar).exp()
-        self._from, self._completed = latents.decode_universe(self.run, z, self._place), None
+        self._place = (draw_h(self.run, z, white) - prior.mu) / (0.5 * prior.logvar).exp()
+        self._from, self._completed = decode_universe(self.run, z, self._place), None
         self._draw()
 
     def _move(self, latent: str) -> Tensor:
@@ -490,9 +493,9 @@ class LatentExplorer(Explorer):
         if asked != self._home:
             here, there = self.sheet(np.array([[at[name] for name in self.known] for at in (self._home, asked)]))
             self._z = self._z + there - here
-        self._to = latents.decode_universe(self.run, self._z, place)
+        self._to = decode_universe(self.run, self._z, place)
         self._show_slices(self._from, self._to, "decoded mean")
-        if self.run.flows:
+        if flows_of(self.run):
             self._settle_soon()
 
     def _settle_soon(self) -> None:
@@ -514,7 +517,7 @@ class LatentExplorer(Explorer):
 
     def settle(self) -> None:
         """Draw the completed slice."""
-        if self.run.flows:
+        if flows_of(self.run):
             if self._completed is None:
                 self._completed = self._complete(self._from, self._now.z.mu)
             self._show_slices(self._completed, self._complete(self._to, self._z), "completed slice")
@@ -522,7 +525,7 @@ class LatentExplorer(Explorer):
     def _complete(self, mean: Tensor, z: Tensor) -> Tensor:
         """The same noise at every place, so that what moves is what was moved."""
         white = torch.randn(mean.shape, generator=Generator().manual_seed(self.seed.value))
-        return latents.complete_means(self.run, mean, z, white)
+        return complete_means(self.run, mean, z, white)
 
     def _show_slices(self, anchor: Tensor, now: Tensor, what: str) -> None:
         """Both panels and the curves of slices (1, 1, H, H)."""

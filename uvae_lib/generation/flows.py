@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from ..model import UniverseVAE, in_float32, rounded
 from ..presets import FlowConfig, from_dict
+from ..runs.run import FLOWS, Run
 from ..variants.fourier import FourierDecoder, FourierModes
 from ..variants.layers import circular_padding
 from ..variants.residual_spectrum import ResidualPower
@@ -382,6 +383,13 @@ def flows_as_bytes(flows: Flows, dtype: torch.dtype | None = None) -> bytes:
     """Flows with their settings and `about` in the safetensors format; parameters in dtype where one is given."""
     about = {"settings": json.dumps(asdict(flows.settings)), "about": json.dumps(flows.about)}
     return save(rounded(flows, dtype), about)
+
+
+def flows_of(run: Run) -> Flows | None:
+    """The flows of a run, read when they are first asked for; None where none were trained."""
+    if "flows" not in run.loaded:
+        run.loaded["flows"] = load_flows(run.folder / FLOWS, run.model, run.periodic)
+    return run.loaded["flows"]
 
 
 def load_flows(path: Path, model: UniverseVAE, periodic: bool) -> Flows | None:

@@ -26,7 +26,7 @@ from ..training.fit import LitUniverseVAE, draw_noise, module_settings, noise_se
 from ..training.slices import SliceSets
 from ..training.trainer import train_module
 from ..variants import covers_box
-from .flows import N_SHAPED, Flows, draw_angle, flows_as_bytes
+from .flows import N_SHAPED, Flows, draw_angle, flows_as_bytes, flows_of
 
 SETS_AT_A_TIME = 8  # that are encoded
 MEASURED = 8  # turns of slices from which the flows take what they start with
@@ -173,7 +173,7 @@ def fit_flows(
     settings = settings or run.config.flows
     settings = replace(settings, steps=steps or settings.steps)
     path, key = run.folder / FLOWS, weights_key(run, asdict(settings))
-    if run.flows and run.flows.about["key"] == key:
+    if flows_of(run) and flows_of(run).about["key"] == key:
         return run
     place = run.folder / "flows" / key[:12]
     with lock_run(place):

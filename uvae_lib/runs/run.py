@@ -17,7 +17,7 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from ..cropping import log_density, overdensity
 from ..cubes.suite import CubeSuite, open_data
 from ..files import write_atomically
-from ..generation.flows import Flows, flows_as_bytes, load_flows
 from ..model import UniverseVAE, rounded
 from ..presets import RENAMED, Config, from_dict, locate, to_dict
 from ..variants import build, covers_box
@@ -58,8 +57,8 @@ class Run:
     config       the configuration;  split: {"train", "val", "test"} -> cube indices
     mean, std    standardisation: pixels p = (x - mean) / std, x = log(y + eps)
     box_size     of the cubes [Mpc/h];  side [voxels]
-    flows        what completes the slices that the model draws (`train-flows`); None where they were not trained
     history      one row a logged step;  info: seeds, versions, commit, machine, cube names
+    loaded       what was read of its folder since, by name
     """
 
     folder: Path
@@ -72,7 +71,12 @@ class Run:
     side: int
     history: pd.DataFrame
     info: dict
-    flows: Flows | None = None
+    loaded: dict = field(default_factory=dict)
+
+    @property
+    def periodic(self) -> bool:
+        """Whether a slice is the whole periodic box."""
+        return covers_box(self.config, self.side)
 
     @property
     def image_box(self) -> float:
@@ -128,7 +132,6 @@ def load_run(folder: str | Path, which: str = "best") -> Run:
         side=info["side"],
         history=_read_history(folder / "history.csv"),
         info=info,
-        flows=load_flows(folder / FLOWS, model, covers_box(config, info["side"])),
     )
 
 
@@ -203,23 +206,6 @@ def _read_history(path: Path) -> pd.DataFrame:
 def weights_as_bytes(model: nn.Module, dtype: torch.dtype | None = None) -> bytes:
     """A model in the safetensors format; parameters in dtype where one is given, buffers as they are."""
     return save({f"model.{name}": value for name, value in rounded(model, dtype).items()})
-
-
-def export_run(folder: str | Path, to: str | Path) -> list[Path]:
-    """Copy a run for others: its parameters in bfloat16, run.json, history and results; no checkpoints.
-
-    With gzip 40 % of the bytes of float32; `load_run` reads them so. Returns the files, all in the folder `to`.
-    """
-    run, to, packed = load_run(folder), Path(to), "best.safetensors.gz"
-    weights = weights_as_bytes(run.model, torch.bfloat16)
-    write_atomically(to / packed, gzip.compress(weights, compresslevel=6, mtime=0))
-    if run.flows:
-        write_atomically(to / FLOWS, flows_as_bytes(run.flows, torch.bfloat16))
-    names = ("run.json", "history.csv", "metrics.json", "baselines.json", "posterior.safetensors")
-    kept = [name for name in names if (run.folder / name).exists()]
-    for name in kept:
-        write_atomically(to / name, (run.folder / name).read_bytes())
-    return [to / name for name in (packed, *([FLOWS] if run.flows else []), *kept)]
 
 
 def weights_key(run: Run, *settings, dtype: torch.dtype | None = None) -> str:
