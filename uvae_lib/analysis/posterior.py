@@ -106,8 +106,8 @@ def _read_train(found: ParameterPosterior, sets: np.ndarray, z: np.ndarray, para
     main[: len(rows)] = rows[:N_MAIN]
     read, fits = np.zeros((*sets.shape[:3], params.shape[1])), []
     for others, own in KFold(FOLDS, shuffle=True, random_state=seed).split(z):
-        ridge = ridge().fit(z[others], params[others])
-        fits.append((ridge.coef_.reshape(params.shape[1], -1), np.atleast_1d(ridge.intercept_)))
+        fitted = ridge().fit(z[others], params[others])
+        fits.append((fitted.coef_.reshape(params.shape[1], -1), np.atleast_1d(fitted.intercept_)))
         read[own] = sets[own] @ fits[-1][0].T + fits[-1][1]
     weight, bias = (np.mean(parts, axis=0) for parts in zip(*fits, strict=True))
     found.weight = torch.from_numpy(np.concatenate([weight, main])).float()
