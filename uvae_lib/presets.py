@@ -51,42 +51,31 @@ class DataConfig:
     path: str = "data/demo"
     """A folder or file that `open_cubes` understands."""
     set_name: str | None = None
-    """LH, CV, 1P, ... where a folder holds several sets; LH when absent."""
-    format: Literal["cmd-grids", "cmd-maps", "quijote", "hdf5", "npy"] | None = None
-    """Layout of the files; found by name and content when absent."""
-    field_type: Literal["density", "delta", "overdensity", "counts"] | None = None
-    """What the numbers are; guessed from the first cube when absent."""
-    box_size: float | None = None
-    """Side of a cube [Mpc/h], when the files do not say, or say it wrongly."""
-    params: str | None = None
-    """Table of parameters, one row a cube; "none" goes without; looked for beside the cubes when absent."""
-    dataset: str | None = None
-    """Data set of the cubes in an HDF5 file."""
+    """LH, CV, 1P, ... where names have several sets; LH when absent; train or test where they have these."""
+    redshift: float | None = None
+    """Of several snapshots, as it stands in the names; of CAMELS and Quijote the lowest when absent."""
     field: str | None = None
-    """Field of a CAMELS folder (Mcdm when absent), or file name where each simulation has a folder."""
-    normalize: bool = True
-    """Divide each cube by its own mean."""
-    check: Literal["auto", "full", "sample", "none"] = "auto"
-    """Cubes that are read for the check of a suite: all, 16 of them, none; auto samples suites above 8 GiB."""
+    """Of several fields (Mcdm when absent in CAMELS), files or data sets: a name or a pattern."""
+    box_size: float | None = None
+    """Side of a cube [Mpc/h], where neither a documented name nor a unit in the file tells it."""
+    field_type: Literal["density", "delta", "overdensity", "counts"] | None = None
+    """What the numbers are, where no documented name tells it."""
+    params: str | None = None
+    """Table of parameters, "attributes" of the cubes, or "none"."""
+    line_of_sight: Literal[0, 1, 2, "none"] | None = None
+    """Axis along which redshift space is distorted: slices are cut across it."""
     image_size: int = 128
     """Pixels along a slice: 32, 64, 128, 256 or 512."""
     thickness: int = 1
     """Planes averaged in a slice [voxels]."""
     eps: float = 1e-8
     """Of x = log(y + eps)."""
-    augment: bool = True
-    """Random quarter turns and mirror flips."""
     val_fraction: float = 0.1
     test_fraction: float = 0.1
-    split_seed: int = 0
     storage: Literal["float32", "float16", "bfloat16"] = "float32"
     """How cubes are held on the device."""
-    pool_memory: float | None = None
-    """[GiB] for cubes on the device; 40 % of what is free when absent."""
     pool_size: int | None = None
     """Cubes held at a time; as many as fit when absent. Draws depend on it."""
-    refresh: int = 8
-    """Steps after which one of the cubes held is exchanged, when not all fit."""
 
 
 @dataclass(frozen=True)
