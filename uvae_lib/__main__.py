@@ -178,18 +178,32 @@ def export(run: Path, to: Path) -> None:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
-def inspect(path: Annotated[Path, tyro.conf.Positional], data: DataConfig = PRESETS["demo"].data) -> None:
-    """Say what a file or folder of cubes holds, what was assumed, and what is wrong with it.
+def inspect(
+    path: Annotated[Path, tyro.conf.Positional], box_size: str | None = None, field_type: str | None = None,
+    params: str | None = None, line_of_sight: Literal[0, 1, 2, "none"] | None = None, redshift: float | None = None,
+    field: str | None = None, set_name: str | None = None, allow_same_universe: bool | None = None, save: bool = False,
+) -> None:  # fmt: skip
+    """Say what a file or folder of cubes holds, and propose, with reasons, what it does not say.
 
     Args:
         path: file or folder
-        data: how to read it, as in training: --data.field-type delta, --data.box-size 50, ...
+        box_size: side of a cube [Mpc/h], or a text with its unit
+        field_type: density, delta, overdensity or counts
+        params: table of parameters, "attributes" of the cubes, or "none"
+        line_of_sight: axis along which redshift space is distorted
+        redshift: of several snapshots
+        field: of several fields, files or data sets; a pattern says that each is a universe
+        set_name: of several sets
+        allow_same_universe: open cubes with the same largest modes
+        save: write what is given to suite.json beside the cubes
     """
-    from .cubes.suite import open_data
+    from .cubes.inspect import inspect_cubes
 
+    told = {name: value for name, value in locals().items() if name not in ("path", "save", "inspect_cubes")}
+    told["box_size"] = float(box_size) if box_size and box_size.replace(".", "", 1).isdecimal() else box_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the page ends with them
-        print(open_data(replace(data, path=str(path.expanduser().absolute()))).describe())
+        print(inspect_cubes(path, save, **told))
 
 
 def fetch_camels(

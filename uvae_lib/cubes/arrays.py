@@ -47,6 +47,12 @@ class NoCubes(CubesError):
     """The same, for a whole file of something else: a table, a catalogue. Beside cubes it is passed over."""
 
 
+class CubesUnsaid(CubesError):
+    """The same, for what the user has to say: needs, the names of options; layout, what was found."""
+
+    needs, layout = (), None
+
+
 def refusal(where: object, found: str, expected: str, advice: str, error: type[CubesError] = CubesError) -> CubesError:
     """The one form of every refusal: "<where>: found ...; expected ...; <what to do>"."""
     return error(f"{where}: found {found}; expected {expected}; {advice}")
@@ -344,17 +350,21 @@ def read_length(value: object, h: float | None = None) -> list[float] | None:
     return [float(number) * scale for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", found[1])] or None
 
 
+def box_names(told: dict) -> list[str]:
+    """Attributes that are called as sides of boxes are."""
+    return [name for name in told if BOX.fullmatch(re.sub(r"[\W_]", "", name.rpartition("/")[2].lower()))]
+
+
 def box_of(stack: Stack) -> float | None:
-    """Side of the box [Mpc/h] where an attribute gives it with its unit. Raises CubesError for three sides that differ."""
+    """Side of the box [Mpc/h] where an attribute gives it with its unit. Raises CubesError for sides that differ."""
     told = attributes(stack)
     h = next((float(np.ravel(v)[0]) for k, v in told.items() if re.fullmatch(r"(.*/)?(HubbleParam|h|hubble)", k)), None)
-    for name, value in told.items():
-        if BOX.fullmatch(re.sub(r"[\W_]", "", name.rpartition("/")[2].lower())):
-            numbers = read_length(value, h) or np.ravel(value).tolist()
-            if len(numbers) > 1 and all(isinstance(n, int | float) for n in numbers) and len({*numbers}) > 1:
-                raise refusal(stack.path, f"{name} = {as_text(value)}", "a cube, as long as wide", "cut it to cubes")
-            if length := read_length(value, h):
-                return length[0]
+    for name in box_names(told):
+        lengths = read_length(told[name], h)
+        if len({*(lengths or np.ravel(told[name]).tolist())}) > 1:
+            raise refusal(stack.path, f"{name} = {as_text(told[name])}", "a cube, as long as wide", "cut it to cubes")
+        if lengths:
+            return lengths[0]
     return None
 
 

@@ -19,7 +19,7 @@ import psutil
 
 from ..presets import DataConfig, locate
 from . import camels, quijote
-from .arrays import CubesError, Stack, box_of, existing, read_length, read_record, refusal
+from .arrays import CubesError, CubesUnsaid, Stack, box_of, existing, read_length, read_record, refusal
 from .checks import FIELD_TYPES, Check, check_cubes, to_overdensity
 from .layout import Layout, facts, plain
 from .parameters import OWN, cube_parameters, own_parameters, tables_beside
@@ -250,7 +250,9 @@ def _ask(path: Path, layout: Layout, box: float | None, kind: str | None, table)
         advice = (
             f'write open_cubes("{path}", {line}), {also}, or the same in suite.json (python -m uvae_lib inspect {path})'
         )
-        raise refusal(path, found, "; ".join(needs), advice)
+        unsaid = refusal(path, found, "; ".join(needs), advice, CubesUnsaid)
+        unsaid.needs, unsaid.layout = names, layout
+        raise unsaid
 
 
 def _folder(path: Path) -> Path:
