@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from .presets import PRESETS, Config, DataConfig, load_preset, locate
+from .presets import PRESETS, Config, load_preset, locate
 
 PROG = "python -m uvae_lib"
 ABOUT = f"""A hierarchical set VAE on slices of large-scale structure.

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files import write_atomically
-from .arrays import RECORD, CubesUnsaid, as_text, attributes, box_names, existing, read_record
+from .arrays import RECORD, SUFFIXES, CubesUnsaid, as_text, attributes, box_names, existing, read_record
 from .parameters import OWN, tables_beside
 from .suite import TOLD, open_cubes
 
@@ -19,17 +19,20 @@ def inspect_cubes(path: str | Path, save: bool = False, **told) -> str:
     """
     path, told = Path(path).expanduser().absolute(), {name: value for name, value in told.items() if value is not None}
     existing(path)
-    if save:
-        place = path / RECORD if path.is_dir() else path.with_suffix(f".{RECORD}")
-        write_atomically(place, json.dumps(read_record(path, TOLD) | told, indent=1) + "\n")
     try:
-        return open_cubes(path, **told).describe()
+        page = open_cubes(path, **told).describe()
     except CubesUnsaid as unsaid:
         rows = {name: reason for name, reason in _proposals(path, unsaid.layout).items() if name in unsaid.needs}
         words = " ".join(f"--{name.replace('_', '-')} {value}" for name, (value, _) in rows.items())
         lines = [f"  {name} = {value}: {reason}" for name, (value, reason) in rows.items()]
-        head = f"{unsaid}\n\nProposed, to be checked by somebody who knows these cubes:\n"
-        return head + "\n".join([*lines, f"  python -m uvae_lib inspect {path} {words} --save"]) + "\n"
+        page = f"{unsaid}\n\nProposed, to be checked by somebody who knows these cubes:\n"
+        page += "\n".join([*lines, f"  python -m uvae_lib inspect {path} {words} --save"]) + "\n"
+    if save:
+        alone = path.is_dir() or sum(file.suffix.lower() in SUFFIXES for file in path.parent.iterdir()) == 1
+        place = (path if path.is_dir() else path.parent) / RECORD if alone else path.with_suffix(f".{RECORD}")
+        write_atomically(place, json.dumps(read_record(path, TOLD) | told, indent=1) + "\n")
+        page += f"{place} is written\n"
+    return page
 
 
 def _proposals(path: Path, layout) -> dict[str, tuple[object, str]]:
