@@ -240,8 +240,8 @@ def _(p):
     return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=[500.0, 500.0, 250.0]), SAID
 
 
-for text, size in [("500 Mpc h^-1", 500), ("500 h^-1 Mpc", 500), ("25000 kpc/h", 25), ("0.5 Gpc/h", 500), ("5e2 Mpccm/h", 500),
-                   ("[50. 50. 50.] Mpc/h", 50), (b"50 cMpc/h", 50), ("50 Mpc h**-1", 50)]:  # fmt: skip
+for text, size in [("500 Mpc h^-1", 500), ("500 h^-1 Mpc", 500), ("25000 kpc/h", 25), ("0.5 Gpc/h", 500),
+                   ("5e2 Mpccm/h", 500), ("[50. 50. 50.] Mpc/h", 50), (b"50 cMpc/h", 50), ("50 Mpc h**-1", 50)]:  # fmt: skip
 
     @case(BOX, f"a unit is read: {text!r}", box(size))
     def _(p, text=text):
@@ -412,7 +412,7 @@ for text in ("Omega_m sigma_8\n" + "0,15 0,8\n" * N, "Omega_m;sigma_8\n" + "0,15
 @case(
     ROWS,
     "a decimal comma in the only column",
-    "found no readable table|decimal commas|comments|rows of parameters|columns",
+    r"found .*(columns|rows|decimal|1 fields in line 2, saw 2)",
 )
 def _(p):
     return stack(p, "Omega_m\n" + "0,15\n" * N)
@@ -461,7 +461,7 @@ def _(p):
 
 @case(ROWS, "comments in another number than columns", "comments that name sigma_8")
 def _(p):
-    return stack(p, "# sigma_8 first\n# then the rest, in no order\n" + "0.8 0.3\n" * N)
+    return stack(p, "# sigma_8 comes first\n# and then the rest\n" + "0.8 0.3\n" * N)
 
 
 @case(ROWS, "a suite of CAMELS with another order, without names", "found 5 columns without names")
@@ -599,7 +599,7 @@ def _(p):
 def test_planes_without_structure_are_refused(tmp_path, axis):
     y = Y[1].copy()
     y[(slice(None),) * axis + (5,)] = 0
-    with pytest.raises(CubesError, match="1 planes without structure.*a cube that is whole"):
+    with pytest.raises(CubesError, match=r"1 planes without structure.*a cube that is whole"):
         opened(write_npy(tmp_path / "c.npy", y), **SAID)
 
 

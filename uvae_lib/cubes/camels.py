@@ -9,7 +9,7 @@ import json
 import re
 from pathlib import Path
 
-from .arrays import open_arrays, refusal
+from .arrays import SUFFIXES, open_arrays, refusal
 from .layout import Layout, choose, files_below
 
 HYDRO = "IllustrisTNG|SIMBA|Astrid|EAGLE|Swift-EAGLE|Magneticum|Ramses|Enzo"
@@ -18,10 +18,9 @@ NAME = re.compile(
     rf"(?P<kind>Grids|Maps)_(?P<field>{FIELDS})_(?P<suite>(?:Nbody_)?(?:{HYDRO})(?:_L\d+n\d+)?|JaxPM)_"
     r"(?P<set>LH|CV|EX|BE|1P|SB\d+)(?:_(?P<side>\d+))?_z=(?P<z>\d+(?:\.\d+)?)\.npy"
 )
-COLUMNS = ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")  # of the suites that follow
+COLUMNS = ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")  # in this order of these suites
 ORDERED = ("IllustrisTNG", "SIMBA", "Astrid", "JaxPM")
-DENSITIES = ("Mcdm", "Mtot", "Mgas", "Mstar", "HI", "ne")
-SPARSE = ("HI", "Mstar", "Z", "MgFe")  # zero in many voxels
+DENSITIES, SPARSE = ("Mcdm", "Mtot", "Mgas", "Mstar", "HI", "ne"), ("HI", "Mstar", "Z", "MgFe")
 SIZED = re.compile(r"(?:^|_)L(\d+)n\d+(?=[_.]|$)")  # IllustrisTNG_L50n512, as CAMELS writes boxes
 MAPS = 15
 
@@ -31,73 +30,64 @@ def find(path: Path, told: dict) -> Layout | None:
 
     Of several sets LH is usual, of fields Mcdm or Mtot, of redshifts the lowest.
     """
-    files = {file: NAME.fullmatch(file.name) for file in ([path] if path.is_file() else files_below(path))}
-    names = {file: match.groupdict() for file, match in files.items() if match}
+    files, notes = files_below(path), []
+    names = {file: match.groupdict("") for file in files if (match := NAME.fullmatch(file.name))}
     if not names:
         return None
-    others = [f.name for f in files if f.suffix in (".npy", ".hdf5", ".h5") and f not in names and f.parent == path]
-    notes, folder = [], path if path.is_dir() else path.parent
-    lowest = [min({name["z"] for name in names.values()}, key=float)]
-    usual = {"set_name": ("set", ["LH"]), "field": ("field", ["Mcdm", "Mtot"]), "suite": ("suite", []),
-             "kind": ("kind", ["Grids"]), "side": ("side", []), "redshift": ("z", lowest)}  # fmt: skip
-    for option, (key, first) in usual.items():
-        values = {name[key] or "" for name in names.values()}
-        if len(values) > 1 or (path.is_dir() and told.get(option) is not None):
+    others = [f.name for f in files if f.suffix in SUFFIXES and f not in names and f.parent == path]
+    lowest = min((name["z"] for name in names.values()), key=float)
+    usual = {"set": ["LH"], "field": ["Mcdm", "Mtot"], "suite": [], "kind": ["Grids"], "side": [], "z": [lowest]}
+    for key, first in usual.items():
+        option = {"set": "set_name", "z": "redshift"}.get(key, key)
+        values = {name[key] for name in names.values()}
+        if len(values) > 1 or (path.is_dir() and option in told):
             one = choose(path, option, values, told.get(option), first)
-            names = {file: name for file, name in names.items() if (name[key] or "") == one}
+            names = {file: name for file, name in names.items() if name[key] == one}
             notes.append(f"{option} {one} of {', '.join(sorted(values))}")
     file, name = next(iter(names.items()))
     (stack,) = open_arrays(file, MAPS if name["kind"] == "Maps" else 0)
     table, twin = _table(file.parent, name["suite"], name["set"]), name["suite"].removeprefix("Nbody_")
     box, box_from = _box(file, name, table)
-    base, n = SIZED.sub("", twin), stack.shape[0]
-    layout = Layout(
-        source=f"CAMELS {name['kind']}: suite {name['suite']}, set {name['set']}, field {name['field']}, "
-        f"z = {name['z']} ({file})",
-        files=(stack,),
-        ids=tuple(f"{twin}/{name['set']}/{i}" for i in range(n)),  # an N-body suite repeats its twin's universes
-        keys=[(f"{name['set']}_{i}", str(i)) for i in range(n)],
-        box_size=box,
-        box_from=box_from,
-        field_type="overdensity" if base == "JaxPM" else "density",
-        field=name["field"],
-        redshift=float(name["z"]),
-        params=table,
-        columns=COLUMNS,
-        widths=() if base not in ORDERED else (2, 6, 28) if name["set"] == "SB28" else (2, 6),
-        only=COLUMNS[:2] if name["suite"].startswith("Nbody_") else (),
-        by_order="row",
-        related=name["set"] in ("1P", "EX", "BE"),
-        sparse=name["field"] in SPARSE,
-        notes=notes,
+    base, n, two_boxes = (
+        SIZED.sub("", twin),
+        stack.shape[0],
+        name["set"] in ("CV", "1P") and box_from.startswith("as doc"),
     )
-    if name["side"] and int(name["side"]) != stack.shape[-1]:
-        layout.cautions.append(f"{file.name} says {name['side']} voxels a side, the array has {stack.shape[-1]}")
-    if name["field"] not in DENSITIES:
-        layout.cautions.append(
-            f"field {name['field']} is no density: divided by its mean it is no overdensity of matter"
-        )
-    if others:
-        layout.cautions.append(f"{folder} also holds {', '.join(others[:5])}, not opened")
-    if base != "JaxPM" and box_from.startswith("as documented") and name["set"] in ("CV", "1P"):
-        layout.cautions.append(
-            f"a box of 25 Mpc/h is taken for the set {name['set']} of CAMELS, which comes in boxes of 25 and 50; every k "
-            "depends on it; pass box_size= (--data.box-size)"
-        )
-    if name["suite"].startswith("Nbody_"):
-        layout.notes.append("N-body suite: of the parameters only Omega_m and sigma_8 mean something")
-    return layout
+    cautions = {
+        f"{file.name} says {name['side']} voxels a side, the array has {stack.shape[-1]}":
+            name["side"] not in ("", str(stack.shape[-1])),
+        f"field {name['field']} is no density: divided by its mean it is not an overdensity of matter":
+            name["field"] not in DENSITIES,
+        f"{path} also holds {', '.join(others[:5])}, not opened": others,
+        f"a box of 25 Mpc/h is taken for the set {name['set']} of CAMELS, which comes in boxes of 25 and 50; every k "
+        "depends on it; pass box_size= (--data.box-size)": two_boxes and "box_size" not in told,
+    }  # fmt: skip
+    return Layout(
+        source=f"CAMELS {name['kind']}: " + "{suite}, set {set}, field {field}, z = {z}".format(**name) + f" ({file})",
+        files=(stack,), ids=tuple(f"{twin}/{name['set']}/{i}" for i in range(n)),  # a hydrodynamic twin has the same
+        keys=[(f"{name['set']}_{i}", str(i)) for i in range(n)], by_order="row", box_size=box, box_from=box_from,
+        field_type="overdensity" if base == "JaxPM" else "density", field=name["field"], redshift=float(name["z"]),
+        table=table, columns=COLUMNS[:2] if twin != name["suite"] else COLUMNS,
+        widths=() if base not in ORDERED else (2, 6, 28) if name["set"] == "SB28" else (2, 6),
+        related=name["set"] in ("1P", "EX", "BE"), sparse=name["field"] in SPARSE, notes=notes,
+        cautions=[text for text, is_so in cautions.items() if is_so],
+    )  # fmt: skip
 
 
 def _table(folder: Path, suite: str, set_name: str) -> Path | None:
     """The parameter file of a suite and set, under any of its documented names, here or one folder up."""
     base = suite.removeprefix("Nbody_")
-    stems = [f"{set_name}_{suite}", f"{suite}_{set_name}", f"{set_name}_Nbody_{base}", f"{set_name}_{base}",
-             f"{base}_{set_name}", suite, base]  # fmt: skip
+    stems = (
+        f"{set_name}_{suite}",
+        f"{suite}_{set_name}",
+        f"{set_name}_Nbody_{base}",
+        f"{set_name}_{base}",
+        suite,
+        base,
+    )
     names = [f"params_{stem}{end}" for stem in stems for end in (".txt", ".csv")]
     names += [f"CosmoAstroSeed_{SIZED.sub('', base)}{end}" for end in (f"*_{set_name}.txt", ".txt")]
-    found = (file for name in names for place in (folder, folder.parent) for file in sorted(place.glob(name)))
-    return next(found, None)
+    return next((f for name in names for place in (folder, folder.parent) for f in sorted(place.glob(name))), None)
 
 
 def _box(file: Path, name: dict, table: Path | None) -> tuple[float | None, str]:

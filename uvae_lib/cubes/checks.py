@@ -20,7 +20,7 @@ NOT_PERIODIC = 1.25  # jump across the wrap, in mean jumps: 0.7 to 1.23 measured
 # contrast of matter today in voxels of 4 Mpc/h is about 1, larger in smaller ones; of log10(M) it is 0.05
 LEAST_CONTRAST = 0.15
 ALIKE = 0.5  # correlation of largest modes above which two cubes are one universe: 124 modes scatter by 0.09
-VERSION = 5
+VERSION = 6
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Check:
     means           lowest and highest of the cubes' means
     empty_fraction  share of voxels with y < 1e-7
     wrap            of each axis: jump across the wrap / mean jump between neighbouring planes
-    contrast        standard deviation of y in the first cube;  skewness: likewise
+    contrast        standard deviation of y in the first cube;  skewness: likewise, 0 of what is the logarithm of mean 1
     universes       number of each cube's universe: cubes with the same largest modes share one
     alike           the most correlated pair of cubes, and its correlation
     """
@@ -47,22 +47,21 @@ class Check:
 
     def cautions(self, voxel: float) -> list[str]:
         """Sentences to warn with; voxel [Mpc/h]."""
-        found = [
-            (self.contrast < LEAST_CONTRAST * min(1, 4 / voxel) or self.skewness < 0.7 * self.contrast,
-             f"the numbers look like logarithms, roots or scaled ones (standard deviation {self.contrast:.2g} of the "
-             f"mean, skewness {self.skewness:.2g}): undo that, if it is so, and save the cubes again"),
-            (self.empty_fraction > EMPTY_LIMIT,
-             f"{self.empty_fraction:.2%} of the voxels are empty, and a squared error of logarithms fits them first; "
-             "raise eps (to 1e-3, say), or take thicker slices or a field that fills the voids"),
-            *((jump > NOT_PERIODIC,
-               f"edges do not look periodic along axis {axis}: the jump across the wrap is {jump:.2f} times that "
-               "between neighbouring planes, and slices wrap around; use whole periodic boxes")
-              for axis, jump in enumerate(self.wrap, 3 - len(self.wrap))),
-            (self.means[1] > 100 * self.means[0],
-             f"the means of the cubes differ by a factor of {self.means[1] / self.means[0]:.3g}; check that all hold "
-             "one field in one unit"),
-        ]  # fmt: skip
-        return [text for is_so, text in found if is_so]
+        few = self.contrast < LEAST_CONTRAST * min(1, 4 / voxel) or self.skewness < 0.7 * self.contrast
+        found = {
+            f"the numbers look like logarithms or scaled ones (standard deviation {self.contrast:.2g} of the mean, "
+            f"skewness {self.skewness:.2g}): undo that, if it is so, and save the cubes again": few,
+            f"{self.empty_fraction:.2%} of the voxels are empty, and a squared error of logarithms fits them first: "
+            "raise eps (to 1e-3), or take thicker slices or a fuller field": self.empty_fraction > EMPTY_LIMIT,
+            f"the means of the cubes differ by a factor of {self.means[1] / self.means[0]:.3g}; check that all "
+            "hold one field in one unit": self.means[1] > 100 * self.means[0],
+        }  # fmt: skip
+        found |= {
+            f"edges do not look periodic along axis {axis}: the jump across the wrap is {jump:.2f} times that between "
+            "neighbouring planes, and slices wrap around; use whole periodic boxes": jump > NOT_PERIODIC
+            for axis, jump in enumerate(self.wrap, 3 - len(self.wrap))
+        }
+        return [text for text, is_so in found.items() if is_so]
 
 
 def to_overdensity(raw: np.ndarray, field_type: str, where: str, sparse: bool = True) -> tuple[np.ndarray, float]:
@@ -75,40 +74,40 @@ def to_overdensity(raw: np.ndarray, field_type: str, where: str, sparse: bool = 
     Returns y = rho / <rho> (P, N, N) float32, never negative, mean 1; and the mean of rho [units of raw].
     Raises CubesError for what is not finite, constant or negative, and for another mean than the field type has.
     """
-    wide = raw.dtype.itemsize > (4 if raw.dtype.kind == "f" else 2)
-    rho = raw.astype(np.float64 if wide else np.float32)
+    rho = raw.astype(np.float64 if raw.dtype.itemsize > (4 if raw.dtype.kind == "f" else 2) else np.float32)
     rho += field_type == "delta"
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(rho.mean(dtype=np.float64))
     if not np.isfinite(mean):
-        n_nan, n_inf = int(np.isnan(rho).sum()), int(np.isinf(rho).sum())
-        found = f"{n_nan} NaN and {n_inf} infinite voxels" if n_nan + n_inf else "numbers too large to average"
+        found = f"{int(np.isnan(rho).sum())} NaN and {int(np.isinf(rho).sum())} infinite voxels, or numbers too large"
         raise refusal(where, found, "finite numbers", "repair or leave out this cube")
     lows, highs = rho.min(axis=0), rho.max(axis=0)
     low, high = float(lows.min()), float(highs.max())
-    name = "1 + delta" if field_type == "delta" else field_type
+    name, advice = (
+        "1 + delta" if field_type == "delta" else field_type,
+        "pass the field_type= (--data.field-type) that it is",
+    )
     if low == high:
         raise refusal(where, f"all voxels {low:g}, a constant cube", "a density that varies", "copy it again")
     if mean <= 0 or low < -ROUNDING * mean:
         found = f"values of {name} from {low:.4g} to {high:.4g} with mean {mean:.4g}"
-        advice = "pass the field_type= (--data.field-type) that it is; undo logarithms; or repair this cube"
-        raise refusal(where, found, f"a {name}, which is never negative", advice)
+        raise refusal(
+            where, found, f"a {name}, which is never negative", f"{advice}; undo logarithms; or repair this cube"
+        )
     if field_type in ("delta", "overdensity") and abs(mean - 1) > 0.2:
-        advice = "pass the field_type= (--data.field-type) that it is"
         raise refusal(where, f"a mean of {mean:.4g} of {name}", f"{field_type}, for which it is 1", advice)
-    flat = 0 if sparse else sum(
-        int((least == most).sum())
-        for least, most in ((rho.min(axis=(1, 2)), rho.max(axis=(1, 2))), *((lows.min(a), highs.max(a)) for a in (0, 1)))
-    )  # fmt: skip
-    if flat:
-        found, advice = f"{flat} planes without structure, each of one value", "write or copy the cube again"
-        raise refusal(where, found, "a cube that is whole", advice)
-    if not 1e-25 < mean < 1e25:  # the quotient would leave the range of float32
-        rho = rho.astype(np.float64)
+    ranges = (
+        [] if sparse else [rho.max(axis=(1, 2)) - rho.min(axis=(1, 2)), *(highs.max(a) - lows.min(a) for a in (0, 1))]
+    )
+    if flat := sum(int((span == 0).sum()) for span in ranges):
+        raise refusal(
+            where, f"{flat} planes without structure, each of one value", "a cube that is whole", "copy it again"
+        )
+    rho = rho if 1e-25 < mean < 1e25 else rho.astype(np.float64)  # the quotient would leave the range of float32
     return np.ascontiguousarray(np.maximum(np.divide(rho, mean, out=rho), 0, out=rho), dtype=np.float32), mean
 
 
-def check_cubes(suite, remember: bool = True) -> Check:
+def check_cubes(suite) -> Check:
     """Read every cube of a suite once, or the report beside the files when they have not changed since.
 
     Raises CubesError for a cube that cannot be used.
@@ -132,59 +131,55 @@ def check_cubes(suite, remember: bool = True) -> Check:
 
 
 def _measure(suite) -> Check:
-    means, ranges, jumps, modes, n_empty, n_voxels = [], [], [], [], 0, 0
+    means, ranges, jumps, modes, empty = [], [], [], [], []
     axes = (0, 1, 2) if suite.n_planes == suite.side else (1, 2)
     for i in tqdm(range(suite.n_cubes), desc="checking cubes", unit="cube", delay=5, leave=False, disable=None):
         raw = suite.raw(i)
         y, mean = to_overdensity(raw, suite.field_type, f"cube {i} ({suite.ids[i]})", suite.sparse)
         if not i:
             contrast = float(y.std(dtype=np.float64))
-            skewness = float(np.mean(((y - 1) / contrast) ** 3, dtype=np.float64))
+            skewness = float(np.mean(((y - 1) / contrast) ** 3, dtype=np.float64)) * (not _is_logarithm(raw))
         means.append(mean)
         ranges += [float(raw.min()), float(raw.max())]
         jumps.append([_jump(y, axis) for axis in axes])
         modes.append(largest_modes(y, axes))
-        n_empty, n_voxels = n_empty + int((y < FLOOR).sum()), n_voxels + y.size
-    modes = np.array(modes)
-    alike = modes @ modes.T - np.eye(len(modes))
-    pair = np.unravel_index(alike.argmax(), alike.shape)
-    wrap = np.mean(jumps, axis=0)
+        empty.append(float(np.mean(y < FLOOR)))
+    alike = np.array(modes) @ np.array(modes).T - np.eye(len(modes))
+    pair, wrap = np.unravel_index(alike.argmax(), alike.shape), np.mean(jumps, axis=0)
     return Check(
-        extremes=[min(ranges), max(ranges)],
-        means=[min(means), max(means)],
-        empty_fraction=n_empty / n_voxels,
-        wrap=(wrap[:, 0] / np.maximum(wrap[:, 1], 1e-300)).tolist(),
-        contrast=contrast,
-        skewness=skewness,
+        extremes=[min(ranges), max(ranges)], means=[min(means), max(means)], empty_fraction=float(np.mean(empty)),
+        wrap=(wrap[:, 0] / np.maximum(wrap[:, 1], 1e-300)).tolist(), contrast=contrast, skewness=skewness,
         universes=connected_components(alike > ALIKE, directed=False)[1].tolist(),
         alike=[*map(int, pair), float(alike[pair])],
-    )
+    )  # fmt: skip
+
+
+def _is_logarithm(x: np.ndarray) -> bool:
+    """Whether exp(x) - 1 or 10^x - 1 has mean 1: ln(1 + y), log10(1 + y) of an overdensity."""
+    x = x.astype(np.float64)
+    return bool(x.max() < 30) and any(abs(np.expm1(x * scale).mean() - 1) < 1e-3 for scale in (1, np.log(10)))
 
 
 def largest_modes(y: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """Amplitudes of the waves with at most two periods along each of some axes, every |k| with equal weight, as a unit
-    vector: of one universe at another time, or in another field, they point the same way."""
-    if y.shape[-1] < 8:  # too few voxels to tell
-        return np.zeros(5 ** len(axes))
+    vector: of one universe at another time, or in another field, they point the same way. Zero below
+    8 voxels a side."""
     waves, c = [0, 1, 1, 2, 2], np.sqrt(y)
     for axis in reversed(axes):
         x = 2 * np.pi * np.arange(y.shape[axis]) / y.shape[axis]
         basis = np.stack([np.ones_like(x), np.cos(x), np.sin(x), np.cos(2 * x), np.sin(2 * x)], -1)
         c = np.moveaxis(np.tensordot(c, basis.astype(np.float32), (axis, 0)), -1, axis)
     k2 = sum(np.meshgrid(*[np.square(waves)] * len(axes), indexing="ij"))
-    c = c.reshape(-1, *k2.shape).astype(np.float64)
+    c = c.reshape(-1, *k2.shape).astype(np.float64) * (k2 > 0) * (y.shape[-1] >= 8)
     for shell in np.unique(k2):
         c[:, k2 == shell] /= max(np.sqrt(np.mean(c[:, k2 == shell] ** 2)), 1e-30)
-    c[:, k2 == 0] = 0
     return (c / max(np.linalg.norm(c), 1e-30)).ravel()
 
 
 def _jump(y: np.ndarray, axis: int, n: int = 12) -> tuple[float, float]:
     """Mean of |a - b| / (a + b) of neighbouring planes a, b: across the wrap, and inside."""
-    last = y.shape[axis] - 1
-    pairs = [(last, 0), *((i, i + 1) for i in np.unique(np.linspace(0, last - 1, n).round().astype(int)))]
-    found = []
-    for i, j in pairs:
-        a, b = y.take(i, axis), y.take(j, axis)
-        found.append(np.mean(np.abs(a - b) / (a + b + np.float32(1e-30)), dtype=np.float64))
-    return float(found[0]), float(np.mean(found[1:]))
+    found, last = [], y.shape[axis] - 1
+    for i in (last, *np.unique(np.linspace(0, last - 1, n).round().astype(int))):
+        a, b = y.take(i, axis), y.take((i + 1) % (last + 1), axis)
+        found.append(float(np.mean(np.abs(a - b) / (a + b + np.float32(1e-30)), dtype=np.float64)))
+    return found[0], float(np.mean(found[1:]))

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .arrays import ERRORS, CubesError, attributes, existing, first_line, refusal
-from .layout import Layout
+from .arrays import ERRORS, CubesError, attributes, existing, refusal
+from .layout import ENDING, Layout
 
 KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", "h", "n_s", "M_nu", "w"}
-TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube", re.IGNORECASE)  # in names of files
+TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube|\.csv$", re.IGNORECASE)  # in names of files
 # columns that name a simulation, and that seed it: no parameters
 LABEL = re.compile(
-    r"(?i)|index|id|unnamed: 0|((sim(ulation)?|cube|run|file|reali[sz]ation)s?[ _]?)?(id|name|number|no|nr)?"
+    r"(?i)|index|unnamed: 0|((sim(ulation)?|cube|run|file|reali[sz]ation)s?[ _]?)?(id|name|number|no|nr)?"
 )
 SEED = re.compile(r"(?i)(random|ic)?_?seed")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 OWN = "attributes"  # params="attributes": those of the cubes themselves, in HDF5 files
 
 
@@ -52,95 +53,76 @@ def cube_parameters(source, layout: Layout) -> pd.DataFrame:
         raise
     except ERRORS as error:
         expected = "a table of numbers (text or .npy; pickles are never opened)"
-        raise refusal(where, f"no readable table ({first_line(error)})", expected, "save it again as text") from error
-    table = _named(table, layout, where)
-    table = _rows_of_cubes(table, layout, where)
-    return _numbers(table[[name for name in table if not layout.only or name in layout.only]], where)
+        raise refusal(where, f"no readable table ({str(error)[:160]})", expected, "save it again as text") from error
+    table = _rows_of_cubes(_named(table, layout, where), layout, where)
+    return _numbers(table[[c for c in table if len(layout.columns) != 2 or c in layout.columns]], where)
 
 
 def own_parameters(layout: Layout) -> pd.DataFrame:
     """Known parameters that stand at the cubes themselves: one number at the data set or group of each, or as many
-    numbers as cubes at the only data set."""
-    rows = []
+    numbers as cubes at the only data set of a file."""
+    rows, single = [], len({stack.path for stack in layout.files}) == len(layout.files)
     for stack in layout.files:
-        names = {}
+        n, names = stack.shape[0], {}
         for name, value in attributes(stack).items():
             names.setdefault(canonical(name.rpartition("/")[2]), np.ravel(value))
-        n = stack.shape[0]
-        sizes = (1, n) if len({s.path for s in layout.files}) == len(layout.files) else (1,)
-        told = {k: v for k, v in names.items() if k in KNOWN and v.dtype.kind in "fiu" and v.size in sizes}
-        rows.append(pd.DataFrame({k: np.broadcast_to(v, n) for k, v in told.items()}, index=range(n)))
+        fits = {k: v for k, v in names.items() if k in KNOWN and v.dtype.kind in "fiu" and v.size in (1, n * single)}
+        rows.append(pd.DataFrame({k: np.broadcast_to(v, n) for k, v in fits.items()}, index=range(n)))
     return pd.concat(rows, ignore_index=True).dropna(axis=1)
 
 
 def tables_beside(layout: Layout, folder: Path) -> list[str]:
     """Files beside the cubes that are called as tables are."""
-    folders = dict.fromkeys([folder, *(stack.path.parent for stack in layout.files[:100])])
-    files = (f for place in folders for f in sorted(place.glob("[!.]*")) if f not in [s.path for s in layout.files])
+    cubes = {stack.path for stack in layout.files}
+    files = (f for place in dict.fromkeys([folder, *(p.parent for p in cubes)]) for f in sorted(place.glob("[!.]*.*")))
     suffixes = (".txt", ".csv", ".tsv", ".dat", ".npy")
-    return [
-        f.name for f in files if f.suffix.lower() == ".csv" or (f.suffix.lower() in suffixes and TABLE.search(f.stem))
-    ]
+    return [f.name for f in files if f.suffix.lower() in suffixes and TABLE.search(f.name) and f not in cubes]
 
 
 def _as_frame(source) -> pd.DataFrame:
     if isinstance(source, dict):
         source = {name: np.atleast_1d(values) for name, values in source.items()}
     table = pd.DataFrame(source)
-    ordered = table.index.equals(pd.RangeIndex(len(table)))
-    return table if ordered else table.rename_axis("index").reset_index()
+    return table if table.index.equals(pd.RangeIndex(len(table))) else table.rename_axis("index").reset_index()
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """A `.npy` array or a text as a table; columns have numbers for names where the file has none.
+    """A `.npy` array or a text as a table of words; columns have numbers for names where the file has none.
 
-    The names are those of the first row, or of the last comment above the numbers that has as many words.
+    The names are those of the first row, or of the comments above the numbers.
     """
     existing(path)
     if path.suffix.lower() == ".npy":
         return pd.DataFrame(np.load(path, allow_pickle=False))
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     rows = [line.partition(" #")[0].strip() for line in lines if line[0] not in "#%"]
-    comments = [re.sub(r"[\[(][^\])]*[\])]", "", line.lstrip("#% ")) for line in lines if line[0] in "#%"]
+    words = [re.split(r"[\s,;]+", re.sub(r"[\[(].*?[\])]", "", line.strip("#% "))) for line in lines if line[0] in "#%"]
     if not rows:
         raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    sep = next((mark for mark in ";\t" if mark in rows[-1]), "," if "," in rows[-1] else r"\s+")
-    sep = r"\s+" if sep == "," and re.search(r"\d\s+[-\d]", rows[-1]) else sep
-    split = re.split(sep, rows[-1])
-    if any(re.fullmatch(r"-?\d+,\d+", word.strip()) for word in split if sep != ","):
-        found = f"decimal commas ({rows[-1][:40]})"
-        raise refusal(path, found, "decimal points", 'write them again (pandas: read_csv(..., decimal=","))')
-    table = pd.read_csv(
-        StringIO("\n".join(rows)), sep=sep, header=None, dtype=str, engine="python", skipinitialspace=True
-    )
-    table = table.dropna(axis=1, how="all")
-    words = [re.split(r"[\s,;]+", c.strip()) for c in comments]
-    names = [w for w in words if len(w) == table.shape[1] and not any(map(_is_number, w))]
+    sep = next((mark for mark in ";\t" if mark in rows[-1]), r"\s+" if re.search(r"\d\s+[-.\d]", rows[-1]) else ",")
+    sep = sep if sep in rows[-1] else r"\s+"
+    if any(re.fullmatch(r"-?\d+,\d+", word.strip()) for word in re.split(sep, rows[-1])):
+        advice = 'write them again (pandas: read_csv(..., decimal=","))'
+        raise refusal(path, f"decimal commas ({rows[-1][:40]})", "decimal points", advice)
+    table = pd.read_csv(StringIO("\n".join(rows)), sep=sep, header=None, dtype=str, engine="python", keep_default_na=False, skipinitialspace=True)  # noqa: E501  # fmt: skip
+    table = table.loc[:, (table != "").any()]
+    names = [w for w in words if len(w) == table.shape[1] and not any(map(NUMBER.fullmatch, w))]
     mentioned = [word for w in words for word in w if canonical(word) in KNOWN]
-    first = table.iloc[0].tolist()
-    if not any(_is_number(value) for value in first if isinstance(value, str)):
-        table = table.iloc[1:].set_axis(["" if pd.isna(name) else name for name in first], axis=1)
+    if not any(map(NUMBER.fullmatch, table.iloc[0])):
+        table = table.iloc[1:].set_axis(table.iloc[0].tolist(), axis=1)
     elif len({tuple(map(canonical, w)) for w in names}) == 1 and {*mentioned} <= {*names[0]}:
-        table.columns = names[-1]
+        table.columns = names[0]
     elif mentioned or names:
         found = f"comments that name {', '.join(mentioned or names[0])[:100]} above {table.shape[1]} columns"
         raise refusal(path, found, "one line of names, as many as columns", "write # and the names above the numbers")
     return table.reset_index(drop=True)
 
 
-def _is_number(word) -> bool:
-    try:
-        float(word)
-        return True
-    except (TypeError, ValueError):
-        return False
-
-
 def _named(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
     """The table with names of columns; those of its layout where it has none."""
-    if all(_is_number(name) for name in table.columns):
-        width, own = table.shape[1], layout.columns
-        labels = int(width > 1 and not table.iloc[:, 0].map(_is_number).all())  # LH_0, LH_1, ...
+    width, own = table.shape[1], layout.columns
+    if all(NUMBER.fullmatch(str(name)) for name in table.columns):
+        labels = int(width > 1 and not all(NUMBER.fullmatch(str(v)) for v in table.iloc[:, 0]))  # LH_0, LH_1, ...
         if width - labels not in layout.widths:
             found = f"{width} columns without names (first row {', '.join(map(str, table.iloc[0]))[:80]})"
             advice = "write # and the names above the numbers: # id Omega_m sigma_8"
@@ -149,51 +131,47 @@ def _named(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
         table.columns = ["id"] * labels + names[: width - labels]
     plain = [str(name).strip().strip("\"'") for name in table.columns]
     renamed = [canonical(name) for name in plain]
-    twice = sorted({name for old, name in zip(plain, renamed, strict=True) if renamed.count(name) > 1})
-    if twice:
-        both = ", ".join(old for old, name in zip(plain, renamed, strict=True) if name in twice)
-        raise refusal(where, f"columns {both} for {twice[0]}", "every name once", "leave out or rename one")
+    if both := [old for old, name in zip(plain, renamed, strict=True) if renamed.count(name) > 1]:
+        found = f"columns {', '.join(both)} for {canonical(both[0])}"
+        raise refusal(where, found, "every name once", "leave out or rename one")
     return table.set_axis(renamed, axis=1)
 
 
 def _label(value) -> str:
     """One name for 3, 3.0, "3", "003" and "3.npy"."""
-    text = re.sub(r"\.(npy|npz|hdf5|h5)$", "", str(value).strip().strip("\"'").rstrip("/"))
-    return str(int(float(text))) if _is_number(text) and float(text).is_integer() else text
+    text = ENDING.sub("", str(value).strip().strip("\"'").rstrip("/"))
+    return str(int(float(text))) if re.fullmatch(r"\d+(\.0*)?(e[+-]?\d+)?", text) else text
 
 
 def _rows_of_cubes(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
     """One row a cube: those that bear their names, or row i for cube i where one array holds them all."""
-    words = [c for c in table.columns if not table[c].map(lambda v: _is_number(v) or pd.isna(v)).all()]
-    ids = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1]
-    rest = table.drop(columns=[*ids, *(c for c in table.columns if SEED.fullmatch(c))])
-    n, keys = len(layout.ids), layout.keys
-    for column in ids:
+    words = [c for c in table.columns if not any(NUMBER.fullmatch(str(v)) for v in table[c])]
+    ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(layout.ids), layout.keys
+    seeds = [c for c in table.columns if SEED.fullmatch(c)]  # by which files may be called
+    rest = table.drop(columns=[*ids, *seeds])
+    for column in [*ids, *seeds]:
         place = {_label(value): i for i, value in enumerate(table[column])}
         for k in range(max(map(len, keys))):
             rows = [place.get(_label(key[k])) if k < len(key) else None for key in keys]
             if len(place) == len(table) and None not in rows and len({*rows}) == n:
                 return rest.iloc[rows].reset_index(drop=True)
-    order = [int(key[-1]) for key in keys] if layout.by_order == "number" else list(range(n))
-    if layout.by_order and not ids and (len(rest) > max(order) if layout.by_order == "number" else len(rest) == n):
-        return rest.iloc[order].reset_index(drop=True)
-    cubes = f"{', '.join(key[0] for key in keys[:4])}{', ...' * (n > 4)}"
-    rows = (
+    order = [int(key[-1]) for key in keys] if layout.by_order == "number" else range(n)
+    if layout.by_order and not ids and max(order) < len(table) and (len(table) == n or layout.by_order == "number"):
+        return rest.iloc[list(order)].reset_index(drop=True)
+    first = (
         ", ".join(map(_label, table[ids[0]][:4])) if ids else "; ".join(" ".join(map(str, r)) for r in table.values[:2])
     )
     column = f"column {ids[0] or 'index'}" if ids else "no id column"
-    found = f"{len(table)} rows of parameters ({column}: {rows}, ...) for {n} cubes ({cubes})"
-    raise refusal(
-        where, found, "a row for each cube, called by its name or number", 'add a column id, or pass params="none"'
-    )
+    cubes = f"{', '.join(key[0] for key in keys[:4])}{', ...' * (n > 4)}"
+    found = f"{len(table)} rows of parameters ({column}: {first}, ...) for {n} cubes ({cubes})"
+    advice = 'add a column id, or pass params="none"'
+    raise refusal(where, found, "a row for each cube, called by its name or number", advice)
 
 
 def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
     """The table as finite floats."""
     numbers = table.apply(pd.to_numeric, errors="coerce").astype(float)
-    wrong = np.argwhere(~np.isfinite(numbers.to_numpy()))
-    if len(wrong):
-        i, k = wrong[0]
+    for i, k in np.argwhere(~np.isfinite(numbers.to_numpy())):
         found = f"{table.iloc[i, k]!r} in column {table.columns[k]} of cube {i}"
         advice = 'correct it, leave the cube or the column out, or pass params="none"'
         raise refusal(where, found, "a finite number", advice)
@@ -201,6 +179,6 @@ def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
         if where != "params" and name not in KNOWN and v.nunique() > 1 and (v == v.round()).all():
             found, advice = f"whole numbers alone in column {name}", "call it id or seed, or leave it out"
             raise refusal(where, found, "parameters, which are seldom whole", advice)
-    if numbers.shape[1] == 0:
+    if numbers.empty:
         raise refusal(where, "no parameters", "columns of numbers beside the names", 'pass params="none"')
     return numbers

@@ -15,13 +15,23 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 
 from ..presets import DataConfig, locate
 from . import camels, quijote
-from .arrays import CubesError, CubesUnsaid, Stack, box_of, existing, read_length, read_record, refusal
+from .arrays import (
+    CubesError,
+    CubesUnsaid,
+    Stack,
+    as_text,
+    attributes,
+    box_of,
+    existing,
+    read_length,
+    read_record,
+    refusal,
+)
 from .checks import FIELD_TYPES, Check, check_cubes, to_overdensity
-from .layout import Layout, facts, plain
+from .layout import Layout, plain
 from .parameters import OWN, cube_parameters, own_parameters, tables_beside
 
 __all__ = ["CubeSuite", "CubesError", "fit_image_size", "open_cubes", "open_data", "split_cubes"]
@@ -30,35 +40,18 @@ OPTIONS = ("set_name", "redshift", "field", "box_size", "field_type", "params", 
 TOLD = (*OPTIONS, "allow_same_universe")  # what suite.json may say
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CubeSuite:
-    """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers.
+@dataclass(eq=False, repr=False)
+class CubeSuite(Layout):
+    """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers. The fields of `Layout`, and:
 
-    source         what was opened
-    files          stacks of cubes (n, N, N, N), or of ready-made maps (n, planes, N, N)
-    ids            a name for each cube, the same in every field of a suite
     params         one row a cube
-    box_size       [Mpc/h] of the whole cube; box_from: what told it
-    field_type     of the file: density | delta | overdensity | counts; overdensity() always gives overdensity
-    field, redshift, line_of_sight  where they are known
+    line_of_sight  axis along which redshift space is distorted, None of real space
     check          what the pass over all cubes found, None when there was none
-    cautions       what the user was warned of;  notes: what was chosen
     """
 
-    source: str
-    files: tuple[Stack, ...]
-    ids: tuple[str, ...]
-    params: pd.DataFrame
-    box_size: float
-    box_from: str
-    field_type: str
-    field: str | None = None
-    redshift: float | None = None
+    params: pd.DataFrame = None
     line_of_sight: int | None = None
-    sparse: bool = False
     check: Check | None = None
-    cautions: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
     @property
     def n_cubes(self) -> int:
@@ -133,16 +126,15 @@ class CubeSuite:
 
     def describe(self) -> str:
         """A page of text: what was found, how it is read, what the check found, warnings."""
-        columns = [f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()]
-        size, n_bytes = largest_image_size(self.side), 4 * self.n_planes * self.side**2
+        size = largest_image_size(self.side)
         lines = [
-            f"{self.source}: {self._shape}, as float32 {_size(n_bytes * self.n_cubes)}",
+            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB",
             f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
             f"field type {self.field_type}; each cube is divided by its own mean",
-            *(columns or ["no parameters"]),
+            *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
             f"slices of up to {size}^2 pixels fit"
             if size
-            else f"slices do not fit: the smallest have {IMAGE_SIZES[0]}^2",
+            else f"slices do not fit: the smallest are {IMAGE_SIZES[0]}^2",
             *self.notes,
         ]
         if self.check:
@@ -192,91 +184,80 @@ def open_cubes(
     values = (set_name, redshift, field, box_size, field_type, params, line_of_sight, allow_same_universe or None)
     told = read_record(path, TOLD) | {k: v for k, v in zip(TOLD, values, strict=True) if v is not None}
     layout = camels.find(path, told) or quijote.find(path, told) or plain(path, told)
-    box, box_from = _box_size(path, layout, told.get("box_size"))
-    kind, sight = told.get("field_type", layout.field_type), told.get("line_of_sight")
-    for name, value, known in (("field_type", kind, FIELD_TYPES), ("line_of_sight", sight, (0, 1, 2, "none"))):
+    layout.box_size, layout.box_from = _box_size(path, layout, told.get("box_size"))
+    layout.field_type, sight = told.get("field_type", layout.field_type), told.get("line_of_sight")
+    choices = (("field_type", layout.field_type, FIELD_TYPES), ("line_of_sight", sight, (0, 1, 2, "none")))
+    for name, value, known in choices:
         if value is not None and value not in known:
             raise refusal(path, f"{name}={value!r}", f"one of {', '.join(map(str, known))}", "choose one")
-    table = told.get("params", layout.params)
-    _ask(path, layout, box, kind, table)
+    folder, table = path if path.is_dir() else path.parent, told.get("params", layout.table)
+    _ask(path, layout, folder, table)
     if isinstance(table, str | Path) and table not in ("none", OWN):
-        table = next((p for p in (Path(table).expanduser(), _folder(path) / table) if p.is_file()), Path(table))
-    _check_size(layout, path)
-    suite = CubeSuite(
-        source=layout.source, files=layout.files, ids=layout.ids, params=cube_parameters(table, layout), box_size=box,
-        box_from=box_from, field_type=kind, field=layout.field, redshift=layout.redshift, sparse=layout.sparse,
-        line_of_sight=sight if sight in (0, 1, 2) else None, notes=tuple(layout.notes),
-    )  # fmt: skip
-    cautions = [*layout.cautions]
+        table = next((p for p in (Path(table).expanduser(), folder / table) if p.is_file()), table)
+    found = {"params": cube_parameters(table, layout), "line_of_sight": sight if sight != "none" else None}
+    suite = CubeSuite(**vars(layout), **found)
+    if not 2 <= suite.box_size <= 5000:
+        suite.cautions.append(f"a box of {suite.box_size:g} Mpc/h; this looks like kpc/h or Gpc/h")
     if check:
-        found = check_cubes(suite)
-        cautions += found.cautions(box / suite.side)
-        a, b, r = found.alike
-        if len({*found.universes}) < suite.n_cubes and not (layout.related or told.get("allow_same_universe")):
+        suite.check = check_cubes(suite)
+        suite.cautions += suite.check.cautions(suite.box_size / suite.side)
+        if len({*suite.universes}) < suite.n_cubes and not (layout.related or told.get("allow_same_universe")):
+            a, b, r = suite.check.alike
+            same = f"cubes with the same largest modes ({suite.ids[a]} and {suite.ids[b]}: r = {r:.2f})"
             advice = (
-                "choose with redshift=, field= or set_name=, remove copies, or pass allow_same_universe=True (suite.json: "
+                "choose with redshift=, field= or set_name=, or pass allow_same_universe=True (suite.json: "
                 '"allow_same_universe": true), and they stay in one part of the split'
             )
-            same = f"cubes with the same largest modes ({suite.ids[a]} and {suite.ids[b]}: r = {r:.2f})"
             raise refusal(
                 path, f"{same}: one universe in several snapshots, fields or copies", "a universe each", advice
             )
-        suite = replace(suite, check=found)
-    if not 2 <= box <= 5000:
-        cautions.append(f"a box of {box:g} Mpc/h; this looks like {'k' if box > 5000 else 'G'}pc/h")
-    for caution in cautions:
+    for caution in suite.cautions:
         warnings.warn(caution, UserWarning, stacklevel=2)
-    return replace(suite, cautions=tuple(cautions))
+    return suite
 
 
-def _ask(path: Path, layout: Layout, box: float | None, kind: str | None, table) -> None:
-    """Raise CubesError with everything that the user has to say of cubes, what is found of it, and the line to write."""
+def _ask(path: Path, layout: Layout, folder: Path, table) -> None:
+    """Raise CubesUnsaid with all that the user has to say of cubes, what is found of it, and the line to write."""
     needs = list(layout.needs)
-    if box is None:
+    if layout.box_size is None:
         needs.append("box_size= [Mpc/h]")
-    if kind is None:
+    if layout.field_type is None:
         needs.append("field_type= density (positive, linear in mass; any unit), delta, overdensity or counts")
-    if table is None and not layout.columns:
-        beside = tables_beside(layout, _folder(path))
-        own = not layout.needs and not own_parameters(layout).empty
-        if beside or own:
-            one = f'"{beside[0]}"' if beside else f'"{OWN}"'
-            needs.append(f'params= {one}{", ..." * (len(beside) > 1)} or "none"')
-    if needs:
-        names = [need.partition("=")[0] for need in needs]
-        line = ", ".join(f"{name}=..." for name in names)
-        also = " ".join(f"--data.{name.replace('_', '-')} ..." for name in names)
-        found = f"{layout.source}, {facts(layout.files[0])}"
-        advice = (
-            f'write open_cubes("{path}", {line}), {also}, or the same in suite.json (python -m uvae_lib inspect {path})'
-        )
-        unsaid = refusal(path, found, "; ".join(needs), advice, CubesUnsaid)
-        unsaid.needs, unsaid.layout = names, layout
-        raise unsaid
-
-
-def _folder(path: Path) -> Path:
-    return path if path.is_dir() else path.parent
+    beside = [] if layout.columns else tables_beside(layout, folder)
+    if table is None and (beside or not (layout.columns or layout.needs or own_parameters(layout).empty)):
+        needs.append(f'params= "{beside[0] if beside else OWN}" or "none"')
+    if not needs:
+        return
+    names = [need.partition("=")[0] for need in needs]
+    also = " ".join(f"--data.{name.replace('_', '-')} ..." for name in names)
+    cube, told = layout.files[0].read(0), attributes(layout.files[0])
+    shape, mean = "x".join(map(str, layout.files[0].shape)), np.mean(cube, dtype=np.float64)
+    found = f"{layout.source}, {shape} {cube.dtype}, minimum {np.min(cube):.4g}, mean {mean:.4g}"
+    if told:
+        found += f"; attributes {', '.join(f'{name} = {as_text(value)}' for name, value in list(told.items())[:12])}"
+    line = f'open_cubes("{path}", {", ".join(f"{name}=..." for name in names)})'
+    advice = f"write {line}, {also}, or the same in suite.json (python -m uvae_lib inspect {path})"
+    unsaid = refusal(path, found, "; ".join(needs), advice, CubesUnsaid)
+    unsaid.needs, unsaid.layout = names, layout
+    raise unsaid
 
 
 def _box_size(path: Path, layout: Layout, given) -> tuple[float | None, str]:
     """Box [Mpc/h] and what told it: the user, the layout, or attributes with a unit; None when nothing does."""
-    if given is None and layout.box_size is not None:
-        return layout.box_size, layout.box_from
-    written = None if layout.columns else next(iter([box_of(stack) for stack in layout.files[:1]]), None)
-    boxes = {written, *(() if layout.columns or written is None else map(box_of, layout.files[1:]))}
-    if len(boxes) > 1 and given is None:
-        raise refusal(path, f"boxes of {boxes}", "one box size", "open each by itself")
+    box, box_from = layout.box_size, layout.box_from
+    if not layout.columns:
+        boxes = {box_of(stack) for stack in layout.files}
+        if len(boxes) > 1:
+            raise refusal(path, f"boxes of {', '.join(map(str, boxes))} [Mpc/h]", "one box size", "open each by itself")
+        (box,), box_from = boxes, "as the file says"
     if given is None:
-        return written, "as the file says"
-    lengths = read_length(given) if isinstance(given, str) else [given]
-    if not lengths or not isinstance(lengths[0], int | float | np.number) or not 0 < lengths[0] < math.inf:
-        raise refusal(
-            path, f"a box size of {given!r}", "a positive number [Mpc/h]", 'pass box_size=25.0, or "25 Mpc/h"'
-        )
-    if written and abs(written / lengths[0] - 1) > 1e-3:
-        layout.cautions.append(f"box_size={given} is taken, although the file says {written:g} Mpc/h")
-    return float(lengths[0]), "as given"
+        return box, box_from
+    size = (read_length(given) or [None])[0] if isinstance(given, str) else given
+    if not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
+        raise refusal(path, f"a box size of {given!r}", "a positive number [Mpc/h]", 'pass 25.0, or "25 Mpc/h"')
+    if box_from == "as the file says" and box and abs(box / size - 1) > 1e-3:
+        layout.cautions.append(f"box_size={given} is taken, although the file says {box:g} Mpc/h")
+    return float(size), "as given"
 
 
 def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
@@ -291,11 +272,8 @@ def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
     if set_name not in (None, data.set_name):
         options |= {"set_name": set_name, "params": None}
     suite = open_cubes(locate(data.path), **options)
-    most = suite.n_planes if suite.n_planes == suite.side else 1
-    if not 1 <= data.thickness <= most:
-        expected = (
-            f"1 to {most}, the planes that are neighbours" if most > 1 else "1: ready-made maps are no neighbours"
-        )
+    if not 1 <= data.thickness <= (most := suite.n_planes if suite.n_planes == suite.side else 1):
+        expected = f"1 to {most}" if most > 1 else "1: ready-made maps are no neighbours"
         raise refusal(suite.source, f"data.thickness={data.thickness}", expected, "correct it")
     return suite
 
@@ -346,17 +324,3 @@ def split_cubes(
     parts = dict(zip(("test", "val", "train"), np.split(order, [n_test, n_test + n_val]), strict=True))
     part_of = {universes[u]: name for name, members in parts.items() for u in members}
     return {name: [i for i in range(n_cubes) if part_of[labels[i]] == name] for name in ("train", "val", "test")}
-
-
-def _check_size(layout: Layout, path: Path) -> None:
-    """Raise CubesError for cubes of one voxel, or larger than the memory."""
-    _, planes, side, _ = layout.files[0].shape
-    need, free = 3 * 4 * side**2 * planes, psutil.virtual_memory().available
-    if side < 2 or need > free:
-        found, expected = f"{side} voxels a side, {_size(need)} to read one", f"at least 2, and less than {_size(free)}"
-        raise refusal(path, found, expected, "give other cubes, or use a machine with more memory")
-
-
-def _size(n_bytes: float) -> str:
-    unit, scale = ("GiB", 2**30) if n_bytes >= 2**30 else ("MiB", 2**20)
-    return f"{n_bytes / scale:.3g} {unit}"

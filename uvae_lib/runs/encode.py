@@ -44,16 +44,15 @@ def check_same_kind(suite: CubeSuite, run: Run, allow_other_voxels: bool = False
         "field": (suite.field, run.info.get("field")),
         "redshift": (suite.redshift, run.info.get("redshift")),
     }
-    differ = [
-        f"{name} {found if isinstance(found, str) else f'{found:.4g}'}, not {known if isinstance(known, str) else f'{known:.4g}'}"
-        for name, (found, known) in kinds.items()
-        if None not in (found, known)
-        and (found != known if isinstance(found, str) else abs(found - known) > 1e-3 * abs(known))
-    ]
+    differ = []
+    for name, (found, known) in kinds.items():
+        text = isinstance(found, str)
+        if None not in (found, known) and (found != known if text else abs(found - known) > 1e-3 * abs(known)):
+            differ.append(f"{name} {found}, not {known}" if text else f"{name} {found:.4g}, not {known:.4g}")
     if differ and not allow_other_voxels:
         raise ValueError(
-            f"found {suite.source} with {'; '.join(differ)}, as {run.folder} was trained on; a model is used on what it "
-            "was trained for; train on these cubes, or pass allow_other_voxels=True and calibrate what it says"
+            f"found {suite.source} with {'; '.join(differ)}, as {run.folder} was trained on; a model is used on what "
+            "it was trained for; train on these cubes, or pass allow_other_voxels=True and calibrate what it says"
         )
 
 
@@ -69,8 +68,8 @@ def check_cube(y: np.ndarray | Tensor) -> Tensor:
     low, mean = float(y.min()), float(y.mean(dtype=np.float64))
     if not (low >= 0 and abs(mean - 1) < 0.1):  # NaN is no pass
         raise ValueError(
-            f"found a cube with minimum {low:.4g} and mean {mean:.4g}; expected an overdensity y = rho / <rho>, mean 1 and "
-            "never negative; divide a density by its mean, add 1 to a delta, or open its file with open_cubes"
+            f"found a cube with minimum {low:.4g} and mean {mean:.4g}; expected an overdensity y = rho / <rho>, mean 1 "
+            "and never negative; divide a density by its mean, add 1 to a delta, or open its file with open_cubes"
         )
     return torch.from_numpy(y)
 
@@ -91,8 +90,8 @@ def check_slices(run: Run, slices: np.ndarray | Tensor) -> Tensor:
     std, mean = (float(v) for v in torch.std_mean(x, correction=0))
     if not (abs(mean) < MOST_MEAN and 1 / MOST_SPREAD < std < MOST_SPREAD):  # NaN is no pass
         raise ValueError(
-            f"found slices of {kind} with mean {mean:.4g} and standard deviation {std:.4g}; expected standardised pixels, "
-            "about 0 and 1; cut them with spread_slices or cut_cube, or apply run.to_pixels to an overdensity"
+            f"found slices of {kind} with mean {mean:.4g} and standard deviation {std:.4g}; expected standardised "
+            "pixels, about 0 and 1; cut them with spread_slices or cut_cube, or apply run.to_pixels to an overdensity"
         )
     return x
 
