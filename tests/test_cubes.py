@@ -401,7 +401,8 @@ class Bomb:
 
 CUT = npy_bytes("{'descr': '<f4', 'fortran_order': False, 'shape': (8, 8, 9)}")
 HOSTILE = {
-    "empty": b"", "web page": b"<!DOCTYPE html>", "pickle": pickle.dumps(Bomb()), "cut": CUT, "cut in its header": CUT[:30],
+    "empty": b"", "web page": b"<!DOCTYPE html>", "pickle": pickle.dumps(Bomb()), "cut": CUT,
+    "cut in its header": CUT[:30],
     "objects": npy_bytes("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 1)}", pickle.dumps(Bomb())),
     "code in its header": npy_bytes("__import__('os').mkdir('owned')"), "no shape": npy_bytes("{'descr': '<f4'}"),
     "negative shape": npy_bytes("{'descr': '<f4', 'fortran_order': False, 'shape': (-8, 8, 8)}"),
@@ -427,8 +428,10 @@ def altered(change, i=1):
 
 
 ARRAYS = {
-    "complex": (Y.astype("c8"), "values of type complex64"), "truth values": (Y > 1, "values of type bool"),
-    "texts": (Y.astype("U8"), "values of type <U8"), "none": (Y[:0], r"shape \(0, "), "a picture": (Y[0, 0], r"\(16, 16\)"),
+    "complex": (Y.astype("c8"), "values of type complex64"),
+    "truth values": (Y > 1, "values of type bool"),
+    "texts": (Y.astype("U8"), "values of type <U8"), "none": (Y[:0], r"shape \(0, "),
+    "a picture": (Y[0, 0], r"\(16, 16\)"),
     "no cube": (Y[..., :7], "cut or reshape"), "NaN": (altered(lambda y: y.__setitem__((1, 2, 3), np.nan)), "cube 1 .*1 NaN"),
     "infinity": (altered(lambda y: y.__setitem__((1, 2), np.inf)), "0 NaN and 16 infinite"),
     "negative": (altered(lambda y: y.__setitem__((0, 0, 0), -2.5e-6)), "cube 1 .*never negative"),
@@ -490,7 +493,8 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("hello")
-    for path, words in (("loop.npy", "no valid path"), ("pipe.npy", "no regular file"), ("empty", "an empty folder"),
+    for path, words in (("loop.npy", "no valid path"), ("pipe.npy", "no regular file"),
+                        ("empty", "an empty folder"),
                         ("notes", "1 files, none of them cubes"), ("x" * 300, "too long"), ("a\0b", "no valid path")):  # fmt: skip
         with pytest.raises(CubesError, match=words):
             open_cubes(tmp_path / path)

@@ -135,7 +135,7 @@ def test_no_bytes_do_more_than_raise_the_sentence(content, suffix):
 def test_a_damaged_file_is_read_or_refused_and_nothing_else(suffix, data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"cubes{suffix}"
-        np.save(path, Y.astype("f4")) if suffix == ".npy" else write_hdf5(path, "data", Y.astype("f4"))
+        np.save(path, Y.astype("f4")) if suffix == ".npy" else write_hdf5(path, {"data": Y.astype("f4")})
         content = bytearray(path.read_bytes())
         reach = min(len(content), 1200) - 1  # headers more than data
         for _ in range(data.draw(st.integers(1, 4))):

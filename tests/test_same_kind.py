@@ -35,7 +35,8 @@ def test_cubes_of_the_same_kind_are_cut(tmp_path, run):
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"box_size": 128.0}, r"voxels \[Mpc/h\] 4, not 0.7812; box \[Mpc/h\] 128, not 25"), ({"z": "2.0"}, "redshift 2, not 0"),
+    ({"box_size": 128.0}, r"voxels \[Mpc/h\] 4, not 0.7812; box \[Mpc/h\] 128, not 25"),
+    ({"z": "2.0"}, "redshift 2, not 0"),
     ({"field": "Mgas"}, "field Mgas, not Mcdm"),
 ])  # fmt: skip
 def test_cubes_of_another_kind_are_refused_until_allowed(tmp_path, run, options, words):
@@ -85,8 +86,9 @@ def test_slices_are_tensors_or_arrays_of_any_dtype_order_and_strides(run, kind):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    (lambda x: x[:, 0], r"found slices of shape \(4, 32, 32\); expected \(S, 1, 32, 32\)"), (lambda x: x[:0], r"\(0, 1"),
-    (lambda x: x[..., :16], r"\(4, 1, 32, 16\)"), (lambda x: 1e10 * x.exp(), "expected standardised pixels"),
+    (lambda x: x[:, 0], r"found slices of shape \(4, 32, 32\); expected \(S, 1, 32, 32\)"),
+    (lambda x: x[:0], r"\(0, 1"),
+    (lambda x: x[..., :16], r"\(4, 1, 32, 16\)"), (lambda x: 1e10 * x.exp(), "found slices"),
     (lambda x: x * torch.nan, "mean nan"), (lambda x: 0 * x, "standard deviation 0"), (lambda x: x - 1, "run.to_pixels"),
 ])  # fmt: skip
 def test_slices_that_are_not_standardised_are_refused(run, change, words):
