@@ -20,7 +20,7 @@ from ..model import LATENT_DIM
 from ..presets import Config, from_dict, to_dict
 from ..runs.run import build
 from .slices import CubePool, SliceSets, leave_one_out
-from .start import WEIGHT_Z, TaughtStart, hush
+from .start import TaughtStart, hush
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
 SETTINGS = ("side", "mean", "std", "split", "pool_size", "power", "discriminants")  # of run.json, for a module
@@ -204,7 +204,7 @@ class LitUniverseVAE(TrainingModule):
             return loss, self._terms(output, sets, kl_z, kl_h) | {"loss": loss}
         output = self.model.forward_sets(sets, context, noise)
         terms = self._terms(output, sets, kl_z, kl_h)
-        terms["loss"] = terms["loss"] + WEIGHT_Z * weight * self.start.loss_of_z(*output[1][1:], universes)
+        terms["loss"] = terms["loss"] + weight * self.start.loss_of_z(*output[1][1:], universes)
         return terms["loss"], terms
 
     def _terms(self, output: tuple, sets: Tensor, kl_z: float, kl_h: float) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
     h's mean      fits the code of a slice: its largest Fourier modes, whitened, as a map (`FourierCode`)
     decoder_h     makes the slice of that code and the posterior's noise
     p(h | z)      fits the code: decoder_z learns how the spectrum of h follows the universe
-    q(z | set)    fits what tells universes apart: linear discriminants of log P(k) and moments (`discriminants`)
+    q(z | set)    fits what tells universes apart, its width the error of that: linear discriminants of log P(k) and moments (`discriminants`)
 
 Then the note's loss alone goes on; what z was taught fades over as many steps again (`TaughtStart.weight_of_z`). Within
 some thousand steps h has left the modes: they are a start, not a constraint.
@@ -30,7 +30,8 @@ from ..statistics import ring_mean, rings
 
 WIDTH = 0.5  # of the bumps, over the mean distance of points
 N_TAUGHT = 8  # numbers of z that are taught
-WEIGHT_CODE, WEIGHT_PRIOR, WEIGHT_Z = 4000.0, 1000.0, 500.0  # beside the squared error of a slice, thousands at first
+WEIGHT_CODE, WEIGHT_PRIOR = 4000.0, 1000.0  # beside the squared error of a slice, thousands at first
+WEIGHT_Z, WEIGHT_WIDTH = 20_000.0, 500.0  # of z's means, and of its widths [nats]
 N_SLICES = 24  # of a cube, from which its discriminants are known
 
 
@@ -89,19 +90,20 @@ class TaughtStart:
         recon = model.decoder_h(seen)
         loss = (recon - x).square().sum() / len(x) + WEIGHT_CODE * (mu - code).square().mean()
         loss = loss + 0.5 * WEIGHT_PRIOR * (h_logvar + (code - h_mu).square() * (-h_logvar).exp()).mean()
-        loss = loss + WEIGHT_Z * self.loss_of_z(z_mu, z_logvar, universes)
+        loss = loss + self.loss_of_z(z_mu, z_logvar, universes)
         return loss, (recon, (z, z_mu, z_logvar), (h, h_mu, h_logvar), (seen, mu, logvar))
 
     def loss_of_z(self, mu: Tensor, logvar: Tensor, universes: Tensor) -> Tensor:
-        """-log q(discriminants | set) [nats, but for a constant], and KL of z's other numbers to N(0, 1).
+        """Squared error of z's first means, -log of the Gaussian density of that error, and KL of z's other numbers.
 
+        A density alone teaches the means too late: while z says nothing its width is one, and its gradient small.
         mu, logvar (B S, D);  universes (B, n), one for S targets. Returns a scalar, the mean over targets.
         """
         n = universes.shape[1]
-        wanted = universes.repeat_interleave(len(mu) // len(universes), dim=0)
-        gap = (wanted - mu[:, :n]).square() * (-logvar[:, :n]).exp()
-        likelihood = 0.5 * (gap + logvar[:, :n]).sum(dim=1).mean()
-        return likelihood + kl_by_dimension(mu[:, n:], logvar[:, n:]).sum(dim=1).mean()
+        gap = (universes.repeat_interleave(len(mu) // len(universes), dim=0) - mu[:, :n]).square()
+        width = 0.5 * (gap.detach() * (-logvar[:, :n]).exp() + logvar[:, :n]).sum(dim=1).mean()
+        others = kl_by_dimension(mu[:, n:], logvar[:, n:]).sum(dim=1).mean()
+        return WEIGHT_Z * gap.mean() + WEIGHT_WIDTH * (width + others)
 
 
 @torch.no_grad()
