@@ -122,10 +122,11 @@ def slices_of(volume: Tensor, n: int, size: int, mean: float, std: float, axes=(
 
 def slice_power(img: Tensor) -> Tensor:
     """Mean |FFT|^2 (unitary) of slices (B, 1, H, H) in the rings round(|k| / k_f) = 0, 1, ...: (B, n_rings)."""
-    found = rings(img.shape[-1])
-    ring, weight, count = (torch.as_tensor(x, device=img.device) for x in found[:3])
+    ring, *numbers, _ = rings(img.shape[-1])
+    ring = torch.tensor(ring, device=img.device)
+    weight, count = (torch.tensor(x, dtype=img.dtype, device=img.device) for x in numbers)
     modes = torch.fft.rfft2(img[:, 0], norm="ortho").abs().square()
-    return ring_mean(modes, ring, weight.to(modes), count.to(modes))
+    return ring_mean(modes, ring, weight, count)
 
 
 def summary(img: Tensor, power: Tensor) -> Tensor:
