@@ -55,7 +55,7 @@ class Operators(TorchDispatchMode):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of three steps by the networks and losses of the presets, one of them taught, and what its training called."""
+    """A run of three steps by the networks and losses of the presets, one taught, and what its training called."""
     folder, called = tmp_path_factory.mktemp("devices"), Operators()
 
     class Watch(Callback):

@@ -13,7 +13,17 @@ from uvae_lib.cubes.suite import open_cubes
 from uvae_lib.model import UniverseVAE, map_shape
 from uvae_lib.training.module import draw_noise
 from uvae_lib.training.slices import leave_one_out, survey
-from uvae_lib.training.start import N_TAUGHT, WEIGHT_WIDTH, WEIGHT_Z, FourierCode, TaughtStart, discriminants, hush, slice_power, summary
+from uvae_lib.training.start import (
+    N_TAUGHT,
+    WEIGHT_WIDTH,
+    WEIGHT_Z,
+    FourierCode,
+    TaughtStart,
+    discriminants,
+    hush,
+    slice_power,
+    summary,
+)
 
 SIZES = [32, 64, 128, 256, 512]
 RED = 1 / (1 + torch.arange(512.0)) ** 2

@@ -3,7 +3,8 @@
     h's mean      fits the code of a slice: its largest Fourier modes, whitened, as a map (`FourierCode`)
     decoder_h     makes the slice of that code and the posterior's noise
     p(h | z)      fits the code: decoder_z learns how the spectrum of h follows the universe
-    q(z | set)    fits what tells universes apart, its width the error of that: linear discriminants of log P(k) and moments (`discriminants`)
+    q(z | set)    fits what tells universes apart, linear discriminants of log P(k) and moments (`discriminants`), and
+                  its width the error of that
 
 Then the note's loss alone goes on; what z was taught fades over as many steps again (`TaughtStart.weight_of_z`). Within
 some thousand steps h has left the modes: they are a start, not a constraint.
