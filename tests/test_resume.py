@@ -308,8 +308,10 @@ class CtrlC(Callback):
             os.kill(os.getpid(), self.signum)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_a_job_that_is_ended_save_the_step_and_the_run_goes_on(config, tmp_path, uninterrupted, signum):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_ctrl_c_and_a_job_that_is_ended_or_warned_save_the_step_and_the_run_goes_on(
+    config, tmp_path, uninterrupted, signum
+):
     folder = tmp_path / "run"
     torch.set_num_threads(1)
     handler = signal.getsignal(signal.SIGINT)

@@ -187,6 +187,24 @@ def test_a_finished_run_is_returned_as_it_is(trained):
     assert again.history.equals(run.history)
 
 
+def test_a_finished_run_goes_on_to_more_steps_where_it_has_checkpoints(suite, trained, copy, tmp_path):
+    _, config, _ = trained
+    longer = replace(config, training=replace(config.training, steps=8))
+    with pytest.raises(ValueError, match="ended after 6 steps and holds no checkpoint from which it could go on to 8"):
+        fit(longer, copy, progress=False)
+    folder = shutil.copytree(trained[0].folder, tmp_path / "run")
+    run = fit(longer, folder, progress=False)
+    assert run.history["step"].tolist() == [2, 4, 6, 8] and run.config.training.steps == 8 and run.info["finished"]
+    assert run.history[:2].equals(trained[0].history[:2])
+    shutil.rmtree(folder)
+
+
+def test_a_task_of_a_job_whose_run_has_one_device_is_refused(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr("uvae_lib.training.fit.process_rank", lambda: 1)
+    with pytest.raises(ValueError, match=r"process 1 of a job whose run has one device; give training\.devices"):
+        fit(tiny_config(suite), tmp_path / "run", progress=False)
+
+
 def test_another_configuration_is_refused_with_the_fields_that_differ(trained):
     run, config, _ = trained
     other = replace(config, training=replace(config.training, lr=1.0), data=replace(config.data, thickness=2))

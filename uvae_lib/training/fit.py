@@ -39,7 +39,7 @@ def fit(
     config: Config, folder: str | Path | None = None, *, resume: bool = False, progress: bool = True,
     callbacks: list[Callback] | None = None,
 ) -> Run:  # fmt: skip
-    """Train a Universe VAE and return the run; a finished run is returned as it is.
+    """Train a Universe VAE and return the run; a finished run is returned as it is, or goes on to more steps.
 
     folder      runs/<config.name> when absent
     resume      go on from the newest whole checkpoint of an unfinished run; from the start when there is none
@@ -58,7 +58,12 @@ def fit(
     counts, machines or versions of torch; a GPU, whose convolutions add up in no fixed order.
     """
     folder = Path(folder or locate("runs") / config.name)
-    rank = process_rank()
+    rank, train = process_rank(), config.training
+    if rank and train.devices * train.num_nodes == 1:
+        raise ValueError(
+            f"this is process {rank} of a job whose run has one device; give training.devices and training.num_nodes "
+            "the processes of a node and the nodes of the job, or start one process"
+        )
     suite = open_data(config.data)
     config = replace(config, data=fit_image_size(config.data, suite))
     n_sets = config.training.sets_per_step
@@ -98,6 +103,16 @@ def _known_run(config: Config, suite: CubeSuite, folder: Path, writes: bool) -> 
             f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
         )
     check_same_cubes(suite, info, folder)
+    if found.training.steps < config.training.steps:
+        if not checkpoints(folder):
+            raise ValueError(
+                f"{folder} ended after {found.training.steps} steps and holds no checkpoint from which it could go on to "
+                f"{config.training.steps}; train under another --name"
+            )
+        info |= {"config": to_dict(config), "finished": False}
+        if writes:
+            write_atomically(folder / "run.json", as_json(info))
+    config = replace(config, training=replace(config.training, steps=max(config.training.steps, found.training.steps)))
     if found.data.path != config.data.path and writes:
         move_data(folder, config.data.path)
         info, _ = read_info(folder)
@@ -109,7 +124,7 @@ def _train(
 ) -> None:
     """Train to the end and write what a finished run has."""
     settings = module_settings(info, config)
-    if checkpoints(folder) and not resume:
+    if checkpoints(folder) and not resume and not (folder / "last.safetensors").exists():
         raise ValueError(
             f"{folder} holds an unfinished run ({checkpoints(folder)[-1].name}); go on with --resume (resume=True), "
             "or use another --name"

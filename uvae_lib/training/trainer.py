@@ -131,7 +131,7 @@ class _Bar(TQDMProgressBar):
 
 @contextmanager
 def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
-    """Let Ctrl-C end training after the step, which is saved; pressed again, at once."""
+    """Let Ctrl-C, and SIGUSR1 by which clusters warn, end training after the step, which is saved; again, at once."""
 
     def ask(signum, frame) -> None:
         if keeper.stop_asked:
@@ -142,11 +142,13 @@ def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # where no signal arrives
         yield
         return
-    handler = signal.signal(signal.SIGINT, ask)
+    numbers = [signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    handlers = [signal.signal(number, ask) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager
