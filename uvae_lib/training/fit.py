@@ -106,8 +106,8 @@ def _known_run(config: Config, suite: CubeSuite, folder: Path, writes: bool) -> 
     if found.training.steps < config.training.steps:
         if not checkpoints(folder):
             raise ValueError(
-                f"{folder} ended after {found.training.steps} steps and holds no checkpoint from which it could go on to "
-                f"{config.training.steps}; train under another --name"
+                f"{folder} ended after {found.training.steps} steps and holds no checkpoint from which it could go on "
+                f"to {config.training.steps}; train under another --name"
             )
         info |= {"config": to_dict(config), "finished": False}
         if writes:
