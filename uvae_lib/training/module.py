@@ -186,7 +186,7 @@ class LitUniverseVAE(TrainingModule):
         model = build(self.config, self.hparams.side)
         if steps := self.config.training.taught_steps:
             power, rows = torch.tensor(self.hparams.power), torch.tensor(self.hparams.discriminants)
-            self.start = TaughtStart(self.config.data.image_size, power, rows, steps)
+            self.start = TaughtStart(power, rows, steps)
             hush(model)
         return model
 
@@ -198,7 +198,8 @@ class LitUniverseVAE(TrainingModule):
             terms = self._terms(self.model.forward_sets(sets, context, noise), sets, kl_z, kl_h)
             return terms["loss"], terms
         with torch.no_grad():
-            universes = self.start.universes(*self.slices.universes(step), self.hparams.mean, self.hparams.std)
+            cubes, size = self.slices.universes(step), self.config.data.image_size
+            universes = self.start.universes(*cubes, size, self.hparams.mean, self.hparams.std)
         if step < self.start.steps:
             loss, output = self.start.loss(self.model, sets, context, universes, noise)
             return loss, self._terms(output, sets, kl_z, kl_h) | {"loss": loss}
