@@ -28,7 +28,7 @@ from uvae_lib.runs.encode import Posterior, prior_of_h
 from uvae_lib.runs.run import load_run
 from uvae_lib.training.fit import fit
 
-TINY = FlowConfig(width=8, steps=6, batch=4)
+TINY = FlowConfig(width=8, steps=6)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

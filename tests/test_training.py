@@ -13,12 +13,14 @@ from safetensors.torch import load_file, save_file
 from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from uvae_lib.cubes.suite import open_cubes
 from uvae_lib.generation.export import export_run
 from uvae_lib.runs.run import load_run, move_data
 from uvae_lib.training.checkpoints import checkpoints
 from uvae_lib.training.fit import fit, weighted_terms
 from uvae_lib.training.module import update_average
-from uvae_lib.training.trainer import chosen_device, share_sets
+from uvae_lib.training.slices import CubePool, SliceSets
+from uvae_lib.training.trainer import chosen_device
 
 HISTORY = [
     "step", "loss", "l2", "kl_z", "kl_h", "lr", "fvu", "weight_z", "weight_h",
@@ -275,17 +277,10 @@ def test_an_unfinished_run_is_refused_without_resume(trained, copy):
         fit(config, copy, progress=False)
 
 
-@pytest.mark.parametrize("n_sets, devices, num_nodes, shared", [(2, 1, 1, 2), (2, 4, 1, 4), (2, 4, 2, 8), (6, 4, 1, 8)])
-def test_sets_a_step_are_raised_so_that_all_processes_have_some(suite, n_sets, devices, num_nodes, shared):
-    config = tiny_config(suite, sets_per_step=n_sets, devices=devices, num_nodes=num_nodes)
-    assert share_sets(config, config.training).training.sets_per_step == shared
-
-
-def test_a_run_of_several_processes_goes_on_with_its_sets_in_one_and_not_in_a_number_that_does_not_divide_them(suite):
-    job = tiny_config(suite, devices=4).training
-    assert share_sets(tiny_config(suite, devices=1), job).training.sets_per_step == 4
-    with pytest.raises(ValueError, match="4 sets a step cannot be shared by 3 processes"):
-        share_sets(tiny_config(suite, devices=3), job)
+def test_sets_that_processes_cannot_share_are_refused(suite):
+    run = open_cubes(suite)
+    with pytest.raises(ValueError, match="3 sets a step cannot be shared by 2 processes; use a multiple"):
+        SliceSets(CubePool(run, [0]), 0.0, 1.0, image_size=32, set_size=2, sets_per_step=3, world_size=2)
 
 
 @pytest.mark.parametrize("n_cubes", [1, 2, 3, 4])

@@ -64,15 +64,11 @@ class TrainingModule(pl.LightningModule):
         self.logged: dict[str, Tensor] = {}
 
     def make_model(self) -> nn.Module:
-        """The network that is trained, its weights drawn from torch's global state."""
-        raise NotImplementedError
+        """The network that is trained, its weights drawn from torch's global state.
 
-    def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a step, and the scalars that are logged."""
-        raise NotImplementedError
-
-    def held_out(self) -> dict[str, float]:
-        """Numbers on held-out cubes; `val_loss` chooses the best weights."""
+        A subclass has also `step_terms(step)`: the loss, and the scalars that are logged; and `held_out()`: numbers on
+        held-out cubes, of which `val_loss` chooses the best weights.
+        """
         raise NotImplementedError
 
     @property

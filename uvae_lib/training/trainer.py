@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -176,22 +175,10 @@ def process_rank() -> int:
     return rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))
 
 
-def share_sets(config: Config, job: TrainConfig) -> Config:
-    """A configuration whose sets a step can be shared by the processes of a job, and by its own."""
-    train = config.training
-    n_job, n = job.devices * job.num_nodes, train.devices * train.num_nodes
-    n_sets = -(-train.sets_per_step // n_job) * n_job
-    if n_sets % n:
-        raise ValueError(f"{n_sets} sets a step cannot be shared by {n} processes; use as many as divide them")
-    return replace(config, training=replace(train, sets_per_step=n_sets))
-
-
 def wait_for(path: Path) -> None:
     """Wait until the first process of the job has written run.json."""
     until = time.monotonic() + PATIENCE
     while not path.exists():
         if time.monotonic() > until:
-            raise ConnectionError(
-                f"waited {PATIENCE} s for {path} of the job's first process; see what that process says"
-            )
+            raise ConnectionError(f"waited {PATIENCE} s for {path} of the job's first process; see what that says")
         time.sleep(0.1)
