@@ -21,12 +21,14 @@ from uvae_lib.presets import (
     ModelConfig,
     SimulationConfig,
     TrainConfig,
+    check_config,
     from_dict,
     load_preset,
     locate,
     to_dict,
 )
 
+ROOT = Path(__file__).resolve().parents[1]
 each_preset = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 
 
@@ -153,10 +155,10 @@ def test_an_unknown_preset_is_refused_with_the_known_ones(monkeypatch):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project's folder with its notebooks, from where nothing in the environment leads away."""
+    """A project's folder, with its library and its notebooks, from where nothing in the environment leads away."""
     monkeypatch.delenv("UVAE_HOME", raising=False)
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_data_visualisation.ipynb").touch()
+    for name in ("uvae_lib", "notebooks"):
+        (tmp_path / name).mkdir()
     return tmp_path
 
 
@@ -167,26 +169,21 @@ def test_a_relative_path_is_below_the_project_wherever_one_works_in_it(project, 
     assert locate("data/demo") == project / "data" / "demo"
 
 
-def test_the_checkout_is_a_project(monkeypatch):
-    root = Path(__file__).resolve().parents[1]
+@pytest.mark.parametrize("name", ["notebooks", "galaxies"])
+def test_outside_the_project_a_path_is_below_the_checkout_so_that_a_notebook_elsewhere_simulates_nothing_anew(
+    tmp_path, monkeypatch, name
+):
+    (tmp_path / name).mkdir()
     monkeypatch.delenv("UVAE_HOME", raising=False)
-    monkeypatch.chdir(root / "notebooks")
-    assert locate("data/demo") == root / "data" / "demo"
+    monkeypatch.chdir(tmp_path / name)
+    assert locate("data/demo") == ROOT / "data" / "demo"
 
 
-def test_a_folder_with_other_notebooks_is_no_project(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_galaxies.ipynb").touch()
-    (tmp_path / "work").mkdir()
-    monkeypatch.delenv("UVAE_HOME", raising=False)
-    monkeypatch.chdir(tmp_path / "work")
-    assert locate("data/demo") == tmp_path / "work" / "data" / "demo"
-
-
-def test_a_folder_without_notebooks_is_a_project_of_its_own(tmp_path, monkeypatch):
+def test_outside_the_project_cubes_beside_one_are_found(tmp_path, monkeypatch):
+    (tmp_path / "cubes.npy").touch()
     monkeypatch.delenv("UVAE_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert locate("data/demo") == tmp_path / "data" / "demo"
+    assert locate("cubes.npy") == tmp_path / "cubes.npy"
 
 
 def test_the_environment_can_name_another_home(project, monkeypatch):
@@ -254,3 +251,33 @@ def test_the_note_is_the_note_s_model_loss_and_sets_trained_as_long_as_the_refer
 def test_a_choice_that_is_none_is_refused():
     with pytest.raises(ValueError, match='found norm="layer"; expected one of batch, group'):
         Config(model=ModelConfig(norm="layer"))
+
+
+WRONG = """training.log_every=0 training.val_every=0 training.save_every=-1 training.devices=0 training.devices=-1
+training.num_nodes=0 training.steps=0 training.sets_per_step=0 training.ema=1.0 training.ema=-0.1 training.lr=0.0
+training.lr=nan training.lr=inf training.clip=-1.0 training.weight_decay=nan training.seed=-1 data.thickness=0
+data.thickness=-3 data.image_size=0 data.eps=0.0 data.eps=nan data.val_fraction=1.0 data.test_fraction=-0.1
+data.box_size=0.0 data.box_size=-25.0 data.box_size=inf loss.kl_z=-1.0 loss.kl_h=nan simulation.side=0
+simulation.n_lh=-1 simulation.n_steps=0 simulation.processes=0 simulation.box_size=0.0 model.latent_dim=0
+flows.steps=0 flows.batch=0 flows.ema=1.0 flows.save_every=0""".split()
+
+
+@pytest.mark.parametrize("setting", WRONG)
+def test_a_number_that_no_run_can_have_is_refused_by_its_name(setting):
+    where, value = setting.split("=")
+    section, name = where.split(".")
+    number = float(value) if any(mark in value for mark in ".nf") else int(value)
+    with pytest.raises(ValueError, match=rf"found {section}\.{name}={re.escape(value)}; expected "):
+        part = replace(getattr(SMOKE, section), **{name: number})
+        check_config(replace(SMOKE, **{section: part}))
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "a/b", "../a", "a\\b"])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(ValueError, match="expected the name of a folder in runs/"):
+        check_config(replace(SMOKE, name=name))
+
+
+@each_preset
+def test_the_numbers_of_a_preset_can_be_had(preset):
+    assert check_config(preset) is None
