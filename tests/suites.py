@@ -1,6 +1,5 @@
 """A tiny suite of cubes in the CAMELS layout, and the shortest configuration that trains on it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uvae_lib.cubes.suite import open_data
-from uvae_lib.presets import Config, DataConfig, LossConfig, ModelConfig, TrainConfig, to_dict
+from uvae_lib.presets import Config, DataConfig, LossConfig, ModelConfig, TrainConfig
 
 SIDE = 32
 
@@ -51,23 +49,3 @@ def tiny_config(path: Path, *, model: dict | None = None, loss: dict | None = No
         loss=LossConfig(**({"kl_h": 10.0, "kl_warmup": 5} | (loss or {}))),
         training=replace(shortest, **training),
     )
-
-
-def write_run(folder: Path, data: Path, config: Config | None = None, **info) -> Path:
-    """Write run.json of a run on the cubes of a folder, without any weights; `info` replaces what stands in it."""
-    config = config or tiny_config(data)
-    suite = open_data(config.data)
-    found = {
-        "config": to_dict(config),
-        "side": suite.side,
-        "box_size": float(suite.box_size),
-        "mean": 0.0,
-        "std": 1.0,
-        "split": {"train": [0, 1, 2, 3], "val": [4], "test": [5]},
-        "pool_size": 4,
-        "finished": True,
-        "fingerprint": suite.fingerprint,
-    } | info
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps(found))
-    return folder

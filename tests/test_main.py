@@ -9,14 +9,15 @@ from concurrent.futures.process import BrokenProcessPool
 
 import matplotlib
 import pytest
-from suites import lognormal_suite, write_run
+from stored_runs import write_run
+from suites import lognormal_suite
 
 from uvae_lib.__main__ import main
 
 COMMANDS = ("simulate", "train", "train-flows", "evaluate", "inspect", "download")
 TINY = [
-    "--preset", "smoke", "--training.steps", "2", "--training.val-every", "2", "--training.log-every", "1",
-    "--training.save-every", "2",
+    "--preset", "smoke", "--training.steps", "2", "--training.val-every", "2",
+    "--training.taught-steps", "0",
 ]  # fmt: skip
 
 
@@ -50,11 +51,11 @@ def test_help_lists_the_presets_and_loads_nothing_heavy():
     look = "import sys; from uvae_lib.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     look += "print([name for name in ('torch', 'lightning', 'matplotlib', 'pandas', 'scipy') if name in sys.modules])"
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
-    assert "smoke, demo" in said and said.splitlines()[-1] == "[]"
+    assert "note, demo" in said and said.splitlines()[-1] == "[]"
 
 
 def test_an_unknown_preset_is_refused(capsys):
-    assert 'found preset "dmeo"; expected one of note, smoke, demo' in refused(capsys, "train", "--preset", "dmeo")
+    assert 'found preset "dmeo"; expected one of note, demo' in refused(capsys, "train", "--preset", "dmeo")
 
 
 def test_the_preset_may_stand_behind_the_fields(capsys):

@@ -17,7 +17,6 @@ from uvae_lib.presets import (
     SMOKE,
     Config,
     DataConfig,
-    LossConfig,
     ModelConfig,
     SimulationConfig,
     TrainConfig,
@@ -48,13 +47,8 @@ def test_a_preset_asks_for_slices_that_fit_its_cubes(preset):
 
 
 @each_preset
-def test_circular_convolutions_are_used_only_where_a_slice_is_the_box(preset):
-    assert not preset.model.circular or preset.data.image_size == preset.simulation.side
-
-
-@each_preset
 def test_a_preset_asks_for_a_size_that_the_model_has(preset):
-    assert map_shape(preset.data.image_size, preset.model.latent_dim)[1] == preset.data.image_size // 32
+    assert map_shape(preset.data.image_size)[1] == preset.data.image_size // 32
 
 
 @each_preset
@@ -67,12 +61,7 @@ def test_every_preset_of_the_module_text_exists():
 
 
 def test_the_defaults_are_the_sizes_of_the_note():
-    config = Config()
-    assert (config.data.image_size, config.model.latent_dim, config.training.set_size - 1) == (
-        128,
-        LATENT_DIM,
-        3,
-    )
+    assert (Config().data.image_size, LATENT_DIM) == (128, 512)
 
 
 def test_the_default_transform_is_the_note_s():
@@ -149,7 +138,7 @@ def test_the_environment_says_where_the_cubes_are_and_runs_of_them_have_a_name_o
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(monkeypatch):
     monkeypatch.setenv("UVAE_PRESET", "demmo")
-    with pytest.raises(ValueError, match='found preset "demmo"; expected one of note, smoke, demo'):
+    with pytest.raises(ValueError, match='found preset "demmo"; expected one of note, demo'):
         load_preset()
 
 
@@ -232,34 +221,28 @@ def test_the_simulation_of_a_preset_is_one_value():
     assert replace(SimulationConfig(), n_cv=8, n_1p=10) == DEMO.simulation and ModelConfig() != SMOKE.model
 
 
-def test_configurations_of_stored_runs_are_read_by_the_former_names_of_their_fields():
-    stored = {"model": {"linear": True}, "loss": {"noise_of_z": 0.2, "free_bits": 0.0, "likelihood": "note"}}
-    assert from_dict(stored) == Config(model=ModelConfig(fourier_start=True), loss=LossConfig(residual_spectrum=0.2))
-    with pytest.raises(ValueError, match="no field free_bits"):
-        from_dict({"loss": {"free_bits": 0.5}})
+def test_the_defaults_of_model_and_loss_are_the_note_s():
+    config = Config()
+    assert (config.model.pooling, config.model.logvar_z, config.model.logvar_h) == ("sum", 0.0, 0.0)
+    assert (config.loss.kl_z, config.loss.kl_h, config.training.taught_steps) == (1.0, 1.0, 0)
 
 
-def test_the_note_is_the_note_s_model_loss_and_sets_trained_as_long_as_the_reference():
-    note, train = PRESETS["note"], PRESETS["note"].training
-    assert (note.model, note.loss) == (ModelConfig(), LossConfig())
-    assert (note.loss.kl_z, note.loss.kl_h, note.loss.kl_warmup) == (1.0, 1.0, 0)
-    assert (train.set_size, train.targets, train.ema, train.clip) == (4, "last", 0.0, 0.0)
-    assert (train.steps, note.data.image_size) == (PRESETS["reference"].training.steps, 128)
-    assert (note.data, note.simulation) == (DEMO.data, DEMO.simulation)
+def test_plain_is_the_demo_without_a_taught_start():
+    assert replace(PRESETS["plain"].training, taught_steps=DEMO.training.taught_steps) == DEMO.training
+    assert (PRESETS["plain"].model, PRESETS["plain"].loss, PRESETS["plain"].data) == (DEMO.model, DEMO.loss, DEMO.data)
 
 
 def test_a_choice_that_is_none_is_refused():
-    with pytest.raises(ValueError, match='found norm="layer"; expected one of batch, group'):
-        Config(model=ModelConfig(norm="layer"))
+    with pytest.raises(ValueError, match='found pooling="max"; expected one of sum, mean'):
+        Config(model=ModelConfig(pooling="max"))
 
 
-WRONG = """training.log_every=0 training.val_every=0 training.save_every=-1 training.devices=0 training.devices=-1
-training.num_nodes=0 training.steps=0 training.sets_per_step=0 training.ema=1.0 training.ema=-0.1 training.lr=0.0
-training.lr=nan training.lr=inf training.clip=-1.0 training.weight_decay=nan training.seed=-1 data.thickness=0
-data.thickness=-3 data.image_size=0 data.eps=0.0 data.eps=nan data.val_fraction=1.0 data.test_fraction=-0.1
-data.box_size=0.0 data.box_size=-25.0 data.box_size=inf loss.kl_z=-1.0 loss.kl_h=nan simulation.side=0
-simulation.n_lh=-1 simulation.n_steps=0 simulation.processes=0 simulation.box_size=0.0 model.latent_dim=0
-flows.steps=0 flows.batch=0 flows.ema=1.0 flows.save_every=0""".split()
+WRONG = """training.val_every=0 training.val_every=-1 training.devices=0 training.devices=-1 training.num_nodes=0
+training.steps=0 training.sets_per_step=0 training.taught_steps=-1 training.ema=1.0 training.ema=-0.1 training.lr=0.0
+training.lr=nan training.lr=inf training.seed=-1 data.thickness=0 data.thickness=-3 data.image_size=0 data.eps=0.0
+data.eps=nan data.val_fraction=1.0 data.test_fraction=-0.1 data.box_size=0.0 data.box_size=-25.0 data.box_size=inf
+data.pool_size=0 loss.kl_z=-1.0 loss.kl_h=nan simulation.side=0 simulation.n_lh=-1 simulation.n_steps=0
+simulation.processes=0 simulation.box_size=0.0 flows.steps=0 flows.batch=0 flows.width=0""".split()
 
 
 @pytest.mark.parametrize("setting", WRONG)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from suites import lognormal_suite, tiny_config, write_run
+from stored_runs import smoke_config, write_run
+from suites import lognormal_suite
 
 from uvae_lib.files import lock_folder
 from uvae_lib.model import UniverseVAE
@@ -87,13 +88,13 @@ def test_a_run_without_a_fingerprint_of_its_cubes_cannot_be_used(home):
 
 
 def test_a_finished_run_takes_more_steps(home):
-    folder, config = home / "runs" / "first", tiny_config(home / "data" / "tiny", steps=60)
+    folder, config = home / "runs" / "first", smoke_config(home / "data" / "tiny", steps=60)
     info, found = take_more_steps(folder, 60)
     assert not info["finished"] and found == config and not differences(found, config)
 
 
 def test_a_run_never_takes_fewer_steps(home):
-    folder, config = home / "runs" / "first", tiny_config(home / "data" / "tiny")
+    folder, config = home / "runs" / "first", smoke_config(home / "data" / "tiny")
     info, found = take_more_steps(folder, 1)
     assert info["finished"] and found == config
 
