@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from stored_runs import smoke_config, write_run
+from stored_runs import write_run
 from suites import lognormal_suite
 
 from uvae_lib.files import lock_folder
@@ -16,7 +16,7 @@ from uvae_lib.model import UniverseVAE
 from uvae_lib.presets import PRESETS, SMOKE
 from uvae_lib.runs import run as runs
 from uvae_lib.runs.encode import cut_cube, encode_cube, reconstruct
-from uvae_lib.runs.run import differences, load_run, lock_run, read_info, take_more_steps
+from uvae_lib.runs.run import load_run, lock_run, read_info
 from uvae_lib.simulation import suite as simulation
 from uvae_lib.simulation.suite import load_suite
 
@@ -85,18 +85,6 @@ def test_a_run_without_a_fingerprint_of_its_cubes_cannot_be_used(home):
     path.write_text(json.dumps(info))
     with pytest.raises(ValueError, match="it has no fingerprint; restore it, or train under another --name"):
         read_info(path.parent)
-
-
-def test_a_finished_run_takes_more_steps(home):
-    folder, config = home / "runs" / "first", smoke_config(home / "data" / "tiny", steps=60)
-    info, found = take_more_steps(folder, 60)
-    assert not info["finished"] and found == config and not differences(found, config)
-
-
-def test_a_run_never_takes_fewer_steps(home):
-    folder, config = home / "runs" / "first", smoke_config(home / "data" / "tiny")
-    info, found = take_more_steps(folder, 1)
-    assert info["finished"] and found == config
 
 
 def _try(folder, said):

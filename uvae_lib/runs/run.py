@@ -283,19 +283,6 @@ def move_data(folder: str | Path, path: str | Path) -> None:
     write_atomically(folder / "run.json", as_json(info))
 
 
-def take_more_steps(folder: str | Path, steps: int) -> tuple[dict, Config]:
-    """Let a run, finished or not, be trained to more steps than were asked for; what `read_info` then returns.
-
-    The schedule of the learning rate becomes that of the longer training.
-    """
-    info, config = read_info(Path(folder))
-    if steps > config.training.steps:
-        info["config"]["training"]["steps"] = steps
-        info["finished"] = False
-        write_atomically(Path(folder) / "run.json", as_json(info))
-    return read_info(Path(folder))
-
-
 def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:
     """Raise ValueError when a suite is not the one that a run was trained on."""
     found = (suite.n_cubes, suite.side, float(suite.box_size))
