@@ -7,7 +7,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         preset = load_preset(chosen.preset)
         of_config = [partial(command, config=preset) for command in (simulate, train, table)]
         of_run = [
-            partial(command, run=locate("runs") / preset.name) for command in (train_flows, evaluate, baselines, export)
+            partial(command, run=locate("runs") / preset.name) for command in (train_flows, evaluate, export)
         ]
         commands = {part.func.__name__.replace("_", "-"): part for part in of_config + of_run}
         commands |= {"inspect": inspect, "download": download}
@@ -116,19 +116,13 @@ def train_flows(run: Path, steps: int | None = None, progress: bool = True) -> N
 
 
 def evaluate(
-    run: Path,
-    n_slices: int = 15,
-    classifier: bool = False,
-    readme: Path | None = None,
-    data_path: Annotated[str | None, tyro.conf.arg(name="data.path")] = None,
+    run: Path, n_slices: int = 15, data_path: Annotated[str | None, tyro.conf.arg(name="data.path")] = None
 ) -> None:
-    """Judge a run on cubes that it never saw: metrics.json, tables, a picture of its slices.
+    """Judge a run on cubes that it never saw: metrics.json in its folder.
 
     Args:
         run: run folder
         n_slices: slices of each cube
-        classifier: train a network to tell drawn slices from true ones, too (minutes more)
-        readme: Markdown file that takes the tables between its marks, and its picture into notebooks/pictures
         data_path: where its cubes are now, when they have moved; the run keeps it
     """
     from .analysis.evaluate import evaluate_run, summary
@@ -136,33 +130,8 @@ def evaluate(
 
     if data_path is not None:
         move_data(run, data_path)
-    metrics = evaluate_run(run, n_slices=n_slices, classifier=classifier)
-    print(summary(metrics))
-    if readme:
-        from .analysis.acceptance import into_readme
-
-        into_readme(readme, metrics, load_run(run))
-    print(f"{run / 'metrics.json'} and {run / 'figures' / 'slices.png'} are written")
-
-
-def baselines(
-    run: Path, what: tuple[Literal["supervised", "moments"], ...] = ("supervised", "moments"), steps: int | None = None
-) -> None:  # fmt: skip
-    """Train what a run is compared with, on slices of its training cubes: baselines.json (resumes, reuses).
-
-    Args:
-        run: run folder
-        what: supervised: ResNet-18 from a slice to the parameters; moments: the network and loss of the CAMELS
-            Multifield Dataset
-        steps: of each training; as many as the run when absent
-    """
-    from .analysis.baselines import train_baselines
-
-    results = train_baselines(run, what, steps=steps)
-    for name, found in results.items():
-        if name != "made":
-            print(name, {key: value for key, value in found.items() if key not in ("predicted", "truth")})
-    print(f"{run / 'baselines.json'} is written")
+    print(summary(evaluate_run(load_run(run), n_slices=n_slices, progress=True)))
+    print(f"{run / 'metrics.json'} is written")
 
 
 def export(run: Path, to: Path) -> None:

@@ -1,5 +1,5 @@
-"""What a run is worth: evaluation on held-out cubes."""
+"""Evaluation on held-out cubes."""
 
-from .evaluate import analyse_run, evaluate_run, further_set, merits, summary
+from .evaluate import evaluate_run, summary
 
-__all__ = ["analyse_run", "evaluate_run", "further_set", "merits", "summary"]
+__all__ = ["evaluate_run", "summary"]
