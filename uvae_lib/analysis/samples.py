@@ -71,18 +71,23 @@ def compare_numbers(truth: list[Tensor], other: list[Tensor], drawn: list[Tensor
     drawn          likewise, of the same universes; or one tensor of slices from universes of their own, which is held
                    against all true slices together
     The unit is the standard deviation over universes of the difference of the means of `other` and `truth`.
-    Returns {"names", "gap" (d,), "error" (d,)}: the mean difference and its standard error.
+    Returns {"names", "gap" (d,), "error" (d,)}: the mean difference and its standard error; NaN for one universe.
     """
     a, b = (torch.stack([x.mean(dim=0) for x in part]).double() for part in (truth, other))
-    unit = (b - a).std(dim=0).clamp_min(1e-12)
+    unit = _deviation(b - a).clamp_min(1e-12)
     if len(drawn) == len(truth):
         gaps = torch.stack([x.mean(dim=0) for x in drawn]).double() - a
-        gap, error = gaps.mean(dim=0), gaps.std(dim=0) / math.sqrt(len(gaps))
+        gap, error = gaps.mean(dim=0), _deviation(gaps) / math.sqrt(len(gaps))
     else:
         new = torch.cat(drawn).double()
         gap = new.mean(dim=0) - a.mean(dim=0)
-        error = (new.var(dim=0) / len(new) + a.var(dim=0) / len(a)).sqrt()
+        error = (_deviation(new).square() / len(new) + _deviation(a).square() / len(a)).sqrt()
     return {"names": list(NUMBERS), "gap": (gap / unit).tolist(), "error": (error / unit).tolist()}
+
+
+def _deviation(values: Tensor) -> Tensor:
+    """Standard deviation of the columns of (n, d); NaN for a single row."""
+    return values.std(dim=0) if len(values) > 1 else torch.full_like(values[0], torch.nan)
 
 
 def power_and_pdf(truth: list[Tensor], drawn: list[Tensor], box: float) -> dict:
