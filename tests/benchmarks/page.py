@@ -151,10 +151,13 @@ def page(found: dict) -> str:
         ("Closure", closure(found["closure"]), CLOSURE),
         ("Changed cubes", shifts(found["shifts"]), f"{options['changed_universes']} judged universes. {SHIFTS}"),
     ]
-    head = f"""`make results` wrote this page from the run `{options["run"]}`: preset {config.name}, {config.training.steps}
-steps, trained at commit {info.get("commit", "unknown")} on {info.get("machine", "unknown")}; judged at commit
-{about["made"]["commit"]} on {about["made"]["machine"]}. The {about["n"]} judged universes have a seed of their own, and no
-choice was made by them; readers of parameters learned from {about["learned"]} labelled cubes of the run. Brackets and ±
-are 68 % over universes, unless said otherwise."""
+    made, steps, learned = about["made"], config.training.steps, about["learned"]
+    head = (
+        f"`make results` wrote this page from the run `{options['run']}`: preset {config.name}, {steps} steps, "
+        f"trained at commit {info.get('commit', 'unknown')} on {info.get('machine', 'unknown')}; judged at commit "
+        f"{made['commit']} on {made['machine']}. The {about['n']} judged universes have a seed of their own, and no "
+        f"choice was made by them; readers of parameters learned from {learned} labelled cubes of the run. "
+        "Brackets and ± are 68 % over universes, unless said otherwise."
+    )
     text = [f"## {title}\n\n{body}\n\n{note}" for title, body, note in parts]
     return "\n\n".join(["# Results", head, *text]) + "\n"
