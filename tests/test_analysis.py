@@ -43,7 +43,7 @@ def found(folder):
 
 def few_cubes(place, n: int, **options):
     """A run of n cubes, and its suite."""
-    run = fit(tiny_config(lognormal_suite(place / "data", n_cubes=n), steps=2, val_every=2, save_every=2, **options),
+    run = fit(tiny_config(lognormal_suite(place / "data", n_cubes=n), steps=2, val_every=2, **options),
               place / "run", progress=False)  # fmt: skip
     return run, run.open_suite()
 
@@ -88,7 +88,7 @@ def test_an_evaluation_repeats(folder, found, monkeypatch, tmp_path):
 def test_cubes_without_parameters_and_sets_are_evaluated_without_them(tmp_path, capsys):
     data = lognormal_suite(tmp_path / "data", n_cubes=6)
     (data / "params_LH_IllustrisTNG.txt").unlink()
-    fit(tiny_config(data, steps=2, val_every=2, save_every=2), tmp_path / "run", progress=False)
+    fit(tiny_config(data, steps=2, val_every=2), tmp_path / "run", progress=False)
     main(["evaluate", "--run", str(tmp_path / "run"), "--n-slices", "4"])
     text = capsys.readouterr().out
     assert "metrics.json" in text and "absent, parameters" in text and "absent, CV" in text
@@ -107,7 +107,7 @@ def test_maps_have_one_axis_and_are_evaluated(tmp_path):
     (tmp_path / "data").mkdir()
     np.save(tmp_path / "data" / "Maps_Mcdm_IllustrisTNG_LH_z=0.00.npy", maps)
     np.savetxt(tmp_path / "data" / "params_LH_IllustrisTNG.txt", np.linspace([0.1, 0.6], [0.5, 1.0], 8))
-    run = fit(tiny_config(tmp_path / "data", steps=2, val_every=2, save_every=2), tmp_path / "run", progress=False)
+    run = fit(tiny_config(tmp_path / "data", steps=2, val_every=2), tmp_path / "run", progress=False)
     found = evaluate_run(run, n_slices=6)
     assert "more than one axis" in found["missing"]["axes"] and found["probes"]
 

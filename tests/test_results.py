@@ -11,6 +11,7 @@ from benchmarks.scattering import scattering, wavelets
 from sklearn.metrics import roc_auc_score
 from suites import gaussian_noise, lognormal_suite, tiny_config
 
+from uvae_lib.model import wrap_around
 from uvae_lib.training.fit import fit
 
 SIZE = 32
@@ -104,7 +105,7 @@ def test_moments_are_the_mean_and_the_width_of_the_posterior():
 
 @pytest.mark.parametrize("make", [networks.resnet, networks.moment_network])
 def test_networks_that_wrap_do_not_see_where_the_box_begins(make):
-    network, x = networks.wrapping(make(64)).eval(), torch.randn(2, 1, 64, 64)
+    network, x = wrap_around(make(64)).eval(), torch.randn(2, 1, 64, 64)
     body = network[:9] if make is networks.moment_network else network
     shifted = body(x.roll(32, dims=-1))
     expected = body(x).roll(16, dims=-1) if make is networks.moment_network else body(x)

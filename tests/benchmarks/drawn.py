@@ -1,7 +1,6 @@
 """Drawn slices under judges that nothing was fitted to: numbers of slices, classifiers, covariance of P(k)."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,7 +11,6 @@ from uvae_lib.analysis.features import encode_cubes, evenly
 from uvae_lib.analysis.samples import compare_numbers, power_and_pdf, slice_numbers
 from uvae_lib.generation.flows import flows_of
 from uvae_lib.generation.sample import sample_slices
-from uvae_lib.runs.run import Run
 from uvae_lib.statistics import band_powers, power_spectrum
 
 from .classifier import logistic_auc, network_auc
@@ -34,25 +32,24 @@ class Drawn:
         n = len(self.truth[0])
         self.other = other_slices(run, judge.judged, chosen, n)
         self.numbers = [[slice_numbers(x, self.box) for x in part] for part in (self.truth, self.other)]
-        plain = replace(run, loaded=run.loaded | {"flows": None})
 
-        def observed(of: Run) -> list[Tensor]:
+        def observed(completed: bool) -> list[Tensor]:
             generator = torch.Generator().manual_seed(0)
-            return [sample_slices(of, cube.z, n, generator) for cube in cubes]
+            return [sample_slices(run, cube.z, n, generator, completed) for cube in cubes]
 
-        def prior(of: Run) -> list[Tensor]:
+        def prior(completed: bool) -> list[Tensor]:
             generator = torch.Generator().manual_seed(1)
-            return [sample_slices(of, None, n, generator) for _ in cubes]
+            return [sample_slices(run, None, n, generator, completed) for _ in cubes]
 
         self.kinds: dict[str, Callable[[], list[Tensor]]] = {
             "other true slices": lambda: self.other,
-            "the note's samples, observed universes": lambda: observed(plain),
-            "the note's samples, N(0, I)": lambda: prior(plain),
+            "the note's samples, observed universes": lambda: observed(False),
+            "the note's samples, N(0, I)": lambda: prior(False),
         }
         if flows_of(run):
             self.kinds |= {
-                "completed by flows, observed universes": lambda: observed(run),
-                "completed by flows, N(0, I)": lambda: prior(run),
+                "completed by flows, observed universes": lambda: observed(True),
+                "completed by flows, N(0, I)": lambda: prior(True),
             }
 
     def judged(self, kind: str, n_train: tuple[int, ...], epochs: int, seeds: int) -> dict:

@@ -66,8 +66,8 @@ def main() -> None:
         few = {"val_fraction": 0.01, "test_fraction": 0.01}
         config = replace(
             SMOKE,
-            data=replace(SMOKE.data, path=str(folder), pool_memory=1.0, **few),
-            training=replace(SMOKE.training, steps=options.steps, val_every=options.steps, save_every=options.steps),
+            data=replace(SMOKE.data, path=str(folder), pool_size=4, **few),
+            training=replace(SMOKE.training, steps=options.steps, taught_steps=0, val_every=options.steps),
         )
         run = fit(config, folder / "run", progress=False)
         seconds = time.monotonic() - clock

@@ -13,6 +13,7 @@ from tqdm.auto import trange
 
 from uvae_lib.analysis.metrics import score
 from uvae_lib.cubes.suite import CubeSuite
+from uvae_lib.model import wrap_around
 from uvae_lib.runs.encode import most_slices, spread_slices
 from uvae_lib.runs.run import Run
 
@@ -21,15 +22,6 @@ from .judge import N_SLICES, Judge
 BATCH, CHECK, PATIENCE, LR = 32, 100, 10, 1e-3
 SLICES = 45  # of a training cube, shifted, turned and mirrored at random
 WIDTH = 12  # channels of the CNN's first level
-
-
-def wrapping(network: nn.Module) -> nn.Module:
-    """Convolutions wrap around where a slice is the whole periodic box."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            layer.padding_mode = "circular"
-            layer._reversed_padding_repeated_twice = [p for p in reversed(layer.padding) for _ in range(2)]
-    return network
 
 
 def resnet(size: int) -> nn.Module:
@@ -99,7 +91,7 @@ def train(judge: Judge, name: str, steps: int, seed: int = 0) -> tuple[nn.Module
     x = {part: cut(run, judge.suite, run.split[part], SLICES if part == "train" else N_SLICES) for part in table}
     torch.manual_seed(seed)
     network = make(run.config.data.image_size)
-    network = wrapping(network) if run.periodic else network
+    network = wrap_around(network) if run.periodic else network
     optimizer = torch.optim.AdamW(network.parameters(), lr=LR, weight_decay=1e-2)
     best, weights, since, curve, lost = np.inf, {}, 0, [], []
     for step in trange(1, steps + 1, desc=name):

@@ -29,6 +29,7 @@ SAMPLES = {  # key of metrics["samples"]: what it is called
     "completed": "reconstructions, completed",
     "observed": "new slices of observed universes",
     "prior": "universes from N(0, I)",
+    "note": "the note's own samples of observed universes",
 }
 VERSION = 6  # of metrics.json
 
@@ -91,6 +92,7 @@ def _slice_metrics(run: Run, suite: CubeSuite, cubes: dict[int, CubeEncoding]) -
         "completed": [x for i, x in zip(run.split["test"], whole, strict=True) if i in chosen],
         "observed": [sample_slices(run, cubes[i].z, n, generator) for i in chosen],
         "prior": [prior],
+        "note": [sample_slices(run, cubes[i].z, n, generator, completed=False) for i in chosen],
     }
     numbers = {name: [slice_numbers(x, box) for x in part] for name, part in slices.items()}
     true = [slice_numbers(x, box) for x in truth]
