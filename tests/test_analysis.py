@@ -50,7 +50,7 @@ def few_cubes(place, n: int, **options):
 
 def test_an_evaluation_measures_everything_beside_its_reference(found):
     assert set(found) >= {"reconstruction", "latents", "samples", "controls", "probes", "slices", "labels", "responses"}
-    assert set(found["controls"]) >= {"leaks", "memorisation", "two_sample", "shuffled", "familiarity", "axes"}
+    assert set(found["controls"]) >= {"leaks", "memorisation", "two_sample", "shuffled", "unseen_errors", "axes"}
     assert {"one_cosmology", "axes_of_one_cosmology"} <= set(found["controls"]) and "made" in found
     assert set(found["samples"]) == set(SAMPLES) and 0 < found["reconstruction"]["fvu_pca"] < 1
     text = summary(found)

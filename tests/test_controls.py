@@ -148,12 +148,12 @@ def test_two_values_give_no_chance():
 def test_noise_is_unlike_the_training_cubes_and_a_cube_of_the_suite_is_not(run, suite):
     run = replace(run, split={"train": [0, 1, 3, 4, 6], "val": [2, 7], "test": [5]})
     table, cubes = features.encode_suite(run, suite, 6, decoded=[2, 5, 7])
-    known = controls.familiarity(run, table, list(cubes.values()), 6)
+    errors = [float(fvu(cubes[i].truth, cubes[i].recon)) for i in (2, 7, 5)]
+    known = controls.familiarity(run, table, errors, 6)
     noise = torch.from_numpy(RNG(0).lognormal(sigma=3.0, size=(32, 32, 32)).astype(np.float32)).numpy()
-    odd = features.encode_slices_of_cube(run, 0, cut_cube(run, noise, 6))
-    like = known.probability(table.rows([5]).z(6), known.errors[1:2])
-    unlike = known.probability(odd.z.mu.numpy(), float(fvu(odd.truth, odd.recon)))
-    assert like > 0.1 and unlike < like
+    like = known.probability(table.rows([5]).z(6), known.errors[2:])
+    assert like > 0.1 and known.of_slices(run, cut_cube(run, noise, 6)) < like
+    assert known.of_slices(run, cubes[5].truth) == pytest.approx(float(like[0]), rel=0.05)
 
 
 def test_cubes_of_the_kind_are_like_it_and_distant_ones_unlike():

@@ -126,11 +126,11 @@ def evaluate(
         data_path: where its cubes are now, when they have moved; the run keeps it
     """
     from .analysis.evaluate import evaluate_run, summary
-    from .runs.run import load_run, move_data
+    from .runs.run import move_data
 
     if data_path is not None:
         move_data(run, data_path)
-    print(summary(evaluate_run(load_run(run), n_slices=n_slices, progress=True)))
+    print(summary(evaluate_run(run, n_slices=n_slices, progress=True)))
     print(f"{run / 'metrics.json'} is written")
 
 

@@ -57,7 +57,7 @@ def shifts(judge: Judge, n: int) -> dict:
 
     run, learned = judge.run, judge.learned
     unseen = encode_cubes(run, judge.suite, run.split["val"] + run.split["test"], N_SLICES)
-    known = familiarity(run, judge.everything, unseen)
+    known = familiarity(run, judge.everything, [float(fvu(cube.truth, cube.recon)) for cube in unseen])
     scattered = judge.scattering()[0].rows(learned.cubes.tolist())
     suites = {name: Changed(judge.judged, change, n) for name, change in CHANGES.items()}
     if any(judge.judged.files[0].path.parent.glob("simulation_*.json")):

@@ -3,7 +3,7 @@
 Most take plain arrays, one row a cube; all randomness comes from a seed.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from ..cubes.suite import CubeSuite
 from ..runs.encode import spread_slices
 from ..runs.run import Run
 from ..statistics import fvu
-from .features import CubeEncoding, FeatureTable, encode_any_set, evenly
+from .features import FeatureTable, encode_any_set, encode_slices_of_cube, evenly
 
 SEARCHED = 128  # training cubes, at most, in which a copy is looked for
 
@@ -235,16 +235,22 @@ class Familiarity:
         chances = exceeded(self.distances, self.distance(z)), exceeded(self.errors, error)
         return np.minimum(1, 2 * np.minimum(*chances))
 
+    def of_slices(self, run: Run, slices: Tensor) -> float:
+        """`probability` of the cube that slices (S, 1, H, H) are from."""
+        cube = encode_slices_of_cube(run, 0, slices)
+        return float(self.probability(cube.z.mu.numpy(), float(fvu(cube.truth, cube.recon))))
 
-def familiarity(run: Run, table: FeatureTable, unseen: list[CubeEncoding], n_slices: int = 15) -> Familiarity:
+
+def familiarity(run: Run, table: FeatureTable, errors: list[float], n_slices: int = 15) -> Familiarity:
     """Learn what the training's kind of cubes is like.
 
-    table    of the run's suite;  unseen: validation and test cubes, from as many slices
+    table    of the run's suite
+    errors   unexplained variance of the validation and then the test cubes, from as many slices; `evaluate_run` has
+             them as metrics["controls"]["unseen_errors"]
     """
     from sklearn.covariance import LedoitWolf
 
     shrunk = LedoitWolf().fit(table.rows(run.split["train"]).z(n_slices).astype(float))  # fewer cubes than dimensions
-    found = Familiarity(shrunk.location_, np.linalg.cholesky(shrunk.precision_).T, np.empty(0), np.empty(0))
-    distances = found.distance(table.rows([cube.cube for cube in unseen]).z(n_slices))
-    errors = np.array([float(fvu(cube.truth, cube.recon)) for cube in unseen])
-    return Familiarity(found.centre, found.root, distances, errors)
+    found = Familiarity(shrunk.location_, np.linalg.cholesky(shrunk.precision_).T, np.empty(0), np.array(errors))
+    unseen = table.rows(run.split["val"] + run.split["test"]).z(n_slices)
+    return replace(found, distances=found.distance(unseen))

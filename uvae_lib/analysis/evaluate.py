@@ -6,6 +6,7 @@ small for, or has no parameters or sets for, is absent, and `missing` says why i
 
 import json
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from ..files import plain_values, write_atomically
 from ..generation.flows import flows_of
 from ..generation.sample import complete_means, sample_slices
 from ..runs.encode import most_slices, spread_slices
-from ..runs.run import Run, provenance, weights_key
+from ..runs.run import Run, load_run, provenance, weights_key
+from ..statistics import fvu
 from . import controls, metrics, responses
 from .features import CubeEncoding, FeatureTable, encode_suite, evenly, open_set, store_features, suite_features
 from .posterior import FEWEST_CUBES, posterior_metrics, run_posterior
@@ -34,14 +36,17 @@ SAMPLES = {  # key of metrics["samples"]: what it is called
 VERSION = 6  # of metrics.json
 
 
-def evaluate_run(run: Run, suite: CubeSuite | None = None, n_slices: int = 15, progress: bool = False) -> dict:
+def evaluate_run(
+    run: Run | str | Path, suite: CubeSuite | None = None, n_slices: int = 15, progress: bool = False
+) -> dict:
     """All metrics of a run, JSON values; read from metrics.json where these weights and cubes made it.
 
-    suite     the run's own cubes, opened when absent
+    run       or its folder;  suite: the run's own cubes, opened when absent
     n_slices  of each cube, fewer where it has fewer planes
 
     Raises ValueError when the run has no test cubes.
     """
+    run = run if isinstance(run, Run) else load_run(run)
     suite = suite or run.open_suite()
     if not run.split["test"]:
         raise ValueError(
@@ -133,9 +138,7 @@ def _controls(
         found["two_sample"] = controls.two_sample(train.z(n), judged.z(n))
         found["shuffled"] = controls.shuffled_sets(run, [cube.zs for cube in test])
         unseen = [cubes[i] for i in run.split["val"] + run.split["test"]]
-        known = controls.familiarity(run, table, unseen, n)
-        z = table.rows([cube.cube for cube in unseen]).z(n)
-        found["familiarity"] = known.probability(z, known.errors).tolist()
+        found["unseen_errors"] = [float(fvu(cube.truth, cube.recon)) for cube in unseen]
     else:
         missing["two_sample"] = "z of training and of test cubes cannot be compared with one cube: use more cubes"
     same = suite_features(run, one_cosmology, "CV", n) if one_cosmology else None
