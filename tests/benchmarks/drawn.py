@@ -1,7 +1,5 @@
 """Drawn slices under judges that nothing was fitted to: numbers of slices, classifiers, covariance of P(k)."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from uvae_lib.analysis.features import encode_cubes, evenly
 from uvae_lib.analysis.samples import compare_numbers, power_and_pdf, slice_numbers
 from uvae_lib.generation.flows import flows_of
 from uvae_lib.generation.sample import sample_slices
+from uvae_lib.runs.run import Run
 from uvae_lib.statistics import band_powers, power_spectrum
 
 from .classifier import logistic_auc, network_auc
@@ -18,6 +17,14 @@ from .judge import N_SLICES, Judge
 
 SMOOTHINGS = (0.0, 1.0, 2.0, 4.0)  # [voxels]
 N_BANDS = 8
+TRUE = "other true slices"
+OWN = ("the note's samples, observed universes", "the note's samples, N(0, I)")
+COMPLETED = ("completed by flows, observed universes", "completed by flows, N(0, I)")
+
+
+def kinds(run: Run) -> list[str]:
+    """What is drawn: the note's own samples and, where the run has flows, completed ones, beside other true slices."""
+    return [TRUE, *OWN, *(COMPLETED if flows_of(run) else ())]
 
 
 class Drawn:
@@ -32,29 +39,18 @@ class Drawn:
         n = len(self.truth[0])
         self.other = other_slices(run, judge.judged, chosen, n)
         self.numbers = [[slice_numbers(x, self.box) for x in part] for part in (self.truth, self.other)]
+        self.universes = [cube.z for cube in cubes]
 
-        def observed(completed: bool) -> list[Tensor]:
-            generator = torch.Generator().manual_seed(0)
-            return [sample_slices(run, cube.z, n, generator, completed) for cube in cubes]
-
-        def prior(completed: bool) -> list[Tensor]:
-            generator = torch.Generator().manual_seed(1)
-            return [sample_slices(run, None, n, generator, completed) for _ in cubes]
-
-        self.kinds: dict[str, Callable[[], list[Tensor]]] = {
-            "other true slices": lambda: self.other,
-            "the note's samples, observed universes": lambda: observed(False),
-            "the note's samples, N(0, I)": lambda: prior(False),
-        }
-        if flows_of(run):
-            self.kinds |= {
-                "completed by flows, observed universes": lambda: observed(True),
-                "completed by flows, N(0, I)": lambda: prior(True),
-            }
+    def slices(self, kind: str) -> list[Tensor]:
+        """Slices of a kind by universe; of N(0, I), every slice is of a universe of its own."""
+        if kind == TRUE:
+            return self.other
+        generator, n, own = torch.Generator().manual_seed(0), len(self.truth[0]), "N(0, I)" in kind
+        return [sample_slices(self.run, None if own else z, n, generator, kind in COMPLETED) for z in self.universes]
 
     def judged(self, kind: str, n_train: tuple[int, ...], epochs: int, seeds: int) -> dict:
         """All that is measured of a kind; n_train: numbers of slices a side that the network learns from."""
-        slices, own = self.kinds[kind](), "N(0, I)" in kind
+        slices, own = self.slices(kind), "N(0, I)" in kind
         numbers = [slice_numbers(x, self.box) for x in slices]
         flat = [torch.cat(numbers)] if own else numbers
         truth, drawn = ([torch.cat(part)] if own else part for part in (self.truth, slices))

@@ -104,8 +104,11 @@ def train(judge: Judge, name: str, steps: int, seed: int = 0) -> tuple[nn.Module
         optimizer.step()
         lost.append(loss.item())
         if step % CHECK == 0 or step == steps:
-            output, labels = _outputs(network, x["val"].flatten(0, 1)), wanted["val"].repeat_interleave(N_SLICES, dim=0)
-            held = float(error(output, labels[: len(output)]))
+            output, labels = (
+                _outputs(network, x["val"].flatten(0, 1)),
+                wanted["val"].repeat_interleave(x["val"].shape[1], dim=0),
+            )
+            held = float(error(output, labels))
             curve.append([step, float(np.mean(lost)), held])
             since, lost = since + 1, []
             if held < best:

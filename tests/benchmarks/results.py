@@ -11,6 +11,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 import tyro
@@ -22,7 +23,7 @@ from uvae_lib.runs.run import load_run, provenance, weights_key
 
 from . import judge as judging
 from . import page, shifts
-from .drawn import Drawn
+from .drawn import Drawn, kinds
 from .judge import Judge
 from .networks import NETWORKS, supervised
 
@@ -83,9 +84,9 @@ def measure(options: Options) -> dict:
         "shifts": part("shifts", lambda: shifts.shifts(judge, options.changed_universes), options.changed_universes),
     }
     sizes = options.drawn_universes, options.classifier_slices, options.epochs, options.seeds
-    drawn = Drawn(judge, options.drawn_universes)
+    drawn = cache(lambda: Drawn(judge, options.drawn_universes))
     found["drawn"] = {
-        kind: part(f"drawn {kind}", lambda kind=kind: drawn.judged(kind, *sizes[1:]), *sizes) for kind in drawn.kinds
+        kind: part(f"drawn {kind}", lambda kind=kind: drawn().judged(kind, *sizes[1:]), *sizes) for kind in kinds(run)
     }
     found["networks"] = {
         name: part(name, lambda name=name: supervised(judge, name, options.networks), options.networks)
