@@ -9,11 +9,11 @@ from torch import Tensor
 
 from ..cubes.suite import CubeSuite
 from ..generation.sample import complete_means, draw_h
-from ..runs.encode import decode, encode_cube, spread_slices
+from ..runs.encode import decode, set_features, spread_slices
 from ..runs.run import Run
 from ..runs.traverse import parameter_sheet
 from ..statistics import pixel_pdf, power_spectrum
-from .features import PDF_EDGES, FeatureTable
+from .features import PDF_EDGES, FeatureTable, encode_any_set
 from .probes import ridge
 
 
@@ -107,7 +107,7 @@ def closure(
     lines = [np.unique(np.linspace(a, b, side)) for a, b in zip(low, high, strict=True)]
     asked = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(lines))
     draw, reader = _Decoder(run, table, n_slices, seed), ridge().fit(z, params)
-    rows = np.stack([encode_cube(run, draw(row)[1]).mu.numpy() for row in asked])
+    rows = np.stack([encode_any_set(run, set_features(run, draw(row)[1])).mu.numpy() for row in asked])
     path = draw.sheet(asked).numpy()
     read, straight = (reader.predict(x).reshape(asked.shape).tolist() for x in (rows, path))
     return {"asked": asked.tolist(), "read": read, "path": straight}
