@@ -129,9 +129,7 @@ class FlowConfig:
     width: int = 16
     """Channels of the slices' network at full resolution; deeper levels have up to 8 times as many."""
     steps: int = 3000
-    """Of training."""
-    batch: int = 16
-    """Slices a step."""
+    """Of training, each on as many slices as a step of the run."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +186,7 @@ SMOKE = Config(
     model=CHOSEN,
     loss=WEIGHTS,
     training=TrainConfig(steps=12, taught_steps=3, set_size=3, sets_per_step=2, ema=0.9, val_every=6),
-    flows=FlowConfig(width=8, steps=12, batch=4),
+    flows=FlowConfig(width=8, steps=12),
 )
 # 1000 cubes of 128^3 in float16 are 4.2 GB on the GPU; a step of 256 slices is 1.9 TFLOP, so 50,000 steps are
 # 9.5e16 FLOP: about half an hour at 60 TFLOP/s sustained, if the GPU reaches that (nothing was run on one).
@@ -198,7 +196,7 @@ CMD = replace(
     simulation=SimulationConfig(n_lh=0),
     data=replace(NOTE.data, path="data/cmd"),
     training=TrainConfig(steps=50_000, taught_steps=1000, sets_per_step=32, ema=0.999, val_every=1000),
-    flows=FlowConfig(width=32, steps=20_000, batch=128),
+    flows=FlowConfig(width=32, steps=20_000),
 )
 PRESETS = {preset.name: preset for preset in (NOTE, DEMO, PLAIN, SMOKE, CMD)}
 NOTEBOOK = "notebooks/01_data_visualisation.ipynb"  # by which the project's folder is known

@@ -4,7 +4,6 @@ Slices are standardised pixels (`Run.to_pixels`), (S, 1, H, H) from one cube; z 
 Random numbers come from a torch.Generator that is given.
 """
 
-import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -76,21 +75,10 @@ def set_features(run: Run, slices: Tensor, features: Tensor | None = None) -> Te
 
 
 def trained_context(run: Run, n_slices: int) -> int:
-    """Slices that the model is to be given at a time, when so many are at hand.
-
-    A sum changes scale with the number of slices: a model that sums is given the number that it was trained with, one
-    that takes the mean all of them. Fewer than it was trained with warns.
-    """
-    train = run.config.training
-    if run.config.model.pooling == "mean":
-        return n_slices
-    if n_slices < train.set_size - 1:
-        warnings.warn(
-            f"a set of {n_slices} slices is smaller than the {train.set_size - 1} that this model sums: what it says "
-            f"of it is a guess; give at least {train.set_size - 1}, or train with model.pooling=mean",
-            stacklevel=3,
-        )
-    return min(n_slices, train.set_size - 1)
+    """Slices that the model is given at a time, when so many are at hand: a sum at most as many as in training."""
+    if run.config.model.pooling == "sum":
+        return min(n_slices, run.config.training.set_size - 1)
+    return n_slices
 
 
 def encode_cube(run: Run, slices: Tensor, features: Tensor | None = None) -> Posterior:

@@ -43,7 +43,7 @@ SPLITS = ("train", "val", "test")
 NEEDED = {"config", "side", "box_size", "mean", "std", "split", "pool_size", "finished"}  # in run.json
 FREE = (  # fields that may change in a run
     "simulation.", "data.path", "data.params", "data.check", "data.pool_", "training.accelerator",
-    "training.devices", "training.num_nodes", "flows.",
+    "training.devices", "training.num_nodes", "training.steps", "flows.",
 )  # fmt: skip
 FLOWS = "flows.safetensors"
 
