@@ -144,8 +144,9 @@ def summary(img: Tensor, power: Tensor) -> Tensor:
 def discriminants(slices: Tensor, power: Tensor, n: int = N_TAUGHT) -> Tensor:
     """Fisher's linear discriminants of cubes: what of `summary` differs most from cube to cube.
 
-    Between slices of one cube they scatter independently. Each has mean zero and, over cubes, variance one, so that
-    what tells tilted spectra apart is as loud as the amplitude, which varies far more.
+    Between slices of one cube they scatter independently. Each has mean zero, and over cubes as means of their slices
+    variance one, times the share of that variance that is no scatter: what tells tilted spectra apart is as loud as the
+    amplitude, which varies far more, and what tells nothing is quiet.
 
     slices   (n_cubes, s, 1, H, H), standardised
     power    (n_rings,) of them
@@ -161,8 +162,10 @@ def discriminants(slices: Tensor, power: Tensor, n: int = N_TAUGHT) -> Tensor:
         cube = np.repeat(np.arange(len(slices)), slices.shape[1])
         fisher = LinearDiscriminantAnalysis(solver="eigen", shrinkage=1e-3).fit((numbers - mean) / std, cube)
         directions = fisher.scalings_[:, :chosen] / std[:, None]
-        of_cubes = (numbers @ directions).reshape(len(slices), -1, chosen).mean(axis=1)
-        directions = directions / of_cubes.std(axis=0).clip(min=1e-12)
+        read = (numbers @ directions).reshape(len(slices), -1, chosen)
+        of_cubes = read.mean(axis=1).var(axis=0).clip(min=1e-12)
+        real = 1 - (read.var(axis=1).mean(axis=0) / read.shape[1] / of_cubes).clip(max=1)  # share that is no scatter
+        directions = directions * real / np.sqrt(of_cubes)
         rows[:, :chosen] = np.concatenate([directions, -mean[None] @ directions])
     return torch.from_numpy(rows).float()
 
