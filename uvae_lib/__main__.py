@@ -31,9 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         preset = load_preset(chosen.preset)
         of_config = [partial(command, config=preset) for command in (simulate, train, table)]
-        of_run = [
-            partial(command, run=locate("runs") / preset.name) for command in (train_flows, evaluate, export)
-        ]
+        of_run = [partial(command, run=locate("runs") / preset.name) for command in (train_flows, evaluate, export)]
         commands = {part.func.__name__.replace("_", "-"): part for part in of_config + of_run}
         commands |= {"inspect": inspect, "download": download}
         tyro.extras.subcommand_cli_from_dict(commands, prog=PROG, description=ABOUT, args=arguments)
