@@ -31,7 +31,7 @@ NO_CODE = {getattr(tokenize, name) for name in "COMMENT NL NEWLINE INDENT DEDENT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 MODULES = sorted((ROOT / "uvae_lib").rglob("*.py"))
-TARGETS = ["help", "setup", "demo", "test", "lab", "explore", "notebooks", "figures", "bench", "clean"]
+TARGETS = ["help", "setup", "demo", "test", "lab", "explore", "notebooks", "figures", "results", "bench", "clean"]
 CONDA_NAMES = {"torch": "pytorch-gpu"}
 UNSAFE = r"allow_pickle\s*=\s*True|weights_only\s*=\s*False|\.cuda\(|import pickle"
 ONE_MACHINE = r"(?<![\w.])/(?:home|Users|root|work|tmp|opt)/\S*|\b0x[0-9a-f]{8,}"

@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -125,7 +125,7 @@ def train_flows(run: Path, steps: int | None = None, progress: bool = True) -> N
 def evaluate(
     run: Path, n_slices: int = 15, data_path: Annotated[str | None, tyro.conf.arg(name="data.path")] = None
 ) -> None:
-    """Judge a run on cubes that it never saw: metrics.json, tables, a picture of its slices.
+    """Judge a run on cubes that it never saw: metrics.json in its folder.
 
     Args:
         run: run folder
@@ -142,8 +142,8 @@ def evaluate(
     data_path, (_, config) = data_path or os.environ.get("UVAE_DATA"), read_info(run)
     if data_path and locate(data_path).resolve() != locate(config.data.path).resolve():
         move_data(run, data_path)
-    print(summary(evaluate_run(run, n_slices=n_slices)))
-    print(f"{run / 'metrics.json'} and {run / 'figures' / 'slices.png'} are written")
+    print(summary(evaluate_run(run, n_slices=n_slices, progress=True)))
+    print(f"{run / 'metrics.json'} is written")
 
 
 def inspect(
