@@ -26,7 +26,7 @@ class Posterior(NamedTuple):
     logvar: Tensor
 
     def sample(self, generator: Generator) -> Tensor:
-        noise = torch.randn(self.mu.shape, generator=generator)
+        noise = torch.randn(self.mu.shape, generator=generator, dtype=self.mu.dtype)
         return torch.addcmul(self.mu, noise, (0.5 * self.logvar).exp())
 
 
