@@ -2,7 +2,7 @@
 
 Everything that is compared runs in turns in this one process; ratios are medians over rounds. It writes
 build/benchmarks/benchmarks.json, benchmarks.md (the table), benchmarks.png and profile.txt; with --readme the table
-also goes between the marks in README.md. --quick runs every part on little, to see that it works.
+also goes between the marks in docs/speed.md. --quick runs every part on little, to see that it works.
 """
 
 import argparse
@@ -244,7 +244,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="little of everything, to see that it works")
     parser.add_argument("--sets", type=int, help="sets of slices a step, in place of the demo preset's")
-    parser.add_argument("--readme", action="store_true", help="write the table into README.md as well")
+    parser.add_argument("--readme", action="store_true", help="write the table into docs/speed.md as well")
     options = parser.parse_args(arguments)
     warnings.simplefilter("ignore", UserWarning)
     with tempfile.TemporaryDirectory() as folder:
@@ -254,7 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_atomically(OUT / "benchmarks.md", table)
     plot(found)
     if options.readme:
-        put_between(ROOT / "README.md", "bench", table)
+        put_between(ROOT / "docs" / "speed.md", "bench", table)
     print(table)
 
 

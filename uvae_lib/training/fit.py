@@ -147,7 +147,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     with torch.device("meta"):
         build(config, suite.side)  # refuses what cannot be built before anything is read
     names = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, 0, ids=names)
+    split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, 0, ids=suite.universes)
     taught = config.training.taught_steps
     mean, std, slices = survey(
         suite, split["train"], SURVEYED_SLICES if taught else 0, data.image_size, data.thickness, data.eps
@@ -160,6 +160,8 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "side": suite.side,
         "box_size": float(suite.box_size),
         "box_from": suite.box_from,
+        "field": suite.field,
+        "redshift": suite.redshift,
         "mean": mean,
         "std": std,
         "split": split,
