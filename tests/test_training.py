@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -202,7 +203,7 @@ def test_a_finished_run_goes_on_to_more_steps_where_it_has_checkpoints(suite, tr
 
 
 def test_a_task_of_a_job_whose_run_has_one_device_is_refused(suite, tmp_path, monkeypatch):
-    monkeypatch.setattr("uvae_lib.training.fit.process_rank", lambda: 1)
+    monkeypatch.setattr(import_module("uvae_lib.training.fit"), "process_rank", lambda: 1)
     with pytest.raises(ValueError, match=r"process 1 of a job whose run has one device; give training\.devices"):
         fit(tiny_config(suite), tmp_path / "run", progress=False)
 
