@@ -44,15 +44,15 @@ def rc(venue: str, columns: int = 1) -> dict:
         raise ValueError(f"found venue {venue!r}; expected one of {', '.join(WIDTHS)}")
     if columns not in (1, 2):
         raise ValueError(f"found columns={columns}; expected 1, or 2 for the width of the page")
+    import seaborn as sns
+
     width, size = WIDTHS[venue][columns - 1], SIZES[venue]
-    ticks = {"major.width": 0.6, "minor.width": 0.4, "major.size": 2.5, "minor.size": 1.5, "labelsize": size - 1}
-    return {f"{axis}tick.{name}": value for axis in "xy" for name, value in ticks.items()} | {
+    small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize"), size - 1)
+    return sns.plotting_context("paper", font_scale=0.8) | small | {
         "figure.figsize": (width, 0.7 * width),
         "font.family": "STIXGeneral",
         "mathtext.fontset": "stix",
         **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), size),
-        "legend.fontsize": size - 1,
-        "axes.linewidth": 0.6,
         "lines.linewidth": 1.0,
         "lines.markersize": 4.0,
         "axes.labelpad": 2.0,
