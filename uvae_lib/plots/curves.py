@@ -22,13 +22,12 @@ from ..statistics import r2
 from .style import (  # noqa: F401
     BASELINE, COLOURS, COLUMN, DENSITY_MAP, DIFFERENCE_MAP, DRAWN, FAINT, LENGTH, LOG_DENSITY, LOOK, MARK, MODEL,
     NARROW, PAGE, PIXELS, SYMBOLS, TRUTH, WAVENUMBER, H, Normalize, Z, as_array, as_band, colour_bar, dot, draw_curves,
-    new_axes, new_figure, plot, role, two_panels, wavenumbers,
+    new_axes, new_figure, plain_numbers, plot, role, two_panels, wavenumbers,
 )  # fmt: skip
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SIMULATED = "1P cubes"  # the label of the curve that is drawn in black
 HISTORY = {  # panels of `loss_curves`
     "unexplained variance": "fvu",
     "KL of $z$  [nats]": "kl_z",
@@ -48,26 +47,22 @@ def cosmologies(params: "Mapping[str, pd.DataFrame]") -> Figure:
     """
     import seaborn as sns
 
-    figure = new_figure(0.75 * COLUMN, 0.85)
-    (above, _), (ax, beside) = axes = figure.subplots(2, 2, width_ratios=(5, 1), height_ratios=(1, 5))
-    axes[0, 1].remove()
-    for number, (label, table) in enumerate(params.items()):
+    for label, table in params.items():
         if not {"Omega_m", "sigma_8"} <= set(table):
             raise ValueError(f"found parameters {', '.join(table) or 'none'} of {label}; expected Omega_m and sigma_8")
-        colour = ("0.55", TRUTH, MODEL, DRAWN)[number % 4]
-        marks = {"ms": (0.8, 2.2, 1.2)[min(number, 2)] * dot(), "mec": colour, "zorder": 3 if number == 1 else 2}
-        ax.plot(*table[["Omega_m", "sigma_8"]].to_numpy().T, "o*D^"[number % 4], color=colour,
-                label=f"{label} ({len(table)})", **marks)  # fmt: skip
-    first = next(iter(params.values()))
-    for side, names in ((above, {"x": "Omega_m"}), (beside, {"y": "sigma_8"})):
-        sns.histplot(first, bins=8, color="0.75", ax=side, **names)
-        side.set(xlabel="", ylabel="", xticks=[], yticks=[])
-        side.spines[:].set_visible(False)
-    above.sharex(ax)
-    beside.sharey(ax)
+    ax = new_axes(0.7 * COLUMN, 0.9)
+    kinds = zip(params.items(), ("o", "*", "D"), (BASELINE, DRAWN, MODEL), (0.8, 2.6, 1.2), (1, 3, 2), strict=False)
+    for (label, table), mark, colour, times, order in kinds:
+        ax.plot(table["Omega_m"], table["sigma_8"], mark, color=colour, ms=times * dot(), zorder=order,
+                label=f"{label} ({len(table)})")  # fmt: skip
+    for place, axis, names in (((0, 1.02, 1, 0.14), "sharex", "x"), ((1.02, 0, 0.14, 1), "sharey", "y")):
+        side = ax.inset_axes(place, **{axis: ax}, frame_on=False)
+        table = next(iter(params.values()))
+        sns.histplot(table, **{names: "Omega_m" if names == "x" else "sigma_8"}, bins=8, color="0.75", lw=0, ax=side)
+        side.set_axis_off()
     ax.set(xlabel=SYMBOLS["Omega_m"], ylabel=SYMBOLS["sigma_8"])
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, handletextpad=0.1, borderaxespad=0.1, columnspacing=1)
-    return figure
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.15), ncols=3, handletextpad=0.1, columnspacing=1)
+    return ax.figure
 
 
 @plot
@@ -84,17 +79,15 @@ def sheet(plane, params: "pd.DataFrame", labels: Sequence[str] = ("PC 1 of $z$",
     low, high = known.min(axis=0), known.max(axis=0)
 
     def terms(p: np.ndarray) -> np.ndarray:
-        """1, a, b, a^2, ab, b^2 of parameters (n, 2): a curved sheet is fitted to the cubes."""
-        a, b = ((p - low) / (high - low)).T
-        return np.stack([np.ones_like(a), a, b, a * a, a * b, b * b], axis=1)
+        """1, a, b, a^2, ab, b^2 of (..., 2) parameters from 0 to 1: a curved sheet is fitted to the cubes."""
+        a, b = np.moveaxis(p, -1, 0)
+        return np.stack([np.ones_like(a), a, b, a * a, a * b, b * b], axis=-1)
 
-    fit = np.linalg.lstsq(terms(known), plane, rcond=None)[0]
+    fit = np.linalg.lstsq(terms((known - low) / (high - low)), plane, rcond=None)[0]
+    lines = np.stack(np.meshgrid(np.linspace(0, 1, 5), np.linspace(0, 1, 30)), axis=-1)  # one parameter constant
     for ax, name in zip(axes, params, strict=False):
-        for column in range(2):
-            for share in np.linspace(0, 1, 5):
-                line = low + (high - low) * np.linspace(0, 1, 30)[:, None]
-                line[:, column] = low[column] + share * (high - low)[column]
-                ax.plot(*(terms(line) @ fit).T, **FAINT | {"ls": "-"})
+        for grid in (lines, lines[..., ::-1]):
+            ax.plot(*np.moveaxis(terms(grid) @ fit, -1, 0), **FAINT | {"ls": "-"})
         shown = ax.scatter(*plane.T, c=as_array(params[name]), s=4 * dot() ** 2, cmap="viridis")
         colour_bar(shown, ax, SYMBOLS.get(name, name), extend="neither")
         ax.set(xlabel=labels[0], ylabel=labels[1])
@@ -112,16 +105,14 @@ def probe_scatter(truth, predicted, error=None, name: str = "Omega_m", *, ax: Ax
     """
     truth, predicted = as_array(truth), as_array(predicted)
     if truth.shape != predicted.shape or truth.ndim != 1:
-        raise ValueError(
-            f"found truth of shape {truth.shape} and predictions of {predicted.shape}; expected (n,) twice"
-        )
+        raise ValueError(f"found truth of shape {truth.shape}, predictions of {predicted.shape}; expected (n,) twice")
     ax = ax or new_axes(COLUMN * 0.75, 1.0, squares=True)
     ax.plot(truth, predicted, "o", ms=dot(), color=Z)
     both = np.concatenate([truth, predicted])
     limits = np.array([both.min(), both.max()]) + 0.06 * np.ptp(both) * np.array([-1, 1])
     ax.plot(limits, limits, **FAINT | {"ls": "-"})
     if error is not None:
-        ax.errorbar(*(limits @ [[0.1, 0.8], [0.9, 0.2]])[::-1], np.median(as_array(error)), color=Z, elinewidth=0.8)
+        ax.errorbar(*(limits @ [[0.1, 0.8], [0.9, 0.2]]), np.median(as_array(error)), color=Z, elinewidth=0.8)
     symbol = SYMBOLS.get(name, name)
     ax.set(xlabel=f"true {symbol}", ylabel=f"{symbol} from $z$", xlim=limits, ylim=limits, aspect="equal")
     ax.locator_params(nbins=5)
@@ -149,31 +140,14 @@ def closure_arrows(asked, read, *, ax: Axes | None = None) -> Figure:
 
 @plot
 def spectra(
-    k, curves: Mapping[str, object], reference: str | None = None, ylabel: str = r"$P(k)$  [(Mpc/$h$)$^2$]",
-    *, ax: Axes | None = None,
-) -> Figure:  # fmt: skip
-    """Power spectra, and below them their ratio to one of them.
-
-    k           (n,) wavenumbers [h/Mpc]
-    curves      {label: curve}, of the unit that ylabel names
-    reference   the label, drawn in black, that the others are divided by in a second panel, unless ax is given
-    Raises ValueError for a reference that is not among the curves.
-    """
-    if reference is not None and reference not in curves:
-        raise ValueError(f"found no curve {reference!r} to divide by; expected one of {', '.join(curves)}")
-    lower = None
-    if ax is None and reference is not None:
-        ax, lower = new_figure(COLUMN, 0.9).subplots(2, sharex=True, height_ratios=(2.5, 1))
+    k, curves: Mapping[str, object], ylabel: str = r"$P(k)$  [(Mpc/$h$)$^2$]", *, ax: Axes | None = None
+) -> Figure:
+    """Power spectra {label: curve} at wavenumbers k (n,) [h/Mpc], of the unit that ylabel names, over four decades."""
     ax = ax or new_axes(COLUMN, 0.65)
-    draw_curves(ax, k, curves, WAVENUMBER, ylabel, truth=reference)
+    draw_curves(ax, k, curves, WAVENUMBER, ylabel)
     ax.set_yscale("log")
+    ax.set_ylim(bottom=max(ax.get_ylim()[0], 1e-4 * ax.get_ylim()[1]))
     ax.legend()
-    if reference is not None:
-        ax.set_ylim(bottom=max(ax.get_ylim()[0], 0.1 * as_band(curves[reference])[0].min()))
-    if lower is not None:
-        power_ratio(k, curves, reference, ax=lower)
-        ax.label_outer()
-        ax.figure.align_ylabels()
     return ax.figure
 
 
@@ -220,7 +194,7 @@ def fidelity(k, r: Mapping[str, object], T: Mapping[str, object]) -> Figure:
         ax.set_ylim(min(0, ax.get_ylim()[0]), max(1.05, ax.get_ylim()[1]))
         top = ax.secondary_xaxis("top", functions=(lambda k: 2 * np.pi / np.maximum(k, 1e-9),) * 2)
         top.set_xlabel(f"wavelength  [{LENGTH}]")
-        wavenumbers(top)
+        plain_numbers(top)
     axes[0].legend()
     return figure
 
@@ -267,6 +241,7 @@ def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float]
     ax.axvline(1, **FAINT)
     ax.set_yticks(range(len(merits)), list(merits))
     ax.set(xlabel="in units of the scatter of true slices", xscale="log", ylim=(len(merits) - 0.5, -0.5))
+    plain_numbers(ax)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return ax.figure
 
@@ -286,9 +261,7 @@ def loss_curves(
     What is not there yet is not drawn, and said.
     """
     figure = new_figure(PAGE, 0.34)
-    wide = figure.get_figwidth() >= NARROW
-    axes = figure.subplots(*((1, len(panels)) if wide else (len(panels), 1)), squeeze=False).ravel()
-    figure.set_figheight(figure.get_figheight() * (1 if wide else 2 * len(panels)))
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, name) in zip(axes, panels.items(), strict=True):
         colour = role(title) if "$" in title else MODEL
         if name in history:
@@ -308,7 +281,7 @@ def loss_curves(
         axes[0].axhline(pca, **FAINT, label="PCA of 512 modes")
     figure.supxlabel("step", size=rcParams["axes.labelsize"])
     lines, labels = axes[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside upper center", ncols=4 if wide else 2)
+    figure.legend(lines, labels, loc="outside upper center", ncols=4)
     return figure
 
 
@@ -356,8 +329,8 @@ def corner(draws, truth, names: Sequence[str], n_shown: int = 3000) -> Figure:
             sns.histplot(x=draws[:, j], bins=40, stat="density", color=DRAWN, element="step", alpha=0.3, ax=ax)
             ax.set_yticks([])
         else:
-            regions = {"fill": True, "color": DRAWN, "alpha": 0.6, "gridsize": 60}
-            sns.kdeplot(x=shown[:, j], y=shown[:, i], levels=[0.05, 0.32, 1], ax=ax, **regions)
+            regions = {"levels": [0.05, 0.32, 1], "fill": True, "color": DRAWN, "alpha": 0.6, "gridsize": 60}
+            sns.kdeplot(x=shown[:, j], y=shown[:, i], ax=ax, **regions)
             ax.axhline(truth[i], color=TRUTH, lw=0.8)
             ax.set_ylim(limits[i])
         ax.axvline(truth[j], color=TRUTH, lw=0.8)

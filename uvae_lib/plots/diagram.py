@@ -27,7 +27,7 @@ def model_diagram(
                  those that are missing are grey squares
     """
     ax = ax or new_axes(PAGE, 0.5)
-    ax.set(xlim=(0, 19.6), ylim=(-0.1, 9.6), aspect="equal")
+    ax.set(xlim=(0, 19.6), ylim=(-0.3, 9.3), aspect="equal")
     ax.axis("off")
     size = 0.98 * ax.get_window_extent().width / ax.get_figure(root=True).dpi  # [pt]
     shown, both = {key: as_array(value) for key, value in (pictures or {}).items()}, 2 * latent_dim
@@ -41,10 +41,10 @@ def model_diagram(
     for text, x, y in (*captions, ("reconstruction", 18.5, 0.5), ("a new slice", 18.5, TOP - 1.35)):
         ax.text(x, y, text, size=size, ha="center", va="center")
     grey, boxes = ("#e9eef4", "0.55"), [
-        ("encoder\n(slice, 0)", 4.3, TOP, 0), ("deep_set\nsum", 7.1, TOP, 0), ("decoder_z", 11.2, TOP, 0),
-        ("encoder\n(slice, $z$)", 4.3, BOTTOM, 0), ("decoder_h", 15.7, BOTTOM, 0),
-        (f"$z$, {latent_dim}\nwhich universe", 9.3, TOP, Z), (f"$h$, {latent_dim}\nexpected, $p(h|z)$", 13.5, TOP, H),
-        (f"$h$, {latent_dim}\nof this slice", 13.5, BOTTOM, H),
+        ("encoder\n(slice, 0)", 4.3, TOP, 0), ("deep_set\nsum", 7.1, TOP, 0), ("decoder_z", 11.6, TOP, 0),
+        ("encoder\n(slice, $z$)", 4.3, BOTTOM, 0), ("decoder_h", 16.05, BOTTOM, 0),
+        (f"$z$, {latent_dim}\nwhich universe", 9.3, TOP, Z), (f"$h$, {latent_dim}\nexpected, $p(h|z)$", 13.9, TOP, H),
+        (f"$h$, {latent_dim}\nof this slice", 13.9, BOTTOM, H),
     ]  # fmt: skip
     for text, x, y, latent in boxes:
         half = 1.05 if latent else 0.85
@@ -52,26 +52,25 @@ def model_diagram(
         style = {"boxstyle": "round,pad=0,rounding_size=0.2", "fc": fill, "ec": edge, "alpha": 0.3 if latent else 1}
         ax.add_patch(FancyBboxPatch((x - half, y - HALF), 2 * half, 2 * HALF, **style))
         ax.text(x, y, text, size=size, ha="center", va="center", linespacing=1.3)
-    flows = ([(2.6, TOP), (3.4, TOP)], [(5.2, TOP), (6.2, TOP)], [(8, TOP), (8.2, TOP)], [(10.4, TOP), (10.3, TOP)],
-             [(12.1, TOP), (12.4, TOP)], [(2.2, BOTTOM), (3.4, BOTTOM)], [(5.2, BOTTOM), (12.4, BOTTOM)],
-             [(14.6, BOTTOM), (14.8, BOTTOM)], [(16.6, BOTTOM), (17.4, BOTTOM)])  # fmt: skip
-    for points in flows:
-        _way(ax, points, "0.3")
+    flows = ((2.7, 3.4, TOP), (5.2, 6.2, TOP), (8, 8.2, TOP), (10.4, 10.7, TOP), (12.5, 12.8, TOP), (2.2, 3.4, BOTTOM),
+             (5.2, 12.8, BOTTOM), (15, 15.15, BOTTOM), (16.95, 17.4, BOTTOM))  # fmt: skip
+    for start, end, y in flows:
+        _way(ax, [(start, y), (end, y)], "0.3")
     _way(ax, [(9.3, TOP - HALF), (9.3, 4.2), (4.9, 4.2), (4.9, BOTTOM + HALF)], Z)
-    drawn = [(14.6, TOP), (15.7, TOP), (15.7, BOTTOM + HALF)], [(16.2, BOTTOM + HALF), (16.2, TOP), (17.4, TOP)]
-    for points in ([(9.3, 8.6), (9.3, TOP + HALF)], *drawn):
+    through = [(15, TOP), (15.8, TOP), (15.8, BOTTOM + HALF)], [(16.4, BOTTOM + HALF), (16.4, TOP), (17.4, TOP)]
+    for points in ([(9.8, 8.5), (9.8, TOP + HALF)], *through):
         _way(ax, points, DRAWN, ls=":", lw=2)
     ax.plot([3.8, 3.8], [BOTTOM + HALF, TOP - HALF], color="0.55", lw=1, ls="--")
     ax.text(3.6, 4.25, "same\nweights", size=size, ha="right", va="center", color="0.4")
     ax.text(5.7, TOP + 0.35, f"{n_slices} × {both}", size=0.85 * size, ha="center", color="0.4")
-    ax.text(9.3, 8.9, "$N(0, I)$", size=size, ha="center", va="center")
-    compared = [(13.5, TOP - HALF), (13.5, BOTTOM + HALF)], [(1.1, 0.1), (18.5, 0.1)]
+    ax.text(9.3, 8.8, "$N(0, I)$", size=size, ha="center", va="center")
+    compared = [(13.9, TOP - HALF), (13.9, BOTTOM + HALF)], [(1.1, 0), (18.5, 0)], [(8.8, TOP + HALF), (8.8, 8.5)]
     for points in compared:
         ax.plot(*zip(*points, strict=True), color=LOSS, lw=1.2, ls="--")
-    for text, x, y in (("KL($z$)", 10.6, 8.1), ("KL($h$)", 13.5, 4.25), ("squared error", 9.8, 0.1)):
+    for text, x, y in (("KL($z$)", 8.8, 7.9), ("KL($h$)", 13.9, 4.25), ("squared error", 9.8, 0)):
         badge = {"boxstyle": "round,pad=0.35", "fc": "white", "ec": LOSS}
         ax.text(x, y, text, size=size, ha="center", va="center", color=LOSS, bbox=badge)
-    steps = (4.3, TOP + 1.1), (7.1, TOP + 1.1), (11.2, TOP + 1.1), (4.3, BOTTOM - 1.05), (15.7, BOTTOM - 1.05), (16.2, 7.3)
+    steps = (4.3, TOP + 1.1), (7.1, TOP + 1.1), (11.6, TOP + 1.1), (4.3, BOTTOM - 1.05), (16.05, BOTTOM - 1.05), (16.4, 7.3)
     for number, place in enumerate(steps, start=1):
         circle = {"boxstyle": "circle,pad=0.25", "fc": DRAWN if number == 6 else TRUTH, "lw": 0}
         ax.text(*place, str(number), size=size, ha="center", va="center", color="white", weight="bold", bbox=circle)

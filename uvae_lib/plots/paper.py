@@ -24,13 +24,9 @@ from .style import DENSITY_MAP, as_array, shared_norm
 if TYPE_CHECKING:
     from ..runs.run import Run
 
-WIDTHS = {  # [in], of one column and of the page
-    "mnras": (3.32, 6.97),
-    "aa": (88 / 25.4, 180 / 25.4),
-    "apj": (3.5, 7.1),
-    "neurips": (5.5, 5.5),
-}
-SIZES = {"mnras": 8.0, "aa": 8.0, "apj": 8.0, "neurips": 9.0}  # [pt], of labels; ticks and legends are 1 pt less
+# [in], of one column and of the page; [pt], of labels: ticks and legends are 1 pt less
+WIDTHS = {"mnras": (3.32, 6.97), "aa": (88 / 25.4, 180 / 25.4), "apj": (3.5, 7.1), "neurips": (5.5, 5.5)}
+SIZES = {"mnras": 8.0, "aa": 8.0, "apj": 8.0, "neurips": 9.0}
 
 
 def rc(venue: str, columns: int = 1) -> dict:
@@ -48,17 +44,10 @@ def rc(venue: str, columns: int = 1) -> dict:
 
     width, size = WIDTHS[venue][columns - 1], SIZES[venue]
     small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize"), size - 1)
-    return sns.plotting_context("paper", font_scale=0.8) | small | {
-        "figure.figsize": (width, 0.7 * width),
-        "font.family": "STIXGeneral",
-        "mathtext.fontset": "stix",
-        **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), size),
-        "lines.linewidth": 1.0,
-        "lines.markersize": 4.0,
-        "axes.labelpad": 2.0,
-        "axes.titlepad": 3.0,
-        "legend.labelspacing": 0.3,
-    }
+    sizes = dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), size)
+    fonts = {"font.family": "STIXGeneral", "mathtext.fontset": "stix", "figure.figsize": (width, 0.7 * width)}
+    space = {"axes.labelpad": 2.0, "axes.titlepad": 3.0, "legend.labelspacing": 0.3, "lines.markersize": 4.0}
+    return sns.plotting_context("paper", font_scale=0.8) | sizes | small | fonts | space | {"lines.linewidth": 1.0}
 
 
 def style(venue: str, columns: int = 1) -> AbstractContextManager:

@@ -61,11 +61,11 @@ def universes_and_places(slices_log, box_size: float, universes: Sequence[str], 
     ax = ax or new_axes(PAGE, 0.5 + tiles.shape[0] / tiles.shape[1], squares=True)
     image = _mosaic(ax, tiles, box_size, shared_norm(tiles), row_labels=universes)
     colour_bar(image, ax, LOG_DENSITY)
-    ways = (H, "$h$: another place", (0, 1.03), (1, 1.03), {"va": "bottom", "ha": "left"}), (
-        Z, "$z$: another universe", (1.02, 1), (1.02, 0), {"rotation": -90, "va": "top", "ha": "left"})  # fmt: skip
-    for colour, text, start, end, place in ways:
+    ways = (H, "$h$: another place", (0, 1.03), (1, 1.03), {}), (
+        Z, "$z$: another universe", (1.015, 1), (1.015, 0), {"rotation": -90, "va": "top"})  # fmt: skip
+    for colour, text, start, end, turned in ways:
         ax.annotate("", end, start, "axes fraction", arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2})
-        ax.text(*start, f" {text}", transform=ax.transAxes, color=colour, **place)
+        ax.annotate(text, start, (4, 4), "axes fraction", textcoords="offset points", color=colour, **turned)
     return ax.figure
 
 
@@ -77,7 +77,7 @@ def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float)
     corner      (row, col) of the crop's first pixel, taken modulo N
     size        side of the crop [pixels], at most N
     box_size    side of the plane [Mpc/h]
-    Dashed lines are the edges of the box; letters mark the pieces, which lie in the copies where the crop wraps.
+    Dashed lines in the crop are edges of the box; letters mark the pieces, which lie in copies where it wraps.
     """
     plane = as_images(plane_log)[0]
     side, pixel = len(plane), box_size / len(plane)
@@ -87,21 +87,23 @@ def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float)
     for ax, values, title in ((left, np.tile(plane, (2, 2)), "the plane and its copies"), (right, crop, "the crop")):
         length = len(values) * pixel
         image = ax.imshow(values, norm=norm, cmap=DENSITY_MAP, origin="lower", extent=(0, length, 0, length))
-        ax.set(title=title, xlabel=f"$x$  [{LENGTH}]", ylabel=f"$y$  [{LENGTH}]", xticks=_ticks(length),
-               yticks=_ticks(length))  # fmt: skip
+        ticks = {"xticks": _ticks(length), "yticks": _ticks(length)}
+        ax.set(title=title, xlabel=f"$x$  [{LENGTH}]", ylabel=f"$y$  [{LENGTH}]", **ticks)
     for place in ((1, 0), (0, 1), (1, 1)):
         left.add_patch(Rectangle(np.multiply(place, box_size), box_size, box_size, fc="white", alpha=0.45, lw=0))
     origin = np.array(corner[::-1], int) % side
     left.add_patch(Rectangle(origin * pixel, *[size * pixel] * 2, fill=False, ec=MARK, lw=2))
+    ends = np.stack([origin, origin + size], axis=1).ravel() * pixel
+    left.imshow(crop, norm=norm, cmap=DENSITY_MAP, origin="lower", extent=ends, zorder=1.1)
+    left.set(xlim=(0, 2 * box_size), ylim=(0, 2 * box_size))
     parts = [[(at, min(at + size, side)), (side, at + size)][: 1 + (at + size > side)] for at in origin]
     for letter, (y, x) in zip("ABCD", product(*parts[::-1]), strict=False):
         for ax, start in ((left, 0), (right, origin)):
             place = (np.array([sum(x), sum(y)]) / 2 - start) * pixel
             ax.text(*place, letter, color=MARK, ha="center", va="center", weight="bold", size="large")
-    for ax, shift in ((left, (0, 0)), (right, origin)):
-        for draw, at, pieces in zip((ax.axvline, ax.axhline), shift, parts, strict=True):
-            if len(pieces) > 1:
-                draw((side - at) * pixel, color=MARK, ls="--", lw=1)
+    for draw, at, pieces in zip((right.axvline, right.axhline), origin, parts, strict=True):
+        if len(pieces) > 1:
+            draw((side - at) * pixel, color=MARK, ls="--", lw=1)
     colour_bar(image, [left, right], LOG_DENSITY)
     return figure
 
@@ -146,25 +148,17 @@ def traversal_strip(
     marked       the column of each row that is the anchor: it shows the anchor itself, framed
     """
     frames = as_array(frames)
-    if frames.ndim != 4:
-        raise ValueError(f"found frames of shape {frames.shape}; expected (rows, n, H, W)")
     rows, n = frames.shape[:2]
     norm, colours, label, shown = shared_norm(frames), DENSITY_MAP, LOG_DENSITY, frames
     if anchor is not None:
         shown = frames - as_images(anchor)[:, None]
         norm, colours, label = symmetric_norm(shown), DIFFERENCE_MAP, r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
-    values = as_array(values)
-    zero = 1e-3 * np.abs(values).max()  # what rounding leaves of it, and what nobody sees
-    sign = "+" if values.min() < -zero else ""
-    texts = [f"${v:{sign}.2g}$" if abs(v) > zero else "$0$" for v in values.ravel()]
+    texts = [f"${v:+.2g}$" if abs(v) > 1e-3 * np.abs(values).max() else "$0$" for v in as_array(values).ravel()]
     ax = ax or new_axes(PAGE, 0.5 + rows / n, squares=True)
-    anchors = np.full_like(frames, np.nan)
-    for row, column in enumerate(marked):
-        anchors[row, column] = frames[row, column]
-    over = [(anchors, shared_norm(frames))] if anchor is not None and len(marked) else []
+    anchors = np.where(np.arange(n) == np.array(marked)[:, None], 1, np.nan)[..., None, None] * frames if marked else None
+    over = [(anchors, shared_norm(frames))] if anchor is not None and marked else []
     image = _mosaic(ax, shown, box_size, norm, colours, texts=texts, row_labels=row_labels, marked=marked, over=over)
-    if value_name:
-        ax.set_title(value_name, size=rcParams["axes.labelsize"], pad=1.7 * rcParams["font.size"])
+    ax.set_title(value_name, size=rcParams["axes.labelsize"], pad=1.7 * rcParams["font.size"])
     colour_bar(image, ax, label)
     return ax.figure
 
@@ -218,6 +212,6 @@ def _mosaic(
     for top, column in zip(tops, marked, strict=False):
         ax.add_patch(Rectangle((lefts[column], top), box_size, box_size, fill=False, ec=MARK, lw=2))
     for text, (top, left) in zip(texts, product(tops, lefts), strict=False):
-        ax.annotate(text, (left + box_size / 2, top), xytext=(0, 2), textcoords="offset points", ha="center",
-                    va="bottom", gid="title")  # fmt: skip
+        place = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        ax.annotate(text, (left + box_size / 2, top), gid="title", **place)
     return images[0]

@@ -209,8 +209,8 @@ def draw_curves(
     for label, curve in curves.items():
         band, taken = as_band(curve), [line.get_color() for line in ax.lines]
         colour = TRUTH if label == truth else role(label, taken)
-        dashed = {"ls": "--"} if colour == BASELINE else {}
-        ax.plot(x, band[0], marks, ms=dot(), color=colour, label=SYMBOLS.get(label, label), **dashed)
+        marked = marks.replace("-", "--") if colour == BASELINE else marks
+        ax.plot(x, band[0], marked, ms=dot(), color=colour, label=SYMBOLS.get(label, label))
         if len(band) == 3:
             ax.fill_between(x, band[1], band[2], color=colour, alpha=0.2, lw=0)
     if level is not None:
@@ -230,6 +230,11 @@ def colour_bar(image, ax, label: str, extend: str = "both", **options) -> None:
 def wavenumbers(ax: Axes) -> None:
     """A logarithmic axis with plain numbers at 1, 2 and 5."""
     ax.set_xscale("log")
+    plain_numbers(ax)
+
+
+def plain_numbers(ax: Axes) -> None:
+    """Ticks of a logarithmic axis that exists: plain numbers at 1, 2 and 5."""
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set(major_formatter="{x:g}", minor_formatter="")
 
