@@ -1,22 +1,19 @@
 """Slices and cubes as images."""
 
+# ruff: noqa: F405
+
 from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ..cropping import periodic_crop
-from .style import (
-    DENSITY_MAP, DIFFERENCE_MAP, LENGTH, LOG_DENSITY, MARK, PAGE, H, Z, as_array, as_images, colour_bar, new_axes,
-    new_figure, plot, shared_norm, symmetric_norm,
-)  # fmt: skip
+from .style import *  # noqa: F403
 
 
 @plot
@@ -61,8 +58,8 @@ def universes_and_places(slices_log, box_size: float, universes: Sequence[str], 
     ax = ax or new_axes(PAGE, 0.5 + tiles.shape[0] / tiles.shape[1], squares=True)
     image = _mosaic(ax, tiles, box_size, shared_norm(tiles), row_labels=universes)
     colour_bar(image, ax, LOG_DENSITY)
-    ways = (H, "$h$: another place", (0, 1.03), (1, 1.03), {}), (
-        Z, "$z$: another universe", (1.015, 1), (1.015, 0), {"rotation": -90, "va": "top"})  # fmt: skip
+    over, beside = ((0, 1.03), (1, 1.03), {}), ((1.015, 1), (1.015, 0), {"rotation": -90, "va": "top"})
+    ways = (H, "$h$: another place", *over), (Z, "$z$: another universe", *beside)
     for colour, text, start, end, turned in ways:
         ax.annotate("", end, start, "axes fraction", arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2})
         ax.annotate(text, start, (4, 4), "axes fraction", textcoords="offset points", color=colour, **turned)
@@ -84,18 +81,16 @@ def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float)
     crop, norm = periodic_crop(plane, corner, size), shared_norm(plane)
     figure = new_figure(PAGE, 0.6, squares=True)
     left, right = figure.subplots(1, 2)
-    for ax, values, title in ((left, np.tile(plane, (2, 2)), "the plane and its copies"), (right, crop, "the crop")):
-        length = len(values) * pixel
-        image = ax.imshow(values, norm=norm, cmap=DENSITY_MAP, origin="lower", extent=(0, length, 0, length))
-        ticks = {"xticks": _ticks(length), "yticks": _ticks(length)}
-        ax.set(title=title, xlabel=f"$x$  [{LENGTH}]", ylabel=f"$y$  [{LENGTH}]", **ticks)
-    for place in ((1, 0), (0, 1), (1, 1)):
-        left.add_patch(Rectangle(np.multiply(place, box_size), box_size, box_size, fc="white", alpha=0.45, lw=0))
-    origin = np.array(corner[::-1], int) % side
-    left.add_patch(Rectangle(origin * pixel, *[size * pixel] * 2, fill=False, ec=MARK, lw=2))
+    origin, look = np.array(corner[::-1], int) % side, {"norm": norm, "cmap": DENSITY_MAP, "origin": "lower"}
     ends = np.stack([origin, origin + size], axis=1).ravel() * pixel
-    left.imshow(crop, norm=norm, cmap=DENSITY_MAP, origin="lower", extent=ends, zorder=1.1)
-    left.set(xlim=(0, 2 * box_size), ylim=(0, 2 * box_size))
+    dim = np.kron([[1, 0.5], [0.5, 0.5]], np.ones_like(plane))
+    left.imshow(np.tile(plane, (2, 2)), alpha=dim, extent=(0, 2 * box_size, 0, 2 * box_size), **look)
+    left.imshow(crop, extent=ends, **look)
+    left.add_patch(Rectangle(origin * pixel, *[size * pixel] * 2, fill=False, ec=MARK, lw=2))
+    image = right.imshow(crop, extent=(0, size * pixel, 0, size * pixel), **look)
+    for ax, title, length in ((left, "the plane and its copies", 2 * box_size), (right, "the crop", size * pixel)):
+        ends = {"xlim": (0, length), "ylim": (0, length), "xticks": _ticks(length), "yticks": _ticks(length)}
+        ax.set(title=title, xlabel=f"$x$  [{LENGTH}]", ylabel=f"$y$  [{LENGTH}]", **ends)
     parts = [[(at, min(at + size, side)), (side, at + size)][: 1 + (at + size > side)] for at in origin]
     for letter, (y, x) in zip("ABCD", product(*parts[::-1]), strict=False):
         for ax, start in ((left, 0), (right, origin)):
@@ -152,10 +147,15 @@ def traversal_strip(
     norm, colours, label, shown = shared_norm(frames), DENSITY_MAP, LOG_DENSITY, frames
     if anchor is not None:
         shown = frames - as_images(anchor)[:, None]
-        norm, colours, label = symmetric_norm(shown), DIFFERENCE_MAP, r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
+        norm, colours, label = (
+            symmetric_norm(shown),
+            DIFFERENCE_MAP,
+            r"$\ln\,(\rho / \rho_\mathrm{anchor})$",
+        )
     texts = [f"${v:+.2g}$" if abs(v) > 1e-3 * np.abs(values).max() else "$0$" for v in as_array(values).ravel()]
     ax = ax or new_axes(PAGE, 0.5 + rows / n, squares=True)
-    anchors = np.where(np.arange(n) == np.array(marked)[:, None], 1, np.nan)[..., None, None] * frames if marked else None
+    here = np.equal.outer(marked, np.arange(n))[..., None, None] if marked else False
+    anchors = np.where(here, frames, np.nan)
     over = [(anchors, shared_norm(frames))] if anchor is not None and marked else []
     image = _mosaic(ax, shown, box_size, norm, colours, texts=texts, row_labels=row_labels, marked=marked, over=over)
     ax.set_title(value_name, size=rcParams["axes.labelsize"], pad=1.7 * rcParams["font.size"])
@@ -175,9 +175,9 @@ def _gap(tiles: np.ndarray) -> int:
 
 
 def _mosaic(
-    ax: Axes, tiles: np.ndarray, box_size: float, norm: Normalize, colours: str = DENSITY_MAP, *,
+    ax: Axes, tiles: np.ndarray, box_size: float, norm, colours: str = DENSITY_MAP, *,
     texts: Sequence[str] = (), row_labels: Sequence[str] | None = None, marked: Sequence[int] = (), over: Sequence = (),
-) -> AxesImage:  # fmt: skip
+):  # fmt: skip
     """Draw tiles (rows, columns, H, W) as ONE image; the axes [Mpc/h] start anew at each tile.
 
     texts       above the tiles, row by row: of the first row alone where they are no more than columns
@@ -191,12 +191,12 @@ def _mosaic(
     tile_inches = 1.13 * ax.get_window_extent().width / ax.get_figure(root=True).dpi / columns
     gap = _gap(tiles)
     room = round(1.9 * rcParams["font.size"] / 72 / tile_inches * height) if len(texts) > columns else gap
-    pixel, images = box_size / width, []
-    for part, scale, shades in ((tiles, norm, colours), *((*layer, DENSITY_MAP) for layer in over)):
+    pixel = box_size / width
+    for part, scale, shades in (*((*layer, DENSITY_MAP) for layer in over), (tiles, norm, colours)):
         canvas = np.pad(part[:, :, ::-1], ((0, 0), (0, 0), (0, room), (0, gap)), constant_values=np.nan)
         canvas = canvas.swapaxes(1, 2).reshape(rows * (height + room), -1)[:-room, :-gap]
         extent = (0, canvas.shape[1] * pixel, canvas.shape[0] * pixel, 0)
-        images.append(ax.imshow(canvas, norm=scale, cmap=shades, extent=extent))
+        image = ax.imshow(canvas, norm=scale, cmap=shades, extent=extent, zorder=-(shades == colours))
     lefts, tops = np.arange(columns) * (width + gap) * pixel, np.arange(rows) * (height + room) * pixel
     ticks = _ticks(box_size, 0.95 if tile_inches > 0.12 * rcParams["font.size"] else 0.7)
     below = lefts[~np.isnan(tiles[-1]).all(axis=(1, 2))]  # the last row may not be full
@@ -214,4 +214,4 @@ def _mosaic(
     for text, (top, left) in zip(texts, product(tops, lefts), strict=False):
         place = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom"}
         ax.annotate(text, (left + box_size / 2, top), gid="title", **place)
-    return images[0]
+    return image

@@ -14,8 +14,7 @@ from PIL import Image
 
 DENSITY_MAP, DIFFERENCE_MAP = "magma", "RdBu_r"  # both are safe for the colour-blind
 LOG_DENSITY = r"$\ln\,(\rho / \bar\rho + \epsilon)$"
-LENGTH, WAVENUMBER = "Mpc/$h$", r"$k$  [$h$/Mpc]"
-PIXELS = r"standardised pixel"
+LENGTH, WAVENUMBER, PIXELS = "Mpc/$h$", r"$k$  [$h$/Mpc]", "standardised pixel"
 SYMBOLS = {"Omega_m": r"$\Omega_m$", "sigma_8": r"$\sigma_8$"}
 # Roles of colours: what is true, the model's mean, what it draws or completes, baselines (dashed), z, h
 TRUTH, MODEL, DRAWN, BASELINE, Z, H = "0.1", "#56b4e9", "#0b5cad", "0.55", "#2f9e5b", "#d6569c"
@@ -27,21 +26,15 @@ ROLES = {  # words in a label, and the colour of what they name; the first that 
     "PCA": BASELINE, "waves": BASELINE, "$P(k)$": BASELINE, "Gaussian": BASELINE, "$z$": Z, "$h$": H,
 }  # fmt: skip
 MARK = "#56e4e0"  # a colour that shows on the density map
-PAGE, COLUMN = 8.5, 6.0  # [in], of wide and of single-panel figures on the screen
-NARROW = 5.0  # [in], below which panels stand on each other
+PAGE, COLUMN, NARROW = 8.5, 6.0, 5.0  # [in], of wide and of single-panel figures; below the last panels are stacked
 VISIBLE = 4  # of 255: a larger difference of colours shows as steps in a colour bar
 SHOWN, STORED = 110, 200  # pixels an inch on the screen, one for all figures, so that type has one size; in a file
 FAINT = {"color": "0.6", "lw": 0.8, "ls": "--", "zorder": 0}  # of lines that only guide the eye
 LOOK = {
-    "axes.prop_cycle": cycler(color=COLOURS),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.handlelength": 1.5,
-    "image.interpolation": "none",
-    "figure.constrained_layout.h_pad": 0.06,
-    "figure.constrained_layout.w_pad": 0.06,
-}
+    "axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False, "legend.handlelength": 1.5, "image.interpolation": "none",
+    "figure.constrained_layout.h_pad": 0.06, "figure.constrained_layout.w_pad": 0.06,
+}  # fmt: skip
 
 
 class Picture(Figure):
@@ -154,11 +147,9 @@ def as_array(values) -> np.ndarray:
 def as_images(values) -> np.ndarray:
     """(n, H, W) of (H, W), (n, H, W) or (n, 1, H, W)."""
     images = as_array(values)
-    if images.ndim == 4 and images.shape[1] == 1:
-        images = images[:, 0]
-    if images.ndim not in (2, 3):
+    if images.ndim < 2 or (images.ndim == 4 and images.shape[1] != 1) or images.ndim > 4:
         raise ValueError(f"found slices of shape {images.shape}; expected (n, H, W) or (n, 1, H, W)")
-    return images if images.ndim == 3 else images[None]
+    return images.reshape(-1, *images.shape[-2:])
 
 
 def as_band(curve) -> np.ndarray:
@@ -196,19 +187,17 @@ def role(label: str, taken: Sequence[str] = ()) -> str:
 
 
 def draw_curves(
-    ax: Axes, x, curves: Mapping[str, object], xlabel: str, ylabel: str, *, truth: str | None = None,
-    level: float | None = None, marks: str = "-",
-) -> None:  # fmt: skip
+    ax: Axes, x, curves: Mapping[str, object], xlabel: str, ylabel: str, *, level: float | None = None, marks: str = "-"
+) -> None:
     """Curves of x (n,), each a line, in a band where there is one; wavenumbers are drawn from the first to the last.
 
-    curves   {label: curve}, coloured by `role`; the one that `truth` names is black
+    curves   {label: curve}, coloured by `role`
     level    where a dashed line is drawn across
     marks    of the lines, as matplotlib writes them; baselines are dashed
     """
     x = as_array(x)
     for label, curve in curves.items():
-        band, taken = as_band(curve), [line.get_color() for line in ax.lines]
-        colour = TRUTH if label == truth else role(label, taken)
+        band, colour = as_band(curve), role(label, [line.get_color() for line in ax.lines])
         marked = marks.replace("-", "--") if colour == BASELINE else marks
         ax.plot(x, band[0], marked, ms=dot(), color=colour, label=SYMBOLS.get(label, label))
         if len(band) == 3:
@@ -235,8 +224,7 @@ def wavenumbers(ax: Axes) -> None:
 
 def plain_numbers(ax: Axes) -> None:
     """Ticks of a logarithmic axis that exists: plain numbers at 1, 2 and 5."""
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set(major_formatter="{x:g}", minor_formatter="")
+    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
 
 
 def dot() -> float:
