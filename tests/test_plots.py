@@ -490,8 +490,9 @@ def test_the_wavelength_stands_above_the_wave_number():
     assert sorted(top.get_xlim()) == pytest.approx(sorted(2 * np.pi / K[[0, -1]]))
 
 
-def test_two_plots_of_one_panel_make_a_figure_with_letters():
-    figure = plots.side_by_side(EVERY["lines"], EVERY["coverage"])
+def test_two_plots_of_one_panel_make_a_figure_with_letters_in_a_journal():
+    with paper.style("mnras"):
+        figure = plots.side_by_side(EVERY["lines"], EVERY["coverage"])
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["(a)", "(b)"]
     assert [bool(ax.lines) for ax in figure.axes] == [True, True]
 

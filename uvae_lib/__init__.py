@@ -23,7 +23,7 @@ _HOMES = {
     "cubes": ("open_cubes", "split_cubes"),
     "cubes.suite": ("fit_image_size",),
     "simulation": ("simulate_suite",),
-    "simulation.suite": ("load_suite", "same_phases"),
+    "simulation.suite": ("load_suite", "parameters_of_sets", "same_phases"),
     "presets": ("Config", "load_preset", "locate"),
     "statistics": ("power_spectrum", "fourier_pca", "project", "fvu"),
     "runs": ("load_run",),

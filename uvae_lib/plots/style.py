@@ -114,22 +114,25 @@ def new_axes(*size, **options) -> Axes:
 
 
 def two_panels(ratio: float, widths: tuple[float, float] = (1, 1)) -> tuple[Picture, np.ndarray]:
-    """Panels (a), (b) side by side, or, in one column of a journal, on each other in a figure three times as high."""
+    """Two panels side by side, or, in one column of a journal, on each other in a figure three times as high.
+
+    In a journal's style they have letters, (a) and (b).
+    """
     figure = new_figure(PAGE, ratio)
     wide = figure.get_figwidth() >= NARROW
     if not wide:
         figure.set_figheight(3 * figure.get_figheight())
     axes = figure.subplots(1, 2, width_ratios=widths) if wide else figure.subplots(2, 1)
-    for ax, letter in zip(axes, "ab", strict=True):
+    for ax, letter in zip(axes, "ab" if figure.get_figwidth() != PAGE else "", strict=False):
         ax.set_title(f"({letter})", loc="left", size=rcParams["axes.labelsize"])
     return figure, axes
 
 
 @plot
 def side_by_side(*draws: Callable, ratio: float = 0.45, widths: tuple[float, float] = (1, 1)) -> Figure:
-    """Two plots of one panel as panels (a), (b) of one figure, on each other in one column of a journal.
+    """Two plots of one panel as the `two_panels` of one figure.
 
-    draws    two, called with ax=, e.g. `partial(plots.closure, asked, read, name)`
+    draws    two, called with ax=, e.g. `partial(plots.closure_arrows, asked, read)`
     ratio    height / width of the figure where it is wide
     widths   of the panels, relative to each other
     """
