@@ -499,7 +499,7 @@ def test_two_plots_of_one_panel_make_a_figure_with_letters_in_a_journal():
 
 def test_pca_limit_reads_the_curve_at_the_size_of_the_code_and_shows_the_model_there():
     ax = plots.pca_limit([128, 512, 2048], [0.8, 0.615, 0.2], model=0.5).axes[0]
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["PCA, 0.61 at 512 numbers", "this model, 0.50"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["this model, 0.50", "PCA, 0.61 at 512 numbers"]
     assert ax.get_xticks().tolist() == [128, 512, 2048]
 
 

@@ -144,11 +144,12 @@ def power_ratio(k, curves: Mapping[str, object], reference: str, *, ax: Axes | N
     """Power spectra of ordered universes, {label: (n,)} at k (n,), over the one that `reference` names."""
     ax, shades = ax or new_axes(COLUMN, 0.65), iter(colormaps["viridis"](np.linspace(0, 0.85, len(curves))))
     for (label, power), shade in zip(curves.items(), shades, strict=True):
-        ratio = as_array(power) / as_array(curves[reference])
-        ax.plot(k, ratio, color=TRUTH if label == reference else shade, label=label)
+        ratio, colour = as_array(power) / as_array(curves[reference]), TRUTH if label == reference else shade
+        ax.plot(k, ratio, color=colour)
+        place = {"va": "center", "transform": ax.get_yaxis_transform()}
+        ax.text(1.03, np.median(ratio[len(ratio) // 2 :]), label, color=colour, **place)
     ax.set(xlabel=WAVENUMBER, ylabel=r"$P(k)$ over the black one", xlim=(float(k[0]), float(k[-1])))
     wavenumbers(ax)
-    ax.legend(fontsize="small")
     return ax.figure
 
 
@@ -183,13 +184,12 @@ def pca_limit(
     """
     n, shares, ax = as_array(n_components), as_array(unexplained), ax or new_axes(COLUMN, 0.6)
     at = float(np.interp(np.log(n_latent), np.log(n), shares))
+    if model is not None:
+        ax.plot(n_latent, model, "o", ms=2 * dot(), color=MODEL, label=f"this model, {model:.2f}")
     curve = {f"PCA, {at:.2f} at {n_latent} numbers": shares}
     lines(n, curve, "numbers in the code", "unexplained share of the variance", "o-", ax=ax)
     ax.axvline(n_latent, **FAINT)
     ax.set(ylim=(0, 1.02))
-    if model is not None:
-        ax.plot(n_latent, model, "o", ms=2 * dot(), color=MODEL, label=f"this model, {model:.2f}")
-    ax.legend()
     return ax.figure
 
 

@@ -60,10 +60,11 @@ class Picture(Figure):
         A layout made anew at each drawing would shift by fractions of a pixel, and take most of the time.
         """
         self.draw_without_rendering()
-        for _ in range(2 if self._squares else 0):
-            for ax in self.axes:
-                shrink_titles(ax)
-            self.set_figheight(self.get_tightbbox().height + 0.12)
+        for _ in range(2):
+            if self._squares:
+                for ax in self.axes:
+                    shrink_titles(ax)
+                self.set_figheight(self.get_tightbbox().height + 0.12)
             self.draw_without_rendering()
         self.set_layout_engine("none")
         self._voxels = max((_voxels_an_inch(image) for ax in self.axes for image in ax.images), default=SHOWN)
@@ -120,8 +121,7 @@ def two_panels(ratio: float, widths: tuple[float, float] = (1, 1)) -> tuple[Pict
     """
     figure = new_figure(PAGE, ratio)
     wide = figure.get_figwidth() >= NARROW
-    if not wide:
-        figure.set_figheight(3 * figure.get_figheight())
+    figure.set_figheight((1 if wide else 3) * figure.get_figheight())
     axes = figure.subplots(1, 2, width_ratios=widths) if wide else figure.subplots(2, 1)
     for ax, letter in zip(axes, "ab" if figure.get_figwidth() != PAGE else "", strict=False):
         ax.set_title(f"({letter})", loc="left", size=rcParams["axes.labelsize"])
