@@ -1,6 +1,6 @@
 """Universe VAE: a hierarchical set VAE on slices of large-scale-structure simulations. The public names:
 
-    run = load_run("weights/reference")
+    run = load_run("weights/note")
     suite = open_cubes("my_cubes.npy", box_size=128.0)
     z = encode_cube(run, slices)
 
