@@ -17,19 +17,25 @@ if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
-    "model": ("UniverseVAE",),
-    "loss": ("mse_loss", "kl_loss"),
+    "model": ("UniverseVAE", "format_table"),
+    "loss": ("mse_loss", "kl_loss", "note_loss"),
     "cropping": ("log_density", "overdensity", "periodic_crop"),
     "cubes": ("open_cubes", "split_cubes"),
+    "cubes.suite": ("fit_image_size",),
     "simulation": ("simulate_suite",),
-    "presets": ("Config", "load_preset"),
-    "statistics": ("power_spectrum",),
+    "simulation.suite": ("load_suite", "parameters_of_sets", "same_phases"),
+    "presets": ("Config", "load_preset", "locate"),
+    "statistics": ("power_spectrum", "fourier_pca", "project", "fvu"),
     "runs": ("load_run",),
+    "runs.run": ("build",),
     "runs.encode": ("encode_cube", "encode_slices", "reconstruct", "spread_slices"),
     "runs.traverse": ("traverse",),
     "training": ("fit",),
-    "training.slices": ("SliceSets",),
-    "generation.sample": ("sample_slices",),
+    "training.fit": ("LiveCurves",),
+    "training.slices": ("CubePool", "SliceSets", "standardisation"),
+    "generation.sample": ("sample_slices", "complete_means"),
+    "generation.training": ("fit_flows",),
+    "explore.pixels": ("PixelExplorer", "cube_explorer", "thinned"),
     "analysis.posterior": ("load_posterior",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
