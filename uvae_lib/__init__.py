@@ -33,7 +33,7 @@ _HOMES = {
     "analysis.posterior": ("load_posterior",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = {"plots": "plots", "widgets": "explore.explorers"}
+_MODULES = {"plots": "plots", "widgets": "explore"}
 __all__ = sorted([*_HOME, *_MODULES])
 
 

@@ -264,11 +264,32 @@ class Curves:
         return _png(Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3]), compress_level=1)
 
 
-def stack(*pngs: bytes) -> bytes:
-    """PNG pictures below each other on white, as one of 256 colours: the picture for a reader without a kernel."""
-    images = [Image.open(io.BytesIO(png)).convert("RGB") for png in pngs]
-    tops = np.cumsum([0, *(image.height for image in images)]).tolist()
-    page = Image.new("RGB", (max(image.width for image in images), tops[-1]), "white")
-    for image, top in zip(images, tops, strict=False):
-        page.paste(image, (0, top))
-    return _png(page.quantize(256, dither=Image.Dither.NONE), optimize=True)
+def tile(image: np.ndarray, panel: Panel, zoom: int = 1) -> bytes:
+    """One image (H, W) without axes as PNG, in a panel's colours, row 0 at the bottom."""
+    indices = _indices(image, panel)[::-1].repeat(zoom, axis=0).repeat(zoom, axis=1)
+    picture = Image.frombytes("P", indices.shape[::-1], indices.tobytes())
+    picture.putpalette(palette())
+    return _png(picture, compress_level=1)
+
+
+def opened(png: bytes) -> Image.Image:
+    """The picture in a PNG, in RGB."""
+    return Image.open(io.BytesIO(png)).convert("RGB")
+
+
+def paste(rows: Sequence[Sequence[Image.Image]], gap: int = 0) -> Image.Image:
+    """Pictures in rows, on white."""
+    widths = [sum(image.width + gap for image in row) - gap for row in rows]
+    heights = [max(image.height for image in row) + gap for row in rows]
+    page = Image.new("RGB", (max(widths), sum(heights) - gap), "white")
+    for top, row in zip(np.cumsum([0, *heights]).tolist(), rows, strict=False):
+        left = 0
+        for image in row:
+            page.paste(image, (left, top))
+            left += image.width + gap
+    return page
+
+
+def small(image: Image.Image) -> bytes:
+    """A picture as PNG of 256 colours, for files."""
+    return _png(image.quantize(256, dither=Image.Dither.NONE), optimize=True)
