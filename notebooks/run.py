@@ -2,12 +2,14 @@
 
     python notebooks/run.py [--inplace | --out DIR] [--html DIR] [--timeout S] [notebook ...]
 
-UVAE_PRESET (smoke, demo, reference; default demo) says how much they do, UVAE_DATA where the cubes are.
+UVAE_PRESET (note, smoke, demo, ...; default demo) says how much they do, UVAE_DATA where the cubes are.
 A notebook is written only when all its cells passed, whole, and without what differs between two equal runs;
 metadata.uvae then holds the preset, the hash of its cells and the commit. A failed one goes to build/failed.
+With --html the sliders of explorers move on the pages, from frames that are stored in them; the notebooks keep stills.
 """
 
 import argparse
+import copy
 import hashlib
 import os
 import re
@@ -27,6 +29,7 @@ from uvae_lib.presets import load_preset
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+PAGE = '<div class="uvae-page">'  # how an explorer begins that moves without a kernel
 
 
 def code_cells(nb: NotebookNode) -> list[NotebookNode]:
@@ -88,13 +91,22 @@ def tidy(nb: NotebookNode, stamp: dict) -> None:
             output.get("data", {}).pop(WIDGET_VIEW, None)
 
 
+def without_pages(nb: NotebookNode) -> NotebookNode:
+    """A copy whose explorers are stills: what moves is for web pages."""
+    nb = copy.deepcopy(nb)
+    for output in (output for cell in code_cells(nb) for output in cell.outputs):
+        if output.get("data", {}).get("text/html", "").startswith(PAGE):
+            del output.data["text/html"]
+    return nb
+
+
 def run(path: Path, out: Path, html: Path | None, failed: Path, timeout: int, stamp: dict) -> bool:
     """Run one notebook, write it into the folder `out` and as a page into `html`; True when it passed."""
     nb, started = nbformat.read(path, as_version=4), time.monotonic()
     problem = execute(nb, path.parent, timeout)
     tidy(nb, stamp)
     target, seconds = (failed if problem else out) / path.name, time.monotonic() - started
-    write_atomically(target, nbformat.writes(nb) + "\n")
+    write_atomically(target, nbformat.writes(without_pages(nb)) + "\n")
     if problem:
         print(f"\n\n{path.name} failed after {seconds:.1f} s; its outputs so far are in {target}\n\n{problem}\n")
         return False
@@ -126,6 +138,8 @@ def main() -> str | None:
     except ValueError as error:
         return str(error)
     os.environ |= {"TQDM_DISABLE": "1", "PYTHONHASHSEED": "0"}
+    if options.html:
+        os.environ["UVAE_PAGES"] = "1"  # explorers put frames for their sliders into their output
     os.environ.pop("MPLBACKEND", None)  # kernels inherit it, and Agg would take the pictures out
     for index, path in enumerate(paths, start=1):
         print(f"[{index}/{len(paths)}] {path.name} ({stamp['preset']})", flush=True)

@@ -2,7 +2,6 @@
 
 from .explorers import CubeExplorer, ReconstructionExplorer, SliceExplorer
 from .latents import LatentExplorer
-from .pages import Film
 from .reading import CubeReader, Quiz
 
-__all__ = ["CubeExplorer", "CubeReader", "Film", "LatentExplorer", "Quiz", "ReconstructionExplorer", "SliceExplorer"]
+__all__ = ["CubeExplorer", "CubeReader", "LatentExplorer", "Quiz", "ReconstructionExplorer", "SliceExplorer"]

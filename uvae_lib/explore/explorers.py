@@ -6,8 +6,8 @@
     LatentExplorer(run)            z and h moved by hand (`latents`)
     Quiz(run), CubeReader(run, posterior, suite)    drawn or simulated? which cosmology? (`reading`)
 
-A moved slider puts a new picture into the same `ipywidgets.Image` at once, its P(k) and pixel distribution into a
-second one right after. Where no kernel runs a still with the controls is shown, or a page whose sliders move.
+A moved slider puts a new picture into the same `ipywidgets.Image`. Where no kernel runs a still with the controls is
+shown, or a page whose sliders move.
 """
 
 import base64
@@ -38,7 +38,7 @@ POWER = r"$P(k)$ of $\ln\rho$  [(Mpc/$h$)$^2$]"
 
 
 class Shown(ui.VBox):
-    """What all widgets here are where no kernel runs: controls `box`, text `readout`, and PNG `pictures()`.
+    """What all widgets here are where no kernel runs: controls `box`, text `readout`, and a PNG, `drawn()`.
 
     FILM   controls that move on a page without a kernel (`pages.moving`): made where UVAE_PAGES is set, as
            notebooks/run.py --html does
@@ -49,30 +49,33 @@ class Shown(ui.VBox):
     def settle(self) -> None:
         """Draw what takes longer than a frame: called when no control has moved for a while."""
 
-    def pictures(self) -> list[bytes]:
-        """What is shown now, from top to bottom."""
-        return [self.picture.value, self.curves.value]
+    def open_tab(self, name: str) -> None:
+        """Show a control, where controls stand in tabs."""
+
+    def drawn(self) -> bytes:
+        """What is shown now, as PNG."""
+        return self.picture.value
 
     def _repr_mimebundle_(self, **options) -> dict:
         """The live widget, and for a reader without a kernel the controls and pictures as they are now."""
         self.settle()
-        still = base64.b64encode(pages.still(self.box, self.readout.value, self.pictures())).decode()
+        still = base64.b64encode(pages.still(self.box, self.readout.value, self.drawn())).decode()
         text = f"{type(self).__name__}: {self.readout.value}"
         page = {"text/html": pages.moving(self)} if self.FILM and os.environ.get("UVAE_PAGES") else {}
         return super()._repr_mimebundle_(**options) | {"image/png": still, "text/plain": text} | page
 
 
 class Explorer(Shown):
-    """Controls, two pictures and a line of text.
+    """Controls, a picture and a line of text.
 
     source     the cubes: a suite, or the universes of a run
     cube       the first one to show: a slider, read when its handle rests
     controls   {name: (a control, the method to call when it is moved)}; each becomes an attribute
     box        where the controls stand, a column of them when absent
-    picture    the slices: a palette PNG;  curves  P(k) and distributions;  readout  what is shown, as text
+    picture    slices, P(k) and distributions;  readout  what is shown, as text
 
     A subclass has `_open`, called at first and for another cube: it reads the cube, fixes colours and limits
-    (`_limits`, `_frames`), and draws (`_show`).
+    (`_limits`, `_frame`), and draws (`_show`).
     Raises IndexError for a cube that is not there, and, of a subclass, ValueError for a setting that is impossible.
     """
 
@@ -88,12 +91,12 @@ class Explorer(Shown):
         self.controls = {name: widget for name, (widget, _) in controls.items()} | {"cube": self.cube}
         for name, widget in self.controls.items():
             setattr(self, name, widget)
-        self.picture, self.curves = (ui.Image(format="png", layout=ui.Layout(max_width="100%")) for _ in range(2))
+        self.picture = ui.Image(format="png", layout=ui.Layout(max_width="100%"))
         self.readout = ui.HTML()
         narrow = ui.Layout(flex="1 1 270px", min_width="270px", max_width="330px")
         wide = ui.Layout(flex="1 1 640px", min_width="0", align_items="flex-start")
         self.box = ui.VBox([self.cube, *(box or [widget for widget, _ in controls.values()])], layout=narrow)
-        right = ui.VBox([self.picture, self.curves], layout=wide)
+        right = ui.VBox([self.picture], layout=wide)
         row = ui.Box([self.box, right], layout=ui.Layout(flex_flow="row wrap", align_items="flex-start", width="100%"))
         super().__init__([self.readout, row])
         self._quiet = False
@@ -102,7 +105,7 @@ class Explorer(Shown):
         # keeps the last: a mouse that moves faster than pictures are drawn skips some, and none is drawn too late.
         for widget, call in (*controls.values(), (self.cube, self._open)):
             widget.observe(lambda change, call=call: self._quiet or call(), names="value")
-        named = self.controls | {"explorer": self, "picture": self.picture, "curves": self.curves}
+        named = self.controls | {"explorer": self, "picture": self.picture}
         for name, widget in named.items():
             widget.add_class(f"uvae-{name}")
 
@@ -126,26 +129,24 @@ class Explorer(Shown):
         k, power = self._statistics(x)[0]
         self._k = float(k[0]), float(k[-1])
         room, ends = (float(power.min()) / 30, float(power.max()) * 5), tuple(self._edges[[0, -1]].tolist())
-        self._axes = (
+        self._ends = (
             live.Axis(plots.WAVENUMBER, POWER, self._k, room),
             live.Axis(plots.LOG_DENSITY, "probability density", ends, (3e-4, 3)),
         )
         return tuple(np.quantile(x.numpy(), (0.005, 0.998)).tolist())
 
-    def _frames(self, panels: Sequence[live.Panel], sizes: Sequence[int], colours: Mapping[str, str], middle=(),
-                target: int = 384) -> None:  # fmt: skip
-        """Draw what stays: panels for images of some sizes, and curves between the axes of `_limits`."""
-        self._panels = live.ImagePanels(panels, sizes, target)
-        self._curves = live.Curves([self._axes[0], *middle, self._axes[1]], colours, self._panels.width)
+    def _frame(self, panels: Sequence[live.Panel], sizes: Sequence[int], colours: Mapping[str, str], middle=(),
+               target: int = 384) -> live.Board:  # fmt: skip
+        """What stays: panels for images of some sizes, and curves between the axes of `_limits`."""
+        return live.Board(panels, sizes, [self._ends[0], *middle, self._ends[1]], colours, target)
 
     def _show(
         self, images: Sequence[np.ndarray], text: str, lines: Mapping[str, tuple], middle=(), outline=None
     ) -> None:
         """Put images, a text and curves on the page: lines {name: `_statistics`}, and those of the panels between."""
-        self.picture.value = self._panels.draw(images, outline)
-        self.readout.value = text
         power, pdf = ({name: pair[i] for name, pair in lines.items()} for i in (0, 1))
-        self.curves.value = self._curves.draw([power, *middle, pdf])
+        self.picture.value = self._board.draw(images, [power, *middle, pdf], outline)
+        self.readout.value = text
 
     def _window(self, x: Tensor) -> str | None:
         """That of spectra: a crop is not periodic."""
@@ -185,7 +186,7 @@ class PlaneExplorer(Explorer):
 
     axis, plane   of the plane to show first
     more          further controls, all of them calling `_draw`
-    A subclass has `_frame(x, scale)`, with what stays while planes of a cube are shown, of which x (n, N, N) are some
+    A subclass has `_make(x, scale)`, with what stays while planes of a cube are shown, of which x (n, N, N) are some
     and scale the ends of colours, and `_draw`.
     """
 
@@ -205,7 +206,7 @@ class PlaneExplorer(Explorer):
     def _open(self) -> None:
         self._y = torch.from_numpy(self.source.overdensity(self.cube.value))
         x = log_density(self._y[:: max(1, self.source.n_planes // 16)], EPS)
-        self._frame(x, self._limits(x))
+        self._board = self._make(x, self._limits(x))
         self._draw()
 
     def _turn(self) -> None:
@@ -252,10 +253,12 @@ class SliceExplorer(PlaneExplorer):
         log_eps = control(ui.FloatLogSlider, "ε", value=eps, min=-8, max=0, step=0.5, readout_format=".1e")
         super().__init__(suite, cube, axis, plane, row=row, col=col, thickness=thick, eps=log_eps)
 
-    def _frame(self, x: Tensor, scale: tuple[float, float]) -> None:
+    def _make(self, x: Tensor, scale: tuple[float, float]) -> live.Board:
         plane = live.Panel("periodic plane", self.source.box_size, *scale, "")
         crop = live.Panel("crop", self._pixel * self.size, *scale)
-        self._frames([plane, crop], [self.source.side, self.size], {"plane": plots.TRUTH, "crop": plots.COLOURS[1]})
+        return self._frame(
+            [plane, crop], [self.source.side, self.size], {"plane": plots.TRUTH, "crop": plots.COLOURS[0]}
+        )
 
     def _draw(self) -> None:
         axis, corner, thickness = self.axis.value, (self.row.value, self.col.value), self.thickness.value
@@ -290,20 +293,20 @@ class CubeExplorer(PlaneExplorer):
         plane = suite.side // 2 if plane is None else plane
         super().__init__(suite, cube, axis, plane, azimuth=turn, tilt=tilt)
 
-    def _frame(self, x: Tensor, scale: tuple[float, float]) -> None:
+    def _make(self, x: Tensor, scale: tuple[float, float]) -> live.Board:
         cube = live.Panel("cube, cut open", 0, *scale, "")
         plane = live.Panel("the plane of the cut", self.source.box_size, *scale)
         size = max(448, 2 * self.source.side)  # two pixels a voxel where a face is seen straight
         self._mean = {"planes of the cube": self._statistics(x)}
-        colours = {"planes of the cube": "0.65", "this plane": plots.COLOURS[1]}
-        self._frames([cube, plane], [size, self.source.side], colours, target=size)
+        colours = {"planes of the cube": "0.65", "this plane": plots.COLOURS[0]}
+        return self._frame([cube, plane], [size, self.source.side], colours, target=size)
 
     def _draw(self) -> None:
         axis, plane = self.axis.value, self.plane.value
-        view = live.CubeView(self.source.side, self.azimuth.value, self.tilt.value, axis, plane, self._panels.sides[0])
+        view = live.CubeView(self.source.side, self.azimuth.value, self.tilt.value, axis, plane, self._board.sides[0])
         x = log_density(self._y.select(axis, plane), EPS)
         surface = log_density(self._y[tuple(torch.from_numpy(view.voxel))], EPS)
-        seen = view.draw(surface.numpy(), self._panels.panels[0])
+        seen = view.draw(surface.numpy(), self._board.panels[0])
         self._show([seen, x.numpy()], self._where(), self._mean | {"this plane": self._statistics(x)})
 
 
@@ -343,8 +346,8 @@ class ReconstructionExplorer(Explorer):
             live.Panel("residual", length, -reach, reach, residual, plots.DIFFERENCE_MAP),
         ]
         r = live.Axis(plots.WAVENUMBER, "correlation  $r(k)$", self._k, (0, 1.02), yscale="linear", level=0.9)
-        colours = {"truth": plots.TRUTH, "reconstruction": plots.COLOURS[1]}
-        self._frames(panels, [self.run.config.data.image_size] * 3, colours, [r], target=256)
+        colours = {"truth": plots.TRUTH, "reconstruction": plots.COLOURS[0]}
+        self._board = self._frame(panels, [self.run.config.data.image_size] * 3, colours, [r], target=256)
         self._draw()
 
     def _draw(self) -> None:

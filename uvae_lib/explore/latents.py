@@ -21,6 +21,7 @@ from .explorers import NAMES, Explorer, control
 
 REACH = 0.6  # of the colours of a difference of ln rho
 REST = 0.3  # [s] without a move, after which the completed slice is drawn
+TICKS = (0.5, 0.7, 1.0, 1.4, 2.0)
 SMOOTH, COMPLETED = "smooth", "completed"
 DIFFERENCE = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
 
@@ -30,8 +31,8 @@ class LatentExplorer(Explorer):
 
     Cosmology    Omega_m and sigma_8: z follows the curved sheet of known universes; beside it, for the fiducial cube,
                  the slice of the same phases that was simulated with the nearest value
-    Universe z   the directions along which cubes differ most, in widths of the cubes; any unit, by KL; a random universe
-    Place h      a new place, p(h | z) drawn anew; any unit of h, by KL, in widths of p(h | z)
+    Universe z   the directions along which cubes differ most, in widths of the cubes; any unit; a random universe
+    Place h      a new place, p(h | z) drawn anew; any unit of h in widths of p(h | z); units are sorted by KL
 
     While z moves the slice keeps its place in units of p(h | z)'s width: structures stay. The decoded mean is drawn at
     once, and completed when the hand rests, where the run has flows.
@@ -59,7 +60,7 @@ class LatentExplorer(Explorer):
         self.back = self._button("back to the anchor", self._set_back)
         controls = {name: (slider, self._draw) for name, slider in self.sliders.items()}
         controls |= {f"rank_{latent}": (slider, self._name_unit) for latent, slider in self.ranks.items()}
-        self._frames_of = {}
+        self._boards = {}
         super().__init__(source, cube, controls | {"looks": (looks, self._draw)}, [looks, self.tabs, self.back])
         self.tabs.observe(lambda _: self._draw(), names="selected_index")
 
@@ -80,9 +81,7 @@ class LatentExplorer(Explorer):
             name: control(ui.FloatSlider, text, min=-4, max=4, step=0.1, readout_format="+.1f")
             for name, text in (main | units).items()
         }
-        self.ranks = {
-            latent: control(ui.IntSlider, "", value=1, min=1, max=len(source.kl[latent])) for latent in "zh"
-        }
+        self.ranks = {latent: control(ui.IntSlider, "", value=1, min=1, max=len(source.kl[latent])) for latent in "zh"}
         unit = {latent: [self.ranks[latent], self.sliders[f"unit_{latent}"]] for latent in "zh"}
         tabs["Universe z"] = [*(self.sliders[name] for name in main), *unit["z"],
                               self._button("random universe", self._random_universe)]  # fmt: skip
@@ -96,14 +95,9 @@ class LatentExplorer(Explorer):
 
     def _play(self, name: str) -> ui.Play:
         """A button that moves the slider of a parameter from end to end."""
-        slider = self.sliders[name]
-        play = ui.Play(min=0, max=pages.N_FRAMES - 1, interval=200, layout=ui.Layout(width="auto"))
-        play.observe(
-            lambda change: setattr(
-                slider, "value", round(slider.min + (slider.max - slider.min) * change["new"] / play.max, 2)
-            ),
-            names="value",
-        )
+        slider, play = self.sliders[name], ui.Play(max=pages.MOST - 1, interval=200)
+        values = np.linspace(slider.min, slider.max, pages.MOST).round(2).tolist()
+        play.observe(lambda change: setattr(slider, "value", values[change["new"]]), names="value")
         return play.add_class(f"uvae-play-{name}")
 
     def open_tab(self, name: str) -> None:
@@ -113,7 +107,7 @@ class LatentExplorer(Explorer):
 
     def _open(self) -> None:
         """The universe, its first slice and the place of that in p(h | z)."""
-        if not self._frames_of:
+        if not self._boards:
             self._scale = self._limits(self.run.to_log(self.source.slices.flatten(0, 1))[:, 0])
         first = self.source.slices[self.cube.value, :1]
         z = self.source.z.mu[self.cube.value]
@@ -132,25 +126,12 @@ class LatentExplorer(Explorer):
 
     def _anchor(self, z: Tensor) -> None:
         """Start from a universe (512,) and the place that is held; all sliders go to where it is."""
-        self._z0, known = z, self.source.known
-        row = known.iloc[self.cube.value] if len(known) > self.cube.value else known.mean()
-        if not self._name.startswith("random"):
-            self._home = {name: round(float(row[name]), 2) for name in known}
-        else:
-            self._home = self._parameters(z)
+        nearest = int((self.source.z.mu - z).square().sum(dim=1).argmin())  # a random universe has no label
+        self._z0, row = z, self.source.known.iloc[nearest]
+        self._home = {name: round(float(value), 2) for name, value in row.items()}
         self._from, self._completed = decode_universe(self.run, z, self._place), None
         self._name_unit(draw=False)
         self._set_back()
-
-    def _parameters(self, z: Tensor) -> dict[str, float]:
-        """Where on the sheet of known universes z (512,) is nearest."""
-        known = self.source.known
-        if not len(known.columns):
-            return {}
-        axes = (np.linspace(known[name].min(), known[name].max(), 41) for name in known)
-        points = np.stack([axis.ravel() for axis in np.meshgrid(*axes)], axis=1)
-        nearest = points[int((self.source.sheet(points) - z).square().sum(dim=1).argmin())]
-        return {name: round(float(value), 2) for name, value in zip(known, nearest, strict=True)}
 
     def _set_back(self) -> None:
         """All sliders to the anchor."""
@@ -232,15 +213,16 @@ class LatentExplorer(Explorer):
         before, after = self._statistics(anchor), self._statistics(x)
         text = f"{self._name}, {self._drawn_place}, {what}: {self._moves() or 'at the anchor'}"
         twin = self._twin() if self._has_twin and self.tabs.selected_index == 0 else None
-        self._panels, self._curves = self._frame(twin is not None)
+        self._board = self._kept_board(twin is not None)
         ratio = {"generated": (after[0][0], after[0][1] / before[0][1])}
         lines = {"anchor": before, "generated": after}
         if twin is None:
             self._show([x.numpy(), (x - anchor).numpy()], text, lines, [ratio])
             return
         name, value, true, fiducial = twin
-        k, power = (true := self.run.to_log(true)[0]) is not None and self._statistics(true)[0]
-        ratio["simulated"] = (k, power / self._statistics(self.run.to_log(fiducial)[0])[0][1])
+        true, fiducial = (self.run.to_log(pixels)[0] for pixels in (true, fiducial))
+        k, power = self._statistics(true)[0]
+        ratio["simulated"] = (k, power / self._statistics(fiducial)[0][1])
         lines = {"generated": after, "simulated": self._statistics(true)}
         self._show([x.numpy(), true.numpy()], f"{text}; simulated: {NAMES[name]} = {value:.2f}", lines, [ratio])
 
@@ -255,23 +237,19 @@ class LatentExplorer(Explorer):
         at, home = (int(np.abs(values - v).argmin()) for v in (self.sliders[name].value, self._home[name]))
         return name, float(values[at]), slices[at], slices[home]
 
-    def _frame(self, twin: bool) -> tuple[live.ImagePanels, live.Curves]:
+    def _kept_board(self, twin: bool) -> live.Board:
         """What stays while slices are drawn: beside a simulated slice, or the difference to the anchor."""
-        if twin not in self._frames_of:
-            length = self.run.image_box
-            right = (
-                live.Panel("simulated, the same phases", length, *self._scale)
-                if twin
-                else live.Panel("difference to the anchor", length, -REACH, REACH, DIFFERENCE, plots.DIFFERENCE_MAP)
-            )
-            ticks = (0.5, 0.7, 1.0, 1.4, 2.0)
-            below = "fiducial" if twin else "anchor"
-            ratio = live.Axis(plots.WAVENUMBER, f"$P(k)$ / {below}", self._k, (0.5, 2), ticks=ticks, level=1.0)
-            colours = {"simulated": plots.TRUTH} if twin else {"anchor": plots.TRUTH}
+        if twin not in self._boards:
+            length, below = self.run.image_box, "fiducial" if twin else "anchor"
+            right = live.Panel("simulated, the same phases", length, *self._scale)
+            if not twin:
+                right = live.Panel("difference to the anchor", length, -REACH, REACH, DIFFERENCE, plots.DIFFERENCE_MAP)
+            ratio = live.Axis(plots.WAVENUMBER, f"$P(k)$ / {below}", self._k, (0.5, 2), ticks=TICKS, level=1.0)
+            colours = {"simulated" if twin else "anchor": plots.TRUTH, "generated": plots.COLOURS[0]}
+            sizes = [self.run.config.data.image_size] * 2
             panels = [live.Panel("generated", length, *self._scale), right]
-            self._frames(panels, [self.run.config.data.image_size] * 2, colours | {"generated": plots.COLOURS[0]}, [ratio])
-            self._frames_of[twin] = self._panels, self._curves
-        return self._frames_of[twin]
+            self._boards[twin] = self._frame(panels, sizes, colours, [ratio])
+        return self._boards[twin]
 
     def _moves(self) -> str:
         """What was moved, as text."""

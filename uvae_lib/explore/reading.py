@@ -1,15 +1,11 @@
 """Two widgets that ask: which slices were simulated (Quiz), and in which cosmology (CubeReader)."""
 
-import io
 from collections.abc import Callable
 from math import comb
 
 import ipywidgets as ui
 import numpy as np
 import torch
-from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Generator, Tensor
 
 from ..cubes.suite import CubeSuite, open_cubes
@@ -19,10 +15,16 @@ from ..runs.encode import Posterior, encode_set, most_slices, set_features, spre
 from ..runs.run import Run
 from ..runs.universes import check_voxels, universes_of
 from . import pictures as live
-from .explorers import Explorer, Shown, control
+from .explorers import NAMES, Explorer, Shown, control
 
 HALF = 6  # slices of the quiz that were simulated, and as many that were drawn
-N_DRAWS = 2000
+N_DRAWS = 1000
+DOTS = {"ls": "", "marker": ".", "ms": 3}
+LINES = {
+    "one slice": DOTS | {"color": "0.8"},
+    "posterior": DOTS | {"color": plots.COLOURS[0]},
+    "truth": {"ls": "", "marker": "+", "ms": 14, "mew": 2, "color": plots.TRUTH},
+}
 
 
 class Quiz(Shown):
@@ -46,7 +48,8 @@ class Quiz(Shown):
         panel = live.Panel("", run.image_box, *np.quantile(x, (0.005, 0.998)).tolist())
         zoom = max(1, round(192 / x.shape[-1]))
         self.images = [ui.Image(value=live.tile(slice_, panel, zoom), format="png", width=192) for slice_ in x]
-        self.choices = [ui.ToggleButton(description=str(i + 1), layout=ui.Layout(width="192px")) for i in range(2 * HALF)]
+        numbers = range(1, 2 * HALF + 1)
+        self.choices = [ui.ToggleButton(description=f"{i}", layout=ui.Layout(width="192px")) for i in numbers]
         self.reveal = ui.Button(description="reveal", disabled=True).add_class("uvae-reveal")
         self.readout = ui.HTML()
         self.box = ui.VBox([self.reveal])
@@ -71,7 +74,7 @@ class Quiz(Shown):
     def _count(self) -> None:
         chosen = sum(choice.value for choice in self.choices)
         self.reveal.disabled = chosen != HALF
-        self.readout.value = f"Six of these slices were simulated, six drawn. Click the six that were drawn: {chosen} of 6"
+        self.readout.value = f"Six slices were simulated, six drawn. Click those that were drawn: {chosen} of {HALF}"
 
     def _reveal(self) -> None:
         for choice, drawn in zip(self.choices, self.answer, strict=True):
@@ -79,10 +82,11 @@ class Quiz(Shown):
             choice.button_style = "" if not choice.value else "success" if drawn else "danger"
         self.readout.value = f"{self.score} of 6 found; blindly one does as well with probability {self.p_value():.2g}"
 
-    def pictures(self) -> list[bytes]:
-        """The twelve slices, six in a row."""
+    def drawn(self) -> bytes:
+        """The twelve slices, six in a row, their buttons below them."""
         images = [live.opened(image.value) for image in self.images]
-        return [live.small(live.paste([images[:HALF], images[HALF:]], gap=8))]
+        texts = [live.caption(choice.description, images[0].width) for choice in self.choices]
+        return live.as_png(live.paste([images[:HALF], texts[:HALF], images[HALF:], texts[HALF:]], gap=4))
 
 
 class CubeReader(Explorer):
@@ -131,13 +135,17 @@ class CubeReader(Explorer):
         slices = spread_slices(self.run, suite, cube, self.n_slices.max, seed=cube)
         self._zs = set_features(self.run, slices)
         names = self.posterior.names
-        self._truth = suite.params[names].iloc[cube].to_numpy() if set(names) <= set(suite.params) else None
+        known = set(names) <= set(suite.params)
+        self._truth = {"truth": suite.params[names].iloc[[cube]].to_numpy()} if known else {}
+        self._first = self.draws(1)
         self._like = self.likeness(slices) if self.likeness else None
         self._slices = self.run.to_log(slices)[:, 0].numpy()
         self._name = self._cube_text() if suite is self._suite else suite.source
         scale = np.quantile(self._slices, (0.005, 0.998)).tolist()
         panel = live.Panel("the slice that was added last", self.run.image_box, *scale)
-        self._panels = live.ImagePanels([panel], [self._slices.shape[-1]], 320)
+        box = list(zip(self.posterior.low.tolist(), self.posterior.high.tolist(), strict=True))
+        plane = live.Axis(*(plots.SYMBOLS.get(name, name) for name in names[:2]), *box[:2], "linear")
+        self._board = live.Board([panel], [self._slices.shape[-1]], [plane], LINES, height=320)
         self._draw()
 
     def draws(self, n_slices: int) -> np.ndarray:
@@ -149,31 +157,10 @@ class CubeReader(Explorer):
         n, names = self.n_slices.value, self.posterior.names
         draws = self.draws(n)
         read = ", ".join(
-            f"{plots.SYMBOLS.get(name, name).strip('$')} = {mean:.3f} ± {width:.3f}"
+            f"{NAMES.get(name, name)} = {mean:.3f} ± {width:.3f}"
             for name, mean, width in zip(names, draws.mean(axis=0), draws.std(axis=0), strict=True)
         )
-        read = read.replace(r"\Omega_m", "Ωₘ").replace(r"\sigma_8", "σ₈")
         badge = "" if self._like is None else f"; {'like' if self._like > 0.01 else 'UNLIKE'} the training cubes"
         self.readout.value = f"{self._name}: {read} from {n} slice{'s' * (n > 1)}{badge}"
-        self.picture.value = self._panels.draw([self._slices[n - 1]])
-        self.curves.value = self._plane(draws)
-
-    def _plane(self, draws: np.ndarray) -> bytes:
-        """The prior's box, draws from the posterior, and the truth where it is known."""
-        names, low, high = self.posterior.names, self.posterior.low.tolist(), self.posterior.high.tolist()
-        with rc_context(live.STYLE):
-            figure = Figure(figsize=(4.6, 3.8), dpi=live.DPI, layout="constrained")
-            ax = figure.subplots()
-            if len(names) == 1:
-                ax.hist(draws[:, 0], 40, range=(low[0], high[0]), color=plots.COLOURS[0])
-            else:
-                ax.plot(*draws[:, :2].T, ".", ms=2, alpha=0.25, color=plots.COLOURS[0])
-                ax.set(ylim=(low[1], high[1]), ylabel=plots.SYMBOLS.get(names[1], names[1]))
-            ax.set(xlim=(low[0], high[0]), xlabel=plots.SYMBOLS.get(names[0], names[0]))
-            if self._truth is not None:
-                ax.axvline(self._truth[0], color=plots.TRUTH, lw=0.8)
-                if len(names) > 1:
-                    ax.axhline(self._truth[1], color=plots.TRUTH, lw=0.8)
-            file = io.BytesIO()
-            FigureCanvasAgg(figure).print_png(file)
-        return live.small(live.opened(file.getvalue()))
+        points = {"one slice": self._first, "posterior": draws} | self._truth
+        self.picture.value = self._board.draw([self._slices[n - 1]], [{name: x[:, :2].T for name, x in points.items()}])

@@ -96,7 +96,7 @@ def cube_directions(z: Tensor, n: int, contrast: np.ndarray | None = None) -> Di
     if contrast is None:
         sign = ways.gather(1, ways.abs().argmax(dim=1, keepdim=True))[:, 0].sign()
     else:
-        values = torch.as_tensor(contrast, dtype=z.dtype)
+        values = torch.tensor(contrast, dtype=z.dtype)
         sign = ((u.T @ (values - values.mean())) >= 0).to(z.dtype) * 2 - 1
     n = min(n, len(z) - 1)
     steps = ways * (sign * s / max(len(z) - 1, 1) ** 0.5)[:, None]

@@ -1,8 +1,8 @@
 """The universes that a run is explored in: slices of a few cubes, q(z) of many, and simulated slices of one phase."""
 
-import io
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..cubes.suite import CubesError, CubeSuite, open_data
-from ..files import write_atomically
 from ..loss import kl_by_dimension
 from ..presets import PARAMETERS, locate
 from .encode import Posterior, encode_cube, encode_slices, prior_of_h, spread_slices
@@ -29,8 +28,8 @@ class Universes:
     params           one row a cube, n rows
     z                q(z | S slices) of n cubes: mu and logvar (n, 512)
     kl               {"z", "h"} -> (512,) KL of each unit [nats]: of q(z) from N(0, I), of q(h) from p(h | z); means
-    twins            {parameter: (values (v,), slices (v, 1, H, H))}: one plane of one phase, simulated with other values
-                     of one parameter; cube 0 is then the fiducial one, its first slice the same plane
+    twins            {parameter: (values (v,), slices (v, 1, H, H))}: one plane of one phase, simulated with
+                     other values of one parameter; cube 0 is then the fiducial one, its first slice the same plane
     """
 
     box_size: float
@@ -48,7 +47,7 @@ class Universes:
 
     @cached_property
     def known(self) -> pd.DataFrame:
-        """Omega_m and sigma_8 of all cubes where they vary; no columns where not more cubes than parameters are known."""
+        """Omega_m and sigma_8 of all cubes where they vary; none where cubes are no more than parameters."""
         known = self.params[[name for name in PARAMETERS if name in self.params]]
         known = known.loc[:, known.nunique() > 1]
         return known if len(known) > len(known.columns) else known.iloc[:, :0]
@@ -83,9 +82,7 @@ def check_voxels(run: Run, suite: CubeSuite) -> None:
         )
 
 
-def encode_universes(
-    run: Run, suite: CubeSuite, n_slices: int = 9, n_shown: int = 8, n_cubes: int = 48
-) -> Universes:
+def encode_universes(run: Run, suite: CubeSuite, n_slices: int = 9, n_shown: int = 8, n_cubes: int = 48) -> Universes:
     """Read and encode cubes: seconds a dozen.
 
     suite     cubes with the run's voxels; the run's own have held-out ones first, and a 1P set beside them is read too
@@ -96,7 +93,7 @@ def encode_universes(
     """
     check_voxels(run, suite)
     order, one_p = list(range(suite.n_cubes)), None
-    if sorted(sum(run.split.values(), [])) == order:
+    if sorted(chain(*run.split.values())) == order:
         order, one_p = [i for part in ("test", "val", "train") for i in run.split[part]], _one_p(run, suite)
     shown, rest = order[:n_shown], order[n_shown:]
     few = np.linspace(0, len(rest) - 1, min(max(n_cubes - len(shown), 0), len(rest))).round().astype(int)
@@ -149,24 +146,8 @@ def _nearest(params: pd.DataFrame, row: pd.Series) -> int:
     return int(np.square((params - row) / params.std().replace(0, 1)).sum(axis=1).argmin())
 
 
-def save_universes(universes: Universes, path) -> None:
-    """Write universes for others: slices and q(z) in float16, as numpy's compressed archive."""
-    arrays = {
-        "slices": universes.slices[:, :, 0], "mu": universes.z.mu, "logvar": universes.z.logvar,
-        "kl_z": universes.kl["z"], "kl_h": universes.kl["h"],
-    }  # fmt: skip
-    arrays = {name: values.numpy().astype(np.float16) for name, values in arrays.items()}
-    arrays |= {"params": universes.params.to_numpy(np.float32), "names": np.array(list(universes.params), dtype="U")}
-    arrays |= {"grid": np.array([universes.box_size, universes.side])}
-    for name, (values, slices) in universes.twins.items():
-        arrays |= {f"values_{name}": values, f"twins_{name}": slices[:, 0].numpy().astype(np.float16)}
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    write_atomically(path, file.getvalue())
-
-
 def load_universes(path) -> Universes:
-    """Read what `save_universes` wrote."""
+    """Read what tests/benchmarks/ship.py wrote beside a run: arrays by name, numbers in float16."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     numbers = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items() if a.dtype.kind == "f"}
