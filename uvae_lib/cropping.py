@@ -30,6 +30,38 @@ def periodic_crop(plane: Tensor | np.ndarray, corner: tuple[int, int], size: int
     return plane[..., rows[:, None], cols]
 
 
+def periodic_pad(x: Tensor, p: int) -> Tensor:
+    """Continue maps past their edges by what stands at the opposite ones: (B, C, H, W) -> (B, C, H + 2p, W + 2p)."""
+    return _Wrap.apply(x, p)
+
+
+class _Wrap(torch.autograd.Function):
+    """`periodic_pad`, several times faster than F.pad(mode="circular") in channels_last, which it keeps."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, p: int) -> Tensor:
+        ctx.p = p
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        shape = (*x.shape[:2], x.shape[2] + 2 * p, x.shape[3] + 2 * p)
+        memory_format = torch.channels_last if last else torch.contiguous_format
+        out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
+        rows = out[:, :, p:-p]
+        rows[..., p:-p] = x
+        rows[..., :p], rows[..., -p:] = x[..., -p:], x[..., :p]
+        out[:, :, :p], out[:, :, -p:] = rows[:, :, -p:], rows[:, :, :p]
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        p, grad = ctx.p, grad.clone()
+        grad[:, :, -2 * p : -p] += grad[:, :, :p]
+        grad[:, :, p : 2 * p] += grad[:, :, -p:]
+        rows = grad[:, :, p:-p]
+        rows[..., -2 * p : -p] += rows[..., :p]
+        rows[..., p : 2 * p] += rows[..., -p:]
+        return rows[..., p:-p], None
+
+
 def log_density(y: Tensor | np.ndarray, eps: float = EPS) -> Tensor | np.ndarray:
     """x = log(y + eps) of an overdensity y = rho / <rho> >= 0, any shape; the pixels of the note."""
     return torch.log(y + eps) if isinstance(y, Tensor) else np.log(y + np.asarray(eps, dtype=y.dtype))

@@ -4,16 +4,19 @@
     inference    zs = encoder(slices, 0)   z ~ deep_set(zs)                  h ~ encoder(slice, z)
 
 B sets of S slices of H x H pixels. z: 512 numbers without a place. h: 512 numbers that form a small map,
-(32, 4, 4) at 128 pixels, so that every position teaches the same weights. Departures from the note: `variants`.
+(32, 4, 4) at 128 pixels, so that every position teaches the same weights.
 """
 
+import math
 from contextlib import nullcontext
-from functools import wraps
+from functools import partial, wraps
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
+
+from .cropping import periodic_pad
 
 LATENT_DIM = 512
 WIDTHS = (64, 128, 256, 512)  # of ResNet-18's four stages
@@ -26,16 +29,26 @@ class UniverseVAE(nn.Module):
 
     image_size  pixels along a slice: 32, 64, 128, 256 or 512
     latent_dim  numbers of z and of h
-    pooling     "sum" (the note) or "mean" over the slices of a set
+    pooling     how a set becomes z, as in `DeepSet`: "sum" (the note), "mean" or "precision"
+    circular    convolutions wrap around: right where a slice is the whole periodic box, and only there
+    logvar_z    where the log-variance of z's posterior starts
+    logvar_h    likewise of h's: a narrow start lets the decoder see its input at once
     """
 
-    def __init__(self, image_size: int = 128, latent_dim: int = LATENT_DIM, pooling: str = "sum"):
+    def __init__(
+        self, image_size: int = 128, latent_dim: int = LATENT_DIM, pooling: str = "sum", circular: bool = False,
+        logvar_z: float = 0.0, logvar_h: float = 0.0,
+    ):  # fmt: skip
         super().__init__()
-        self.image_size, self.latent_dim = image_size, latent_dim
+        self.image_size, self.latent_dim, self.circular = image_size, latent_dim, circular
         self.encoder = Encoder(image_size, latent_dim)
-        self.deep_set = DeepSet(latent_dim, pooling=pooling)
-        self.decoder_h = DecoderH(image_size, latent_dim)
+        self.deep_set = DeepSet(latent_dim, pooling, logvar_z)
+        self.decoder_h = DecoderH(image_size, latent_dim, circular)
         self.decoder_z = DecoderZ(latent_dim)
+        with torch.no_grad():
+            self.encoder.h_head.bias.chunk(2)[1].add_(logvar_h)
+        if circular:
+            wrap_around(self.encoder), wrap_around(self.decoder_h)
 
     def reparameterize(self, x: Tensor, noise: Tensor | None = None) -> Latent:
         """Draw from a diagonal Gaussian.
@@ -80,7 +93,7 @@ class UniverseVAE(nn.Module):
 
         It equals `forward` called once a target (but for batch statistics, which then see other batches).
         sets     (B, n, 1, H, H)
-        context  (B, n, n) of zeros and ones: row i has the slices that target i is given, e.g. `leave_one_out`
+        context  (B, n, n) of zeros and ones: row i has the slices that target i is given, never i itself
         Returns what `forward` does, for B * n targets, set by set.
         """
         self._check(sets, sets[:, -1])
@@ -104,20 +117,6 @@ class UniverseVAE(nn.Module):
                 f"expected (B, S, 1, {self.image_size}, {self.image_size}) and "
                 f"(B, 1, {self.image_size}, {self.image_size})"
             )
-
-
-def leave_one_out(n_sets: int, set_size: int, device: torch.device | str = "cpu") -> Tensor:
-    """Context of `UniverseVAE.forward_sets` in which each slice is given all others: (n_sets, set_size, set_size)."""
-    return (1 - torch.eye(set_size, device=device)).expand(n_sets, -1, -1)
-
-
-def rounded(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
-    """State of a model on the CPU, its parameters in dtype: buffers hold measured numbers, in which digits cancel."""
-    names = {name for name, _ in model.named_parameters()} if dtype else ()
-    return {
-        name: value.to("cpu", dtype if name in names else None).contiguous()
-        for name, value in model.state_dict().items()
-    }
 
 
 def in_float32(method):
@@ -187,16 +186,23 @@ class Encoder(nn.Module):
 class DeepSet(nn.Module):
     """Many zs to one z, whatever their order (Zaheer et al. 2017, arXiv:1703.06114): 1024 -> 128 -> 128, sum, -> 1024.
 
-    pooling   "sum" as in the note, or "mean", which does not change scale with the number of slices
+    pooling     "sum": mean and log-variance are read from the sum over the set, as in the note. "mean": from the mean,
+                whose scale does not change with the number of slices. "precision": from the sum two numbers a dimension
+                are read, a and b; precision 1 + softplus(b), mean a / precision, so that a larger set can narrow z
+                as independent Gaussian measurements would on a prior of N(0, 1)
+    logvar      where the log-variance of z starts
     """
 
-    def __init__(self, latent_dim: int = LATENT_DIM, pooling: str = "sum"):
+    def __init__(self, latent_dim: int = LATENT_DIM, pooling: str = "sum", logvar: float = 0.0):
         super().__init__()
-        if pooling not in ("sum", "mean"):
-            raise ValueError(f'found pooling="{pooling}"; expected "sum" or "mean"')
+        if pooling not in ("sum", "mean", "precision"):
+            raise ValueError(f'found pooling="{pooling}"; expected "sum", "mean" or "precision"')
         self.pooling = pooling
         self.each = nn.Sequential(nn.Linear(2 * latent_dim, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
         self.together = nn.Linear(HIDDEN, 2 * latent_dim)
+        with torch.no_grad():  # softplus(log(exp(v) - 1)) = v
+            start = math.log(max(math.expm1(math.expm1(-logvar)), 1e-2)) if pooling == "precision" else logvar
+            self.together.bias.chunk(2)[1].add_(start)
 
     @in_float32
     def forward(self, zs: Tensor, *context: Tensor) -> Tensor:
@@ -212,6 +218,10 @@ class DeepSet(nn.Module):
         if self.pooling == "mean":
             total = total / members.sum(dim=-1, keepdim=True)
         x = self.together(total)
+        if self.pooling == "precision":
+            a, b = x.chunk(2, dim=-1)
+            precision = 1 + F.softplus(b)
+            x = torch.cat([a / precision, -precision.log()], dim=-1)
         return x if context else x.squeeze(1)
 
 
@@ -233,7 +243,7 @@ class DecoderZ(nn.Module):
 class DecoderH(nn.Module):
     """ResNet-18 mirrored: h (B, 512) -> (B, 1, H, H). Nearest upsampling, so no checkerboards."""
 
-    def __init__(self, image_size: int = 128, latent_dim: int = LATENT_DIM):
+    def __init__(self, image_size: int = 128, latent_dim: int = LATENT_DIM, circular: bool = False):
         super().__init__()
         self.map_shape = map_shape(image_size, latent_dim)
         self.layers = nn.Sequential(
@@ -242,10 +252,10 @@ class DecoderH(nn.Module):
             nn.ReLU(inplace=True),
         )
         for n_in, n_out in zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True):
-            self.layers += nn.Sequential(BasicBlock(n_in, n_in), UpBlock(n_in, n_out))
+            self.layers += nn.Sequential(BasicBlock(n_in, n_in), UpBlock(n_in, n_out, circular))
         self.layers.append(BasicBlock(64, 64))
         for n_in, n_out in ((64, 32), (32, 16)):  # the mirror of ResNet's max pooling and first convolution
-            self.layers += nn.Sequential(UpConv(n_in, n_out), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
+            self.layers += nn.Sequential(UpConv(n_in, n_out, circular), nn.BatchNorm2d(n_out), nn.ReLU(inplace=True))
         self.layers.append(nn.Conv2d(16, 1, kernel_size=3, padding=1))
 
     def forward(self, h: Tensor) -> Tensor:
@@ -255,11 +265,11 @@ class DecoderH(nn.Module):
 class UpBlock(nn.Module):
     """ResNet's basic block of a new stage, mirrored: n_in channels to n_out, twice the side."""
 
-    def __init__(self, n_in: int, n_out: int):
+    def __init__(self, n_in: int, n_out: int, circular: bool = False):
         super().__init__()
         self.conv1 = nn.Conv2d(n_in, n_in, kernel_size=3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(n_in)
-        self.conv2 = UpConv(n_in, n_out)
+        self.conv2 = UpConv(n_in, n_out, circular)
         self.bn2 = nn.BatchNorm2d(n_out)
         self.shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, kernel_size=1, bias=False), nn.BatchNorm2d(n_out))
 
@@ -275,13 +285,31 @@ class UpConv(nn.Conv2d):
     neighbourhood is a 4 x 4 kernel of stride two with the same result, for 16 products a pixel in place of 36.
     """
 
-    def __init__(self, n_in: int, n_out: int, bias: bool = False):
-        super().__init__(n_in, n_out, kernel_size=3, padding=1, bias=bias)
+    def __init__(self, n_in: int, n_out: int, circular: bool = False):
+        super().__init__(n_in, n_out, kernel_size=3, padding=1, bias=False)
+        self.circular = circular
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, n_in, m, m) -> (B, n_out, 2m, 2m); the input one pixel wider on each side when made circular."""
+        """(B, n_in, m, m) -> (B, n_out, 2m, 2m)."""
         kernel = _folded(self.weight)  # anew each time: fused optimisers change weights without telling a cache
-        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=3 - 2 * self.padding[0])
+        if self.circular:
+            return F.conv_transpose2d(periodic_pad(x, 1), kernel, stride=2, padding=3)
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1)
+
+
+def wrap_around(network: nn.Module) -> nn.Module:
+    """Let the padded convolutions and the pooling of a network wrap around, in place; `UpConv` does so by itself."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d) and not isinstance(layer, UpConv):
+            p = layer.padding if isinstance(layer.padding, int) else layer.padding[0]
+            if p:
+                layer.padding = (0, 0)
+                layer.register_forward_pre_hook(partial(_wrap_input, p=p))
+    return network
+
+
+def _wrap_input(layer: nn.Module, args: tuple[Tensor], p: int) -> Tensor:
+    return periodic_pad(args[0], p)
 
 
 def _folded(weight: Tensor) -> Tensor:

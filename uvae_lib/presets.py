@@ -1,10 +1,10 @@
 """All configuration: frozen dataclasses, whose defaults are the note, and presets that are values of them.
 
-note       exactly the note: its model, its loss, one target a set given three slices; as long as reference
-smoke      tests and CI: 32-pixel slices of six small cubes, seconds
-demo       first contact: 64 cubes of 128^3, minutes on two CPU cores
-reference  the numbers and pictures that are shown: 1000 cubes, hours
-cmd        CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
+note    the numbers and pictures that are shown: 1000 cubes, 300,000 slices, hours on two cores
+demo    the same model in a quarter of an hour: 64 cubes of 128^3
+plain   demo without a taught start, for comparison
+smoke   tests and CI: 32-pixel slices of six small cubes, seconds
+cmd     CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
 """
 
 import os
@@ -15,12 +15,6 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 PARAMETERS = ("Omega_m", "sigma_8")  # of a cosmology, as columns of a suite's params
-RENAMED = {"linear": "fourier_start", "noise_of_z": "residual_spectrum"}  # fields of stored runs
-DROPPED = {
-    "free_bits": 0.0,
-    "likelihood": "note",
-    "least_context": None,
-}  # fields of stored runs that are gone, with the one value that they may have
 
 
 @dataclass(frozen=True)
@@ -74,55 +68,34 @@ class DataConfig:
     """Planes averaged in a slice [voxels]."""
     eps: float = 1e-8
     """Of x = log(y + eps)."""
-    augment: bool = True
-    """Random quarter turns and mirror flips."""
     val_fraction: float = 0.1
     test_fraction: float = 0.1
-    split_seed: int = 0
     storage: Literal["float32", "float16", "bfloat16"] = "float32"
     """How cubes are held on the device."""
-    pool_memory: float | None = None
-    """[GiB] for cubes on the device; 40 % of what is free when absent."""
     pool_size: int | None = None
     """Cubes held at a time; as many as fit when absent. Draws depend on it."""
-    refresh: int = 8
-    """Steps after which one of the cubes held is exchanged, when not all fit."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The networks: the defaults are the note's, the rest are `variants`."""
+    """The networks: the defaults are the note's. Where a slice is the whole periodic box, convolutions wrap around."""
 
-    latent_dim: int = 512
-    pooling: Literal["sum", "mean"] = "sum"
-    norm: Literal["batch", "group"] = "batch"
-    circular: bool | None = False
-    """Convolutions wrap around. None: where a slice is the whole periodic box, the only place where it is right."""
-    zero_init: bool = False
-    """Residual blocks start as their shortcuts."""
-    fourier_start: bool = False
-    """Encoder and decoder start as the linear autoencoder of a slice's 512 largest modes, and learn what to add."""
-    discriminants: int = 0
-    """With fourier_start: linear discriminants of the training cubes that z reads in place of a slice's spectrum and
-    moments, each as loud as the others (`variants.fourier`); 0: the spectrum and moments themselves."""
-    logvar_h: float = 0.0
-    """Start of the log-variance of h's posterior."""
+    pooling: Literal["sum", "mean", "precision"] = "sum"
+    """How a set becomes z (`model.DeepSet`)."""
     logvar_z: float = 0.0
     """Start of the log-variance of z's posterior."""
+    logvar_h: float = 0.0
+    """Start of the log-variance of h's posterior."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """The loss: the defaults are the note's."""
+    """The weights of the note's loss."""
 
     kl_z: float = 1.0
-    """Weight of KL(z), which is a mean over dimensions."""
+    """Of KL(z), which is a mean over dimensions."""
     kl_h: float = 1.0
-    """Weight of KL(h), likewise."""
-    kl_warmup: int = 0
-    """Steps over which both weights rise from zero."""
-    residual_spectrum: float = 0.0
-    """Weight of a nat of `ResidualSpectrumLoss`: z is asked for the spectrum of what reconstructions lack."""
+    """Of KL(h), likewise."""
 
 
 @dataclass(frozen=True)
@@ -130,28 +103,19 @@ class TrainConfig:
     """The optimisation."""
 
     steps: int = 1000
-    set_size: int = 4
-    """Slices of a set: the target and its context."""
-    sets_per_step: int = 6
-    targets: Literal["all", "last"] = "all"
-    """Each slice of a set as target with the others as context, or only the last, as the note writes it."""
-    lr: float = 5e-4
-    lr_warmup: int = 50
-    """Steps of linear rise of the learning rate; a cosine fall to lr_end * lr follows."""
-    lr_end: float = 0.02
-    weight_decay: float = 0.01
-    clip: float = 0.0
-    """Largest norm of the gradient; 0 leaves it alone."""
+    taught_steps: int = 0
+    """Steps of a taught start (`training.start`); 0: the note's loss from the first step on."""
+    set_size: int = 8
+    """Slices of a set: each is a target, given a random number of the others."""
+    sets_per_step: int = 3
+    lr: float = 1e-3
     ema: float = 0.0
     """Decay of the average of the weights that is kept for evaluation; 0 keeps none."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: bfloat16 autocast where the hardware multiplies it."""
-    compile: bool = False
-    """torch.compile, in place: minutes before the first step (more than four on two cores): for long runs on a GPU."""
     seed: int = 0
-    log_every: int = 10
     val_every: int = 100
-    save_every: int = 100
+    """Steps between validations, after each of which the run is saved; it is logged ten times as often."""
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
     """auto: the GPU of this machine where it has one."""
     devices: int = 1
@@ -160,26 +124,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """The flows that complete what a trained model draws (`variants.flows`), and their training."""
+    """The flows that complete what a trained model draws (`generation.flows`), and their training."""
 
     width: int = 16
     """Channels of the slices' network at full resolution; deeper levels have up to 8 times as many."""
-    h_width: int = 48
-    """Channels of the network of h's picture; deeper levels have up to twice as many."""
-    ode_steps: int = 5
-    """Midpoint steps of a draw, two calls of a network each."""
     steps: int = 3000
     """Of training."""
     batch: int = 16
     """Slices a step."""
-    encoded: int = 256
-    """Slices encoded at a time."""
-    uses: int = 4
-    """Of each of them, with other noise, before new ones are cut and encoded."""
-    lr: float = 2e-3
-    ema: float = 0.998
-    """Decay of the average of the weights, which is what is kept."""
-    save_every: int = 250
 
 
 @dataclass(frozen=True)
@@ -201,75 +153,54 @@ class Config:
                 value, choices = getattr(part, f.name), get_args(f.type)
                 if get_origin(f.type) is Literal and value not in choices:
                     raise ValueError(f'found {f.name}="{value}"; expected one of {", ".join(choices)}')
-        train, model = self.training, self.model
-        if model.discriminants and not model.fourier_start:
-            raise ValueError(f"found model.discriminants={model.discriminants}; they need model.fourier_start=True")
+        train = self.training
         if train.set_size < 2:
             raise ValueError(f"found training.set_size={train.set_size}; a target needs context: use at least 2")
 
 
-NOTE = Config(
-    name="note",
-    simulation=SimulationConfig(n_cv=8, n_1p=10),
-    data=DataConfig(val_fraction=0.0625, test_fraction=0.125),
-    training=TrainConfig(steps=6000, set_size=4, sets_per_step=2, targets="last", val_every=500, save_every=500),
-)
-# What departs from the note's plain settings, and what it gained (tests/benchmarks/study.py): encoder and decoder that
-# start as the linear autoencoder of the 512 largest modes, so that training starts where PCA ends; convolutions that
-# wrap where a slice is the whole periodic box; group normalisation, whose training and evaluation agree; residual
-# blocks that start as their shortcuts; a narrow posterior of h at the start, so that the decoder sees its input at
-# once; z asked for the spectrum of the residuals, which holds what it can know of the small scales; the mean over a
-# set in place of the sum, which keeps the scale of z whatever the number of slices, so that a cube can be encoded from
-# all that it has. Universes differ far more in the amplitude of their spectra than in anything else, and little is
-# gained by the rest, so that a z that reads spectra as they are learns one direction, and sigma_8 at fixed Omega_m
-# stays below the width of q(z). So z is told linear discriminants of equal size, its posterior starts narrow, and
-# kl_z = 10 is about the ELBO's weight beside kl_h = 100 (notebook 3 derives it).
-LEARNING = ModelConfig(
-    pooling="mean", norm="group", circular=None, zero_init=True, fourier_start=True, discriminants=8, logvar_h=-5.0,
-    logvar_z=-3.0,
-)  # fmt: skip
-SMOKE = Config(
-    name="smoke",
-    simulation=SimulationConfig(side=32, box_size=32.0, n_lh=6, n_cv=2, n_1p=4, n_steps=3),
-    data=DataConfig(path="data/smoke", image_size=32, val_fraction=0.17, test_fraction=0.34),
-    model=LEARNING,
-    loss=LossConfig(kl_z=10.0, kl_h=100.0, kl_warmup=5, residual_spectrum=0.2),
-    training=TrainConfig(
-        steps=12, set_size=3, sets_per_step=2, lr=1e-3, lr_warmup=3, log_every=2, val_every=6, save_every=6, ema=0.9
-    ),
-    flows=FlowConfig(width=8, h_width=16, ode_steps=2, steps=12, batch=4, encoded=12, uses=2, ema=0.9, save_every=6),
-)
+# What the note leaves open, chosen by measurement (docs/note.md has the table): 24 targets a step; h's posterior starts
+# narrow, so that the decoder sees its input at once; kl_h = 100 and kl_z = 10, about the ELBO's weights of each other;
+# the evidence of slices adds up in z, so that more of them tell more.
+CHOSEN = ModelConfig(pooling="precision", logvar_h=-4.0)
+WEIGHTS = LossConfig(kl_z=10.0, kl_h=100.0)
 DEMO = Config(
     name="demo",
     simulation=SimulationConfig(n_cv=8, n_1p=10),
     data=DataConfig(val_fraction=0.0625, test_fraction=0.125),
-    model=LEARNING,
-    loss=LossConfig(kl_z=10.0, kl_h=100.0, kl_warmup=100, residual_spectrum=0.2),
-    training=TrainConfig(steps=800, sets_per_step=2, lr=1e-3, ema=0.99),
-    flows=FlowConfig(steps=700, ema=0.99),
+    model=CHOSEN,
+    loss=WEIGHTS,
+    training=TrainConfig(steps=1000, taught_steps=300, ema=0.99),
+    flows=FlowConfig(steps=700),
 )
-REFERENCE = Config(
-    name="reference",
+PLAIN = replace(DEMO, name="plain", training=replace(DEMO.training, taught_steps=0))
+NOTE = replace(
+    DEMO,
+    name="note",
     simulation=SimulationConfig(n_lh=1000, n_cv=24, n_1p=22),
-    data=DataConfig(path="data/reference", storage="float16", val_fraction=0.05, test_fraction=0.1),
-    model=LEARNING,
-    loss=LossConfig(kl_z=10.0, kl_h=100.0, kl_warmup=100, residual_spectrum=0.2),
-    training=TrainConfig(steps=6000, set_size=8, sets_per_step=1, lr=1e-3, ema=0.997, val_every=500, save_every=500),
+    data=DataConfig(path="data/note", storage="float16", val_fraction=0.05, test_fraction=0.1),
+    training=TrainConfig(steps=12_500, taught_steps=800, ema=0.997, val_every=250),
+    flows=FlowConfig(),
+)
+SMOKE = Config(
+    name="smoke",
+    simulation=SimulationConfig(side=32, box_size=32.0, n_lh=6, n_cv=2, n_1p=4, n_steps=3),
+    data=DataConfig(path="data/smoke", image_size=32, val_fraction=0.17, test_fraction=0.34),
+    model=CHOSEN,
+    loss=WEIGHTS,
+    training=TrainConfig(steps=12, taught_steps=3, set_size=3, sets_per_step=2, ema=0.9, val_every=6),
+    flows=FlowConfig(width=8, steps=12, batch=4),
 )
 # 1000 cubes of 128^3 in float16 are 4.2 GB on the GPU; a step of 256 slices is 1.9 TFLOP, so 50,000 steps are
 # 9.5e16 FLOP: about half an hour at 60 TFLOP/s sustained, if the GPU reaches that (nothing was run on one).
-CMD = Config(
+CMD = replace(
+    NOTE,
     name="cmd",
-    data=DataConfig(path="data/cmd", storage="float16", val_fraction=0.05, test_fraction=0.1),
-    model=LEARNING,
-    loss=LossConfig(kl_z=10.0, kl_h=100.0, kl_warmup=1000, residual_spectrum=0.2),
-    training=TrainConfig(
-        steps=50_000, set_size=8, sets_per_step=32, lr=1e-3, ema=0.999, lr_warmup=1000, compile=True, val_every=1000,
-        save_every=1000,
-    ),
-    flows=FlowConfig(width=32, h_width=64, steps=20_000, batch=128, encoded=4096, ema=0.999, save_every=1000),
-)  # fmt: skip
-PRESETS = {preset.name: preset for preset in (NOTE, SMOKE, DEMO, REFERENCE, CMD)}
+    simulation=SimulationConfig(n_lh=0),
+    data=replace(NOTE.data, path="data/cmd"),
+    training=TrainConfig(steps=50_000, taught_steps=1000, sets_per_step=32, ema=0.999, val_every=1000),
+    flows=FlowConfig(width=32, steps=20_000, batch=128),
+)
+PRESETS = {preset.name: preset for preset in (NOTE, DEMO, PLAIN, SMOKE, CMD)}
 NOTEBOOK = "notebooks/01_data_visualisation.ipynb"  # by which the project's folder is known
 
 
@@ -317,11 +248,7 @@ def to_dict(config: Config) -> dict:
 
 
 def from_dict(values: dict, cls: type = Config):
-    """The inverse of `to_dict`; fields of stored runs may have their former names.
-
-    Raises ValueError for a name that is no field.
-    """
-    values = {RENAMED.get(name, name): value for name, value in values.items() if (name, value) not in DROPPED.items()}
+    """The inverse of `to_dict`. Raises ValueError for a name that is no field."""
     known = {f.name: f for f in fields(cls)}
     unknown = sorted(set(values) - set(known))
     if unknown:

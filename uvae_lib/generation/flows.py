@@ -7,17 +7,14 @@ draw x(0) to a real one x(pi/2) along
     x(a) = cos(a) x(0) + sin(a) x(pi/2),        dx/da = v(x, a; z) = E[-sin(a) x(0) + cos(a) x(pi/2) | x(a), z],
 
 which is a straight path in other coordinates (Albergo & Vanden-Eijnden 2023, arXiv:2209.15571, eq. 2.23; flow matching:
-Lipman et al. 2023, arXiv:2210.02747). In these the v of a Gaussian is zero: a network that says nothing leaves the
-note's samples as they are, in any number of steps. All that is random is the noise of the start, so the same noise with
-another z is the same place in another universe.
+Lipman et al. 2023, arXiv:2210.02747). In these the v of a Gaussian is zero: with zero output the flow is the identity,
+in any number of steps. All that is random is the noise of the start, so the same noise with another z is the same place
+in another universe.
 
-ZFlow        N(0, I) -> means of q(z) of all universes together
 SliceFlow    noise with the spectrum that z says -> truth - decoded mean, given the decoded mean and z
-HFlow        h ~ N(mu(z), Sigma(z)) -> h of slices, given z, on the picture that the 512 numbers make
+HFlow        h ~ N(mu(z), Sigma(z)) -> h of slices, given z, on the map that the 512 numbers make
 
-A universe is the mean of its q(z): draws from it would hide what its width is wider than, and what slices leave open is
-in what the flows draw given that mean. They see the 16 combinations of its numbers that differ most from universe to
-universe, in units of the width of q(z); the others are noise of the prior.
+Both see the 16 combinations of z's numbers that differ most from universe to universe, in units of the width of q(z).
 """
 
 import json
@@ -33,19 +30,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..model import UniverseVAE, in_float32, rounded
+from ..model import UniverseVAE, in_float32, wrap_around
 from ..presets import FlowConfig, from_dict
-from ..runs.run import FLOWS, Run
-from ..variants.fourier import FourierDecoder, FourierModes
-from ..variants.layers import circular_padding
-from ..variants.residual_spectrum import ResidualPower
+from ..runs.run import FLOWS, Run, rounded
+from ..statistics import ring_mean, rings
 
 QUARTER = math.pi / 2
 AT_A_TIME = 16  # slices that are completed
-PICTURE = 32  # pixels along the picture of h: the modes' |k| stay below its Nyquist frequency
+ODE_STEPS = 5  # midpoint steps of a draw, two calls of a network each
 N_FREQUENCIES, EMBEDDED = 16, 128
 N_GIVEN = 16  # combinations of z's numbers that the flows see
-N_SHAPED = 4  # of them, the first, in which the universes of a suite are no Gaussian
 
 
 def path(start: Tensor, end: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +119,7 @@ class UNet(nn.Module):
         for layer in (self.universe[-1], self.last):
             nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
         if circular:
-            circular_padding(self)
+            wrap_around(self)
 
     def forward(self, x: Tensor, angle: Tensor, z: Tensor) -> Tensor:
         """x (n, n_in, H, H), angle (n,), z (n, n_given) -> (n, n_out, H, H)."""
@@ -152,32 +146,35 @@ def levels(side: int, widths: list[int]) -> list[int]:
     return widths[: n_halvings + 1]
 
 
-class ZFlow(nn.Module):
-    """The few numbers in which the means of q(z) of all universes together are not N(0, I), standardised.
+class ResidualPower(nn.Module):
+    """Power of residuals in the rings round(|k| / k_f) = 0, 1, ..., and a place for a typical one.
 
-    n   of them
+    Right for slices that are the whole periodic box; for crops (periodic=False) the residual is multiplied by a Hann
+    window of unit mean square first, which makes it an approximation.
+
+    power   (n_rings,) the typical power: whoever holds the module sets it
     """
 
-    def __init__(self, n: int = N_SHAPED):
+    def __init__(self, image_size: int, periodic: bool):
         super().__init__()
-        self.network = nn.Sequential(
-            nn.Linear(n + 4, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, n)
+        ring, weight, n_modes, _ = (torch.from_numpy(x.copy()) for x in rings(image_size))  # real, on a meta device too
+        self.register_buffer("ring", ring.unflatten(0, (image_size, -1)), persistent=False)
+        self.register_buffer("weight", weight.float(), persistent=False)
+        self.register_buffer("n_modes", n_modes.float(), persistent=False)
+        self.register_buffer("power", torch.ones(len(n_modes)))
+        window = torch.ones(image_size, image_size)
+        if not periodic:
+            hann = torch.hann_window(image_size)
+            window = hann[:, None] * hann
+            window = window / window.square().mean().sqrt()
+        self.register_buffer("window", window, persistent=False)
+
+    def residual_power(self, mean: Tensor, truth: Tensor) -> Tensor:
+        """Mean |FFT(truth - mean)|^2 (unitary) of each ring: (B, 1, H, H) twice -> (B, n_rings), float32."""
+        residual = (truth.float() - mean.float())[:, 0] * self.window
+        return ring_mean(
+            torch.fft.rfft2(residual, norm="ortho").abs().square(), self.ring.flatten(), self.weight, self.n_modes
         )
-        nn.init.zeros_(self.network[-1].weight), nn.init.zeros_(self.network[-1].bias)
-
-    def velocity(self, x: Tensor, angle: Tensor) -> Tensor:
-        """x (m, n), angle (m,) -> (m, n)."""
-        turns = torch.stack([angle.sin(), angle.cos(), (2 * angle).sin(), (2 * angle).cos()], dim=1)
-        return self.network(torch.cat([x, turns], dim=1)).float()
-
-    def loss(self, numbers: Tensor, white: Tensor, angle: Tensor) -> Tensor:
-        """Squared error of the velocity: numbers of universes and standard normal ones, (m, n) -> scalar."""
-        x, wanted = path(white, numbers, angle)
-        return (self.velocity(x, angle) - wanted).square().mean()
-
-    def forward(self, white: Tensor, n_steps: int) -> Tensor:
-        """Numbers of new universes from standard normal ones: (m, n) -> (m, n)."""
-        return integrate(self.velocity, white, n_steps)
 
 
 class SliceFlow(nn.Module):
@@ -245,127 +242,79 @@ class SliceFlow(nn.Module):
 
 
 class HFlow(nn.Module):
-    """h given z, in units of the note's prior: u = (h - mu(z)) / sigma(z).
+    """h given z, in units of the note's prior: u = (h - mu(z)) / sigma(z), on the map (C, m, m) that h is.
 
-    model      the trained model, which says what picture h makes
-    n_given    numbers of z that it sees, z below
-    width      channels at the picture's own resolution; deeper levels have 1.5 and 2 times as many
+    shape      (C, m, m)
+    n_given    numbers of z that it sees
+    width      channels of the map itself; deeper levels have 1.5 and 2 times as many
     periodic   a slice is the whole periodic box: convolutions wrap around
-    With the Fourier start the 512 modes are a picture of 32 x 32, seen white and with their spectrum, in which large
-    modes show how they couple; without it h is its own small map.
     """
 
-    def __init__(self, model: UniverseVAE, n_given: int, width: int, periodic: bool):
+    def __init__(self, shape: tuple[int, int, int], n_given: int, width: int, periodic: bool):
         super().__init__()
-        decoder = model.decoder_h
-        modes, shape = decoder.modes if isinstance(decoder, FourierDecoder) else None, decoder.map_shape
-        self.shape = (1, PICTURE, PICTURE) if modes else shape
-        white, physical = pictures(modes) if modes else 2 * [torch.eye(model.latent_dim)]
-        self.register_buffer("white", white, persistent=False)
-        self.register_buffer("physical", physical, persistent=False)
-        widths = levels(self.shape[-1], [width, width * 3 // 2, width * 2])
-        self.network = UNet(2 * self.shape[0], self.shape[0], widths, n_given, periodic)
+        self.shape = shape
+        widths = levels(shape[-1], [width, width * 3 // 2, width * 2])
+        self.network = UNet(shape[0], shape[0], widths, n_given, periodic and shape[-1] > 1)
 
-    def velocity(self, u: Tensor, angle: Tensor, mu: Tensor, sigma: Tensor, z: Tensor) -> Tensor:
-        """u, mu, sigma (n, 512), angle (n,), z (n, n_given) -> (n, 512)."""
-        seen = [(x @ basis).unflatten(1, self.shape) for x, basis in ((u, self.white), (mu + sigma * u, self.physical))]
-        picture = self.network(torch.cat(seen, dim=1).contiguous(memory_format=torch.channels_last), angle, z)
-        return picture.flatten(1) @ self.white.T * (u.shape[1] / picture[0].numel())
+    def velocity(self, x: Tensor, angle: Tensor, z: Tensor) -> Tensor:
+        """x (n, C, m, m) in units of the prior, angle (n,), z (n, n_given) -> (n, C, m, m)."""
+        return self.network(x.contiguous(memory_format=torch.channels_last), angle, z)
 
     def loss(self, h: Tensor, mu: Tensor, sigma: Tensor, z: Tensor, white: Tensor, angle: Tensor) -> Tensor:
-        """Squared error of the velocity, averaged over dimensions and slices.
+        """Squared error of the velocity, averaged over numbers and slices.
 
-        h           (n, 512) of slices
-        mu, sigma   (n, 512) of p(h | z)
-        z           (n, n_given)
-        white       (n, 512) standard normal numbers
-        angle       (n,)
-        Returns a scalar; 1 is what a network that says nothing has where the prior's width is right.
+        h, mu, sigma, white   (n, 512): h of slices, mean and width of p(h | z), standard normal numbers
+        z                     (n, n_given);  angle (n,)
+        Returns a scalar; with zero output it is 1 where h is what p(h | z) says.
         """
-        u, wanted = path(white, (h - mu) / sigma, angle)
-        return (self.velocity(u, angle, mu, sigma, z) - wanted).square().mean()
+        start, end = (x.unflatten(1, self.shape) for x in (white, (h - mu) / sigma))
+        x, wanted = path(start, end, angle)
+        return (self.velocity(x, angle, z) - wanted).square().mean()
 
     def forward(self, mu: Tensor, sigma: Tensor, z: Tensor, white: Tensor, n_steps: int) -> Tensor:
-        """h from standard normal numbers: mu, sigma of p(h | z), white (n, 512), z (n, n_given) -> (n, 512)."""
-        return mu + sigma * integrate(lambda u, angle: self.velocity(u, angle, mu, sigma, z), white, n_steps)
-
-
-@torch.no_grad()
-def pictures(modes: FourierModes) -> tuple[Tensor, Tensor]:
-    """What picture each of the 512 numbers of h adds: two matrices (512, 32 * 32), whose pixels have variance one.
-
-    The first has the modes white and its rows are orthogonal (`mix` is trained, so the orthogonal matrix nearest to
-    it); the second has them with their spectrum.
-    """
-    small = FourierModes(PICTURE, modes.shape)
-    if not torch.equal(small.k, modes.k.to(small.k.device)):
-        raise ValueError(f"the modes of {modes.shape} do not fit a picture of {PICTURE} x {PICTURE}")
-    eye = torch.eye(math.prod(modes.shape)).view(-1, *modes.shape)
-    found = []
-    for power in (torch.ones_like(small.power), modes.power):
-        u, _, v = torch.linalg.svd(modes.mix.detach().double().cpu())
-        small.mix.copy_(u @ v)
-        small.power.copy_(power)
-        rows = small.inverse(eye).flatten(1)
-        found.append(rows / rows.square().sum(dim=0).mean().sqrt())
-    return found[0], found[1]
+        """h of new slices, (n, 512), of standard normal numbers (n, 512)."""
+        end = integrate(lambda x, angle: self.velocity(x, angle, z), white.unflatten(1, self.shape), n_steps)
+        return mu + sigma * end.flatten(1)
 
 
 class Flows(nn.Module):
     """The flows of a run, and what of z they are given.
 
     model      the trained model
-    settings   widths and steps of a draw
+    settings   widths
     periodic   a slice is the whole periodic box
     `about` holds JSON values on their training; its "key" is the digest of the weights and settings of it.
     """
 
     def __init__(self, model: UniverseVAE, settings: FlowConfig, periodic: bool):
         super().__init__()
-        self.settings = settings
-        self.about: dict = {}
-        self.z = ZFlow()
+        self.settings, self.n_steps, self.about = settings, ODE_STEPS, {}
         self.slices = SliceFlow(model.image_size, N_GIVEN, settings.width, periodic)
-        self.h = HFlow(model, N_GIVEN, settings.h_width, periodic)
-        self.register_buffer("mean", torch.zeros(model.latent_dim))
-        self.register_buffer("width", torch.ones(model.latent_dim))
+        self.h = HFlow(model.decoder_h.map_shape, N_GIVEN, 4 * settings.width, periodic)
         self.register_buffer("combinations", torch.zeros(model.latent_dim, N_GIVEN))
-        self.register_buffer("spread", torch.ones(N_GIVEN))
+        self.register_buffer("offset", torch.zeros(N_GIVEN))
 
     @in_float32
     def given(self, z: Tensor) -> Tensor:
         """What the flows see of z: (n, 512) -> (n, 16), standardised."""
-        return (z - self.mean) / self.width @ self.combinations / self.spread
-
-    def draw_z(self, white: Tensor) -> Tensor:
-        """z of new universes from standard normal numbers, both (n, 512).
-
-        The 16 combinations have the spread of those of known universes, the first few their shape; the others, which
-        tell no universe from another, stay at their mean.
-        """
-        if not self.settings.ode_steps:
-            return white
-        seen = white @ self.combinations
-        told = torch.cat([self.z(seen[:, :N_SHAPED], self.settings.ode_steps), seen[:, N_SHAPED:]], dim=1)
-        return self.mean + self.width * (self.spread * told @ self.combinations.T)
+        return z @ self.combinations - self.offset
 
     @torch.no_grad()
-    def measure(self, truth: Tensor, mean: Tensor, z: Tensor, width: Tensor) -> None:
+    def measure(self, truth: Tensor, mean: Tensor, z: Tensor, mu: Tensor, width: Tensor) -> None:
         """Take from slices, before training, what of z is given to the flows, and the spectrum of the residuals.
 
         truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
-        z, width      (n, 512) means and widths of q(z)
+        z             (n, 512) drawn from q(z), whose means and widths are mu and width, (n, 512)
         """
-        self.mean.copy_(z.mean(dim=0))
-        self.width.copy_(width.square().mean(dim=0).sqrt())
-        told = torch.linalg.svd((z - self.mean) / self.width, full_matrices=False).Vh[:N_GIVEN]
-        self.combinations.zero_()[:, : len(told)] = told.T
-        self.spread.copy_(((z - self.mean) / self.width @ self.combinations).std(dim=0).clamp_min(1e-6))
+        scale = width.square().mean(dim=0).sqrt()
+        rows = torch.linalg.svd((mu - mu.mean(dim=0)) / scale, full_matrices=False).Vh[:N_GIVEN].T / scale[:, None]
+        self.combinations.zero_()[:, : rows.shape[1]] = rows / (z @ rows).std(dim=0).clamp_min(1e-6)
+        self.offset.copy_((z @ self.combinations).mean(dim=0))
         self.slices.measure(truth, mean, self.given(z))
 
     def draw_h(self, z: Tensor, mu: Tensor, logvar: Tensor, white: Tensor) -> Tensor:
         """h of new slices: z, the prior's mu and logvar, and standard normal numbers, all (n, 512) -> (n, 512)."""
-        return self.h(mu, (0.5 * logvar).exp(), self.given(z), white, self.settings.ode_steps)
+        return self.h(mu, (0.5 * logvar).exp(), self.given(z), white, self.n_steps)
 
     def complete(self, mean: Tensor, z: Tensor, white: Tensor) -> Tensor:
         """Slices from decoded means.
@@ -376,7 +325,7 @@ class Flows(nn.Module):
         Returns (n, 1, H, H) [standardised pixels].
         """
         parts = zip(*(values.split(AT_A_TIME) for values in (mean, self.given(z), white)), strict=True)
-        return torch.cat([self.slices(*part, self.settings.ode_steps) for part in parts])
+        return torch.cat([self.slices(*part, self.n_steps) for part in parts])
 
 
 def flows_as_bytes(flows: Flows, dtype: torch.dtype | None = None) -> bytes:

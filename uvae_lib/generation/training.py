@@ -1,9 +1,9 @@
-"""Training of the flows (`variants.flows`) of a run whose networks stay as they are.
+"""Training of the flows (`generation.flows`) of a run whose networks stay as they are.
 
 Slices are cut from the training cubes without end, as in the training of the run, and encoded by the trained model:
-z, the mean of q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. The flows learn side by side from
-the same slices. Slices and noise are functions of (seed, step), and checkpoints are those of `training`: a training
-that was killed goes on to the same numbers.
+z ~ q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. The flows learn side by side from the same
+slices. Slices and noise are functions of (seed, step), and checkpoints are those of `training`: a training that was
+killed goes on to the same numbers.
 """
 
 import math
@@ -18,25 +18,25 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..files import write_atomically
-from ..model import leave_one_out
 from ..presets import Config, FlowConfig
 from ..runs.run import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from ..training.checkpoints import RunKeeper, newest_checkpoint
-from ..training.fit import LitUniverseVAE, draw_noise, module_settings, noise_seed
-from ..training.slices import SliceSets
+from ..training.module import TrainingModule, draw_noise, module_settings, noise_seed
+from ..training.slices import SliceSets, leave_one_out
 from ..training.trainer import train_module
-from ..variants import covers_box
-from .flows import N_SHAPED, Flows, draw_angle, flows_as_bytes, flows_of
+from .flows import Flows, draw_angle, flows_as_bytes, flows_of
 
-SETS_AT_A_TIME = 8  # that are encoded
 MEASURED = 8  # turns of slices from which the flows take what they start with
+ENCODED = 16  # batches of slices that are encoded at a time
+USES = 4  # of each slice, with other noise, before new ones are cut and encoded
+LR, EMA = 2e-3, 0.998
 
 
 class Encoded(NamedTuple):
     """Slices and what the trained model makes of them.
 
     truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
-    z, width      (n, 512) mean and width of q(z | the others of the set)
+    z             (n, 512) drawn from q(z | the others of the set), of mean z_mu and width z_width
     mu, sigma     (n, 512) of p(h | z)
     h             (n, 512) drawn from q(h | slice, z)
     """
@@ -44,7 +44,8 @@ class Encoded(NamedTuple):
     truth: Tensor
     mean: Tensor
     z: Tensor
-    width: Tensor
+    z_mu: Tensor
+    z_width: Tensor
     mu: Tensor
     sigma: Tensor
     h: Tensor
@@ -53,11 +54,13 @@ class Encoded(NamedTuple):
         return Encoded(*(values[index] for values in self))
 
 
-class LitFlows(LitUniverseVAE):
-    """`Flows` of a run, in the place of its model; its configuration's `training` is that of the flows.
+class LitFlows(TrainingModule):
+    """`Flows` of a run; its configuration's `training` is that of the flows.
 
     run   its trained model encodes the slices, and is no part of this module's weights
     """
+
+    weight_decay, clip = 1e-4, 1.0
 
     def __init__(self, run: Run, **settings):
         self._run = run
@@ -66,7 +69,7 @@ class LitFlows(LitUniverseVAE):
         self._held: Encoded | None = None
 
     def make_model(self) -> Flows:
-        return Flows(self._run.model, self.config.flows, covers_box(self.config, self.hparams.side))
+        return Flows(self._run.model, self.config.flows, self._run.periodic)
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -76,27 +79,25 @@ class LitFlows(LitUniverseVAE):
     def encode(self, slices: SliceSets, turn: int) -> Encoded:
         """The slices of a turn: a function of (seed, turn)."""
         shape = slices.sets_per_step, slices.set_size
-        n_parts = math.ceil(self.config.flows.encoded / math.prod(shape))
-        context, parts, model = leave_one_out(*shape, self.device), [], self._run.model
+        n_parts = math.ceil(ENCODED * self.config.flows.batch / math.prod(shape))
+        context, parts = leave_one_out(*shape, self.device), []
         for part in range(turn * n_parts, (turn + 1) * n_parts):
             sets = slices.sets(part)
             generator = torch.Generator().manual_seed(noise_seed(slices.seed, part))
-            of_z, *noise = draw_noise(math.prod(shape), model.latent_dim, generator, self.device)
-            noise = torch.zeros_like(of_z), *noise
+            noise = draw_noise(math.prod(shape), generator, self.device)
             with self.trainer.precision_plugin.forward_context():
-                mean, (z, _, z_logvar), (_, mu, logvar), post = model.forward_sets(sets, context, noise)
-            widths = [(0.5 * values).exp() for values in (z_logvar, logvar)]
-            parts.append(Encoded(sets.flatten(0, 1), mean, z, widths[0], mu, widths[1], post[0]))
+                mean, z, (_, mu, logvar), post = self._run.model.forward_sets(sets, context, noise)
+            widths = [(0.5 * values).exp() for values in (z[2], logvar)]
+            parts.append(Encoded(sets.flatten(0, 1), mean, *z[:2], widths[0], mu, widths[1], post[0]))
         return Encoded(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
-    def batch(self, step: int) -> tuple[Encoded, Encoded]:
-        """The slices of a step, and those of its turn: each is used so many times, then others are encoded."""
-        flows, n = self.config.flows, self.n_encoded
-        turn, place = divmod(step, max(1, n * flows.uses // flows.batch))
+    def batch(self, step: int) -> Encoded:
+        """The slices of a step: those of a turn are used a few times each, then others are encoded."""
+        batch, n = self.config.flows.batch, self.n_encoded
+        turn, place = divmod(step, n * USES // batch)
         generator = torch.Generator().manual_seed(noise_seed(self.slices.seed + 2, turn))
-        order = torch.cat([torch.randperm(n, generator=generator) for _ in range(flows.uses)])
-        encoded = self.encoded(turn)
-        return encoded.rows(order[place * flows.batch : (place + 1) * flows.batch].to(self.device)), encoded
+        order = torch.cat([torch.randperm(n, generator=generator) for _ in range(USES)])
+        return self.encoded(turn).rows(order[place * batch : (place + 1) * batch].to(self.device))
 
     def encoded(self, turn: int) -> Encoded:
         """The training slices of a turn, kept until another is asked for."""
@@ -106,49 +107,38 @@ class LitFlows(LitUniverseVAE):
 
     @property
     def n_encoded(self) -> int:
-        """Slices of a turn: whole sets, `flows.encoded` or a few more."""
+        """Slices of a turn: whole sets, `ENCODED` batches or a few more."""
         at_a_time = self.slices.sets_per_step * self.slices.set_size
-        return at_a_time * math.ceil(self.config.flows.encoded / at_a_time)
+        return at_a_time * math.ceil(ENCODED * self.config.flows.batch / at_a_time)
 
     def on_train_start(self) -> None:
         """What is fixed before the first step: the residuals' spectrum and what of z is given."""
         if self.trainer.global_step == 0:
             some = zip(*(self.encode(self.slices, turn) for turn in range(MEASURED)), strict=True)
             first = Encoded(*(torch.cat(values) for values in some))
-            self.model.measure(first.truth, first.mean, first.z, first.width)
+            self.model.measure(first.truth, first.mean, first.z, first.z_mu, first.z_width)
             self.evaluated.load_state_dict(self.model.state_dict())
 
-    def losses(self, flows: Flows, batch: Encoded, turn: Encoded, generator: torch.Generator) -> dict[str, Tensor]:
-        """Of the flows of slices, of h and of z, scalars; noise and angles come from the generator.
-
-        turn   the slices from which the batch was taken: z is cheap to learn from all of them
-        """
-        n, given, numbers = len(batch.z), flows.given(batch.z), flows.given(turn.z)[:, :N_SHAPED]
-        white, white_h, white_z = (
-            torch.randn(x.shape, generator=generator).to(self.device) for x in (batch.truth, batch.h, numbers)
-        )
-        angle, angle_h, angle_z = (draw_angle(m, generator).to(self.device) for m in (n, n, len(numbers)))
+    def losses(self, flows: Flows, batch: Encoded, generator: torch.Generator) -> dict[str, Tensor]:
+        """Of the flows of slices and of h, scalars; noise and angles come from the generator."""
+        n, given = len(batch.z), flows.given(batch.z)
+        white, white_h = (torch.randn(x.shape, generator=generator).to(self.device) for x in (batch.truth, batch.h))
+        angle, angle_h = (draw_angle(n, generator).to(self.device) for _ in range(2))
         return {
             "slices": flows.slices.loss(batch.truth, batch.mean, given, white, angle),
             "h": flows.h.loss(batch.h, batch.mu, batch.sigma, given, white_h, angle_h),
-            "z": flows.z.loss(numbers, white_z, angle_z),
         }
 
     def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         generator = torch.Generator().manual_seed(noise_seed(self.slices.seed + 1, step))
-        batch, turn = self.batch(step)
-        losses = self.losses(self.model, batch, turn, generator)
+        losses = self.losses(self.model, self.batch(step), generator)
         return sum(losses.values()), {f"loss_{name}": value for name, value in losses.items()}
-
-    def log_row(self, step: int) -> dict[str, float]:
-        row = {name: float(value) for name, value in self.logged.items()}
-        return row | {"lr": self.config.training.lr * self._rate(step - 1)}
 
     def held_out(self) -> dict[str, float]:
         """Losses on held-out cubes, always the same slices and noise."""
         self._held = self._held or self.encode(self.validation, 0)
         generator = torch.Generator().manual_seed(noise_seed(self.slices.seed + 3, 0))
-        found = [self.losses(self.evaluated, part, self._held, generator) for part in self._split(self._held)]
+        found = [self.losses(self.evaluated, part, generator) for part in self._split(self._held)]
         mean = {name: float(torch.stack([losses[name] for losses in found]).mean()) for name in found[0]}
         return {"val_loss": sum(mean.values())} | {f"val_loss_{name}": value for name, value in mean.items()}
 
@@ -189,13 +179,10 @@ def fit_flows(
 
 def _config(run: Run, settings: FlowConfig) -> Config:
     """The run's configuration with the optimisation of the flows in the place of its own."""
-    training = replace(
-        run.config.training, steps=settings.steps, lr=settings.lr, ema=settings.ema, weight_decay=1e-4, clip=1.0,
-        lr_warmup=max(1, settings.steps // 40),
-        sets_per_step=min(SETS_AT_A_TIME, max(1, settings.encoded // run.config.training.set_size)),
-        val_every=settings.save_every, save_every=settings.save_every, compile=False, devices=1, num_nodes=1,
-    )  # fmt: skip
-    return replace(run.config, training=training, flows=settings, loss=replace(run.config.loss, residual_spectrum=0.0))
+    steps = settings.steps
+    training = replace(run.config.training, steps=steps, taught_steps=0, lr=LR, ema=EMA if steps > 500 else 0.9)
+    training = replace(training, val_every=max(1, min(250, steps // 2)), devices=1, num_nodes=1)
+    return replace(run.config, training=training, flows=settings)
 
 
 def _train(run: Run, settings: FlowConfig, place: Path, progress: bool) -> tuple[LitFlows, RunKeeper]:

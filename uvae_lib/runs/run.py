@@ -30,9 +30,8 @@ from torch import Tensor, nn
 from ..cropping import log_density, overdensity
 from ..cubes.suite import CubeSuite, open_data
 from ..files import write_atomically
-from ..model import UniverseVAE, rounded
-from ..presets import RENAMED, Config, from_dict, locate, to_dict
-from ..variants import build, covers_box
+from ..model import UniverseVAE
+from ..presets import Config, from_dict, locate, to_dict
 
 try:
     import fcntl
@@ -108,6 +107,23 @@ class Run:
         suite = open_data(self.config.data)
         check_same_cubes(suite, self.info, self.folder)
         return suite
+
+
+def build(config: Config, side: int) -> UniverseVAE:
+    """The model of a configuration, with new weights drawn from torch's global state.
+
+    side   of the cubes [voxels]: convolutions wrap around where a slice is the whole box
+    """
+    model = config.model
+    return UniverseVAE(
+        config.data.image_size, pooling=model.pooling, circular=covers_box(config, side), logvar_z=model.logvar_z,
+        logvar_h=model.logvar_h,
+    )  # fmt: skip
+
+
+def covers_box(config: Config, side: int) -> bool:
+    """Whether a slice is the whole periodic box."""
+    return config.data.image_size == side
 
 
 def load_run(folder: str | Path, which: str = "best") -> Run:
@@ -198,9 +214,18 @@ def _read_history(path: Path) -> pd.DataFrame:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             rows = [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(file)]
-        return pd.DataFrame(rows).astype({"step": int}).rename(columns=RENAMED)
+        return pd.DataFrame(rows).astype({"step": int})
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # rows that are too long, short or no numbers
         raise ValueError(f"{path} is damaged ({error}); restore it, or remove it") from error
+
+
+def rounded(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """State of a model on the CPU, its parameters in dtype: buffers hold measured numbers, in which digits cancel."""
+    names = {name for name, _ in model.named_parameters()} if dtype else ()
+    return {
+        name: value.to("cpu", dtype if name in names else None).contiguous()
+        for name, value in model.state_dict().items()
+    }
 
 
 def weights_as_bytes(model: nn.Module, dtype: torch.dtype | None = None) -> bytes:

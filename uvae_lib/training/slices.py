@@ -5,7 +5,7 @@ alone, so that a run can be resumed and repeated.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
 
@@ -16,62 +16,38 @@ from torch import Tensor
 
 from ..cropping import EPS, Cuts, cut_slices, log_density, spread_planes, whole_planes
 from ..cubes.suite import CubeSuite
-from ..statistics import ring_mean, rings
+
+SURVEYED = 64  # cubes that are read before the first step
 
 
-def standardisation(suite: CubeSuite, indices: list[int], eps: float = EPS, max_cubes: int = 64) -> tuple[float, float]:
-    """Mean and standard deviation of x over training cubes: the two constants of a run.
+def standardisation(suite: CubeSuite, indices: list[int], eps: float = EPS) -> tuple[float, float]:
+    """Mean and standard deviation of x over training cubes: the two constants of a run. As `survey`."""
+    return survey(suite, indices, 0, 0, eps=eps)[:2]
 
-    indices    training cubes; when there are more than max_cubes, that many of them, evenly spread
+
+def survey(
+    suite: CubeSuite, indices: list[int], n_slices: int, size: int, thickness: int = 1, eps: float = EPS
+) -> tuple[float, float, Tensor]:
+    """What a run takes from its training cubes before the first step, in one reading of at most 64 of them.
+
+    indices    training cubes; when there are more, that many of them, evenly spread
+    n_slices   of each, spread over the cube, or as many as differ; 0 for none
+    size       of the slices [pixels];  thickness [voxels]
+    Returns mean and standard deviation of x over their voxels, and the slices, (n, n_slices, 1, size, size),
+    standardised.
     """
-    chosen = _spread(indices, max_cubes)
-    moments = np.zeros(2)
+    chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, min(len(indices), SURVEYED)).round().astype(int)]
+    n_slices = min(n_slices, len(suite.axes) * (suite.n_planes // thickness))
+    moments, slices = np.zeros(2), []
     for index in chosen:
         x = log_density(suite.overdensity(index), eps)
         moments += x.mean(dtype=np.float64), np.square(x).mean(dtype=np.float64)
+        if n_slices:
+            cuts = whole_planes(*spread_planes(n_slices, suite.n_planes, suite.axes, thickness))
+            slices.append(cut_slices(torch.from_numpy(x)[None], cuts, size, thickness))
     mean, square = moments / len(chosen)
-    return float(mean), float(math.sqrt(square - mean**2))
-
-
-def _spread(indices: list[int], most: int) -> list[int]:
-    """At most so many of them, evenly spread."""
-    return [indices[i] for i in np.linspace(0, len(indices) - 1, min(len(indices), most)).round().astype(int)]
-
-
-def pixel_power(
-    suite: CubeSuite, indices: list[int], mean: float, std: float, size: int, thickness: int = 1, eps: float = EPS,
-    max_cubes: int = 64,
-) -> list[float]:  # fmt: skip
-    """Mean power of the standardised slices of training cubes, |FFT|^2 (unitary), in rings of round(|k| / k_f).
-
-    The arguments are those of `some_slices`. Returns a positive number a ring: one without power counts as 1e-9 of the
-    strongest.
-    """
-    ring, *numbers = (torch.tensor(x) for x in rings(size)[:3])
-    found = [
-        ring_mean(torch.fft.rfft2(pixels.double(), norm="ortho").abs().square().mean(dim=0), ring, *numbers)
-        for pixels in some_slices(suite, indices, mean, std, size, thickness, eps, max_cubes)
-    ]
-    power = sum(found) / len(found)
-    return power.clamp_min(1e-9 * float(power.max())).tolist()
-
-
-def some_slices(
-    suite: CubeSuite, indices: list[int], mean: float, std: float, size: int, thickness: int = 1, eps: float = EPS,
-    max_cubes: int = 64,
-) -> Iterator[Tensor]:  # fmt: skip
-    """Twelve standardised slices of each of some training cubes, spread over the cube: (12, H, H) at a time.
-
-    indices    training cubes; when there are more than max_cubes, that many of them, evenly spread
-    mean, std  of x
-    size       of the slices [pixels]
-    thickness  of the slices [voxels]
-    """
-    n = min(12, len(suite.axes) * (suite.n_planes // thickness))
-    cuts = whole_planes(*spread_planes(n, suite.n_planes, suite.axes, thickness))
-    for index in _spread(indices, max_cubes):
-        x = log_density(torch.from_numpy(suite.overdensity(index)), eps)[None]
-        yield (cut_slices(x, cuts, size, thickness)[:, 0] - mean) / std
+    std = math.sqrt(square - mean**2)
+    return float(mean), std, (torch.stack(slices) - mean) / std if slices else torch.empty(0)
 
 
 def cube_bytes(suite: CubeSuite, dtype: torch.dtype = torch.float32) -> int:
@@ -221,11 +197,30 @@ class SliceSets:
         values |= dict(zip(("transpose", "flip_row", "flip_col"), symmetry, strict=True))
         return Cuts(**{name: torch.from_numpy(value) for name, value in values.items()})
 
-    def sets(self, step: int) -> Tensor:
-        """The sets of a step: (sets of this process, set_size, 1, image_size, image_size), standardised.
+    def contexts(self, step: int) -> Tensor:
+        """Which of its set each slice of a step is given, (sets of this process, set_size, set_size) of 0 and 1.
 
-        Of each set the note has all but the last slice as context, `img_zs`, and the last as the target, `img_h`.
+        As many as a random number from 1 to all others says, never itself: z learns what more slices mean.
         """
+        rng, shape = np.random.default_rng([self.seed, step, 2]), (self.sets_per_step, self.set_size)
+        order = rng.random((*shape, self.set_size))
+        order[:, range(self.set_size), range(self.set_size)] = 2  # itself comes last
+        rank = torch.from_numpy(order.argsort(axis=-1).argsort(axis=-1))
+        number = torch.from_numpy(rng.integers(1, self.set_size, shape))
+        return (rank < number[..., None]).float()[self.rank :: self.world_size].to(self.pool.device)
+
+    def sets(self, step: int) -> Tensor:
+        """The sets of a step: (sets of this process, set_size, 1, image_size, image_size), standardised."""
         volumes, _ = self.pool.at(step)
         x = cut_slices(volumes, self.cuts(step)[self.rank :: self.world_size], self.image_size, self.thickness)
         return (x - self.mean) / self.std
+
+    def universes(self, step: int) -> tuple[Tensor, Tensor, list[int]]:
+        """Cubes of a step: those held, (C, P, N, N), the slot of each set's, (sets of this process,), and slots' indices."""
+        volumes, names = self.pool.at(step)
+        return volumes, self.cuts(step).cube[self.rank :: self.world_size, 0], names
+
+
+def leave_one_out(n_sets: int, set_size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Context of `UniverseVAE.forward_sets` in which each slice is given all others: (n_sets, set_size, set_size)."""
+    return (1 - torch.eye(set_size, device=device)).expand(n_sets, -1, -1)

@@ -68,7 +68,7 @@ def make_trainer(config: Config, folder: Path, progress: bool, callbacks: list[C
             accelerator=train.accelerator, devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
             strategy=strategy if several else "auto", sync_batchnorm=several and on == "cuda",
             precision=_precision(train), plugins=[RunCheckpointIO(), *plugins],
-            callbacks=[*callbacks, *([_Bar(refresh_rate=train.log_every)] if progress else [])],
+            callbacks=[*callbacks, *([_Bar(refresh_rate=10)] if progress else [])],
             default_root_dir=folder, enable_progress_bar=progress, enable_checkpointing=False,
             enable_model_summary=False, logger=False, use_distributed_sampler=False, num_sanity_val_steps=0,
         )  # fmt: skip
