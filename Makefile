@@ -83,7 +83,7 @@ lab: setup ## JupyterLab on the notebooks, on this machine only
 
 explore: setup ## turn a universe by hand: a page of sliders on the shipped weights, on this machine only
 	@token=$$($(PY) -c 'import secrets; print(secrets.token_hex(16))'); \
-	echo "explore: open http://127.0.0.1:$(EXPLORE_PORT)/?token=$$token (the first time cubes are simulated: a minute or two)"; \
+	echo "explore: open http://127.0.0.1:$(EXPLORE_PORT)/?token=$$token"; \
 	$(PY) -m voila notebooks/explore.ipynb --Voila.ip=127.0.0.1 --port=$(EXPLORE_PORT) --no-browser \
 	    --token=$$token
 

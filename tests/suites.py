@@ -39,13 +39,11 @@ def gaussian_noise(n: int, size: int, power: Callable, seed: int = 0) -> torch.T
 
 def tiny_config(path: Path, *, model: dict | None = None, loss: dict | None = None, **training) -> Config:
     """32-pixel slices, float32, 2 sets of 3 slices a step; `training` replaces fields of TrainConfig."""
-    shortest = TrainConfig(
-        steps=6, set_size=3, sets_per_step=2, lr_warmup=2, precision="float32", log_every=1, val_every=3, save_every=3
-    )
+    shortest = TrainConfig(steps=6, set_size=3, sets_per_step=2, lr=5e-4, precision="float32", val_every=3)
     return Config(
         name="tiny",
         data=DataConfig(path=str(path), image_size=SIDE, val_fraction=0.17, test_fraction=0.17),
-        model=ModelConfig(**({"logvar_h": -4.0, "circular": True} | (model or {}))),
-        loss=LossConfig(**({"kl_h": 10.0, "kl_warmup": 5} | (loss or {}))),
+        model=ModelConfig(**({"logvar_h": -4.0} | (model or {}))),
+        loss=LossConfig(**({"kl_h": 10.0} | (loss or {}))),
         training=replace(shortest, **training),
     )

@@ -1,6 +1,6 @@
 """Universe VAE: a hierarchical set VAE on slices of large-scale-structure simulations. The public names:
 
-    run = load_run("weights/reference")
+    run = load_run("weights/note")
     suite = open_cubes("my_cubes.npy", box_size=128.0)
     z = encode_cube(run, slices)
 
@@ -22,14 +22,15 @@ _HOMES = {
     "cropping": ("log_density", "overdensity", "periodic_crop"),
     "cubes": ("open_cubes", "split_cubes"),
     "simulation": ("simulate_suite",),
-    "presets": ("Config", "load_preset"),
+    "presets": ("Config", "load_preset", "locate"),
     "statistics": ("power_spectrum",),
     "runs": ("load_run",),
-    "runs.encode": ("encode_cube", "encode_slices", "reconstruct"),
-    "runs.traverse": ("traverse",),
+    "runs.encode": ("decode", "encode_cube", "encode_slices", "reconstruct"),
+    "runs.traverse": ("decode_universe", "place_of", "traverse"),
+    "runs.universes": ("universes_of",),
     "training": ("fit",),
     "training.slices": ("SliceSets",),
-    "generation.sample": ("sample_slices",),
+    "generation.sample": ("complete_means", "draw_h", "sample_slices"),
     "analysis.posterior": ("load_posterior",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -11,7 +11,6 @@ shown, or a page whose sliders move.
 """
 
 import base64
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,6 @@ from . import pages
 from . import pictures as live
 
 NAMES = {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
-AXES = "xyz"
 POWER = r"$P(k)$ of $\ln\rho$  [(Mpc/$h$)$^2$]"
 
 
@@ -46,9 +44,6 @@ class Shown(ui.VBox):
 
     FILM: tuple[str, ...] = ()
 
-    def settle(self) -> None:
-        """Draw what takes longer than a frame: called when no control has moved for a while."""
-
     def open_tab(self, name: str) -> None:
         """Show a control, where controls stand in tabs."""
 
@@ -58,7 +53,6 @@ class Shown(ui.VBox):
 
     def _repr_mimebundle_(self, **options) -> dict:
         """The live widget, and for a reader without a kernel the controls and pictures as they are now."""
-        self.settle()
         still = base64.b64encode(pages.still(self.box, self.readout.value, self.drawn())).decode()
         text = f"{type(self).__name__}: {self.readout.value}"
         page = {"text/html": pages.moving(self)} if self.FILM and os.environ.get("UVAE_PAGES") else {}
@@ -148,14 +142,11 @@ class Explorer(Shown):
         self.picture.value = self._board.draw(images, [power, *middle, pdf], outline)
         self.readout.value = text
 
-    def _window(self, x: Tensor) -> str | None:
-        """That of spectra: a crop is not periodic."""
-        return None if x.shape[-1] == self.source.side else "hann"
-
     def _statistics(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """P(k) and distribution of slices (n, H, W) or of one, each as (x, y) of a curve; means over slices."""
         x = x if x.ndim == 3 else x[None]
-        k, power = power_spectrum(x, self._pixel * x.shape[-1], self._window(x))
+        window = None if x.shape[-1] == self.source.side else "hann"  # a crop is not periodic
+        k, power = power_spectrum(x, self._pixel * x.shape[-1], window)
         centres = (self._edges[1:] + self._edges[:-1]) / 2
         return (k, power.mean(dim=0)), (centres, pixel_pdf(x, self._edges).mean(dim=0))
 
@@ -171,13 +162,6 @@ def control(kind: type[ui.Widget], text: str, **options) -> ui.Widget:
     return kind(description=text, style={"description_width": "112px"}, layout=ui.Layout(width="98%"), **options)
 
 
-def one_of(kind: type[ui.Widget], name: str, value, known: Mapping) -> ui.Widget:
-    """A control that chooses among {value: text}. Raises ValueError for a first value that is not among them."""
-    if value not in known:
-        raise ValueError(f"found {name}={json.dumps(value)}; expected one of {', '.join(map(str, known))}")
-    return control(kind, name, value=value, options=[(text, key) for key, text in known.items()])
-
-
 # --- cubes alone
 
 
@@ -191,7 +175,9 @@ class PlaneExplorer(Explorer):
     """
 
     def __init__(self, suite: CubeSuite, cube: int, axis: int, plane: int, **more: ui.Widget):
-        axes = one_of(ui.SelectionSlider, "axis", axis, {a: AXES[a] for a in suite.axes})
+        if axis not in suite.axes:
+            raise ValueError(f"found axis={axis}; expected one of {', '.join(map(str, suite.axes))}")
+        axes = control(ui.SelectionSlider, "axis", value=axis, options=[("xyz"[a], a) for a in suite.axes])
         depth = self._depth(suite, axis)
         more = {"plane": control(ui.IntSlider, "plane", value=plane % depth, max=depth - 1)} | more
         super().__init__(
@@ -218,7 +204,7 @@ class PlaneExplorer(Explorer):
     def _where(self, thickness: int = 1) -> str:
         """Cube, axis and place of the plane, as text."""
         start, stop = (self._pixel * (self.plane.value + n) for n in (0, thickness))
-        return f"{self._cube_text()}: {AXES[self.axis.value]} = {start:.1f} to {stop:.1f} Mpc/h"
+        return f"{self._cube_text()}: {self.axis.label} = {start:.1f} to {stop:.1f} Mpc/h"
 
 
 class SliceExplorer(PlaneExplorer):
@@ -353,7 +339,7 @@ class ReconstructionExplorer(Explorer):
     def _draw(self) -> None:
         number = int(self._error.argsort(descending=True)[self.rank.value - 1])
         truth, recon, error = (x[number] for x in (self._truth, self._recon, self._error))
-        r = cross_correlation(truth, recon, self.run.image_box, self._window(truth))
+        r = cross_correlation(truth, recon, self.run.image_box, None if self.run.periodic else "hann")
         text = f"slice {number + 1} of {len(self._error)}, {float(error):.2f} of its variance unexplained"
         images = [x.numpy() for x in (truth, recon, recon - truth)]
         lines = {"truth": self._statistics(truth), "reconstruction": self._statistics(recon)}

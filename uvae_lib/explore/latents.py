@@ -1,7 +1,5 @@
 """LatentExplorer: z and h moved by hand, in three tabs."""
 
-import asyncio
-
 import ipywidgets as ui
 import numpy as np
 import torch
@@ -9,18 +7,17 @@ from torch import Generator, Tensor
 
 from ..cubes.suite import CubeSuite
 from ..generation.flows import flows_of
-from ..generation.sample import complete_means, draw_h, draw_z
+from ..generation.sample import complete_means, draw_h
 from ..plots import curves as plots
-from ..runs.encode import encode_slices, prior_of_h
+from ..runs.encode import encode_slices
 from ..runs.run import Run
-from ..runs.traverse import cube_directions, decode_universe
-from ..runs.universes import universes_of
+from ..runs.traverse import decode_universe, place_of
+from ..runs.universes import Universes, universes_of
 from . import pages
 from . import pictures as live
 from .explorers import NAMES, Explorer, control
 
 REACH = 0.6  # of the colours of a difference of ln rho
-REST = 0.3  # [s] without a move, after which the completed slice is drawn
 TICKS = (0.5, 0.7, 1.0, 1.4, 2.0)
 SMOOTH, COMPLETED = "smooth", "completed"
 DIFFERENCE = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
@@ -34,8 +31,8 @@ class LatentExplorer(Explorer):
     Universe z   the directions along which cubes differ most, in widths of the cubes; any unit; a random universe
     Place h      a new place, p(h | z) drawn anew; any unit of h in widths of p(h | z); units are sorted by KL
 
-    While z moves the slice keeps its place in units of p(h | z)'s width: structures stay. The decoded mean is drawn at
-    once, and completed when the hand rests, where the run has flows.
+    While z moves the slice keeps its place in units of p(h | z)'s width: structures stay. The decoded mean is completed
+    where the run has flows, by the same noise everywhere; the smooth one is drawn faster.
 
     run     a trained model
     suite   cubes with its voxel size; see `universes_of` for what is shown without
@@ -43,17 +40,14 @@ class LatentExplorer(Explorer):
     """
 
     FILM = ("sigma_8", "Omega_m", "z0", "z1")
-    _timer: asyncio.TimerHandle | None = None
 
     def __init__(self, run: Run, suite: CubeSuite | None = None, *, cube: int = 0, n_directions: int = 4):
         self.run, source = run, universes_of(run, suite)
-        params, self._seed = source.params, 0
-        contrast = params["sigma_8"].to_numpy(float) if "sigma_8" in source.known else None
-        self.directions = cube_directions(source.z.mu, n_directions, contrast)
+        self._seed, self.directions = 0, source.directions(n_directions)
         self._order = {latent: kl.argsort(descending=True).tolist() for latent, kl in source.kl.items()}
         spread = source.z.mu.var(dim=0, correction=0) + source.z.logvar.exp().mean(dim=0)
         self._unit_steps = {"z": spread.sqrt(), "h": torch.ones_like(spread)}
-        tabs = self._tabs(source, contrast is not None)
+        tabs = self._tabs(source)
         looks = control(ui.ToggleButtons, "", options=[SMOOTH, COMPLETED] if flows_of(run) else [SMOOTH])
         looks.index = len(looks.options) - 1
         self.tabs = ui.Tab(list(map(ui.VBox, tabs.values())), titles=list(tabs))
@@ -64,7 +58,7 @@ class LatentExplorer(Explorer):
         super().__init__(source, cube, controls | {"looks": (looks, self._draw)}, [looks, self.tabs, self.back])
         self.tabs.observe(lambda _: self._draw(), names="selected_index")
 
-    def _tabs(self, source, labelled: bool) -> dict[str, list[ui.Widget]]:
+    def _tabs(self, source: Universes) -> dict[str, list[ui.Widget]]:
         """What stands in each tab; makes `sliders` and `ranks`."""
         known = source.known
         self.sliders = {
@@ -111,9 +105,8 @@ class LatentExplorer(Explorer):
             self._scale = self._limits(self.run.to_log(self.source.slices.flatten(0, 1))[:, 0])
         first = self.source.slices[self.cube.value, :1]
         z = self.source.z.mu[self.cube.value]
-        prior = prior_of_h(self.run, z[None])
         self._name, self._drawn_place = self._cube_text(), "the place of its first slice"
-        self._place = (encode_slices(self.run, first, z).mu - prior.mu) / (0.5 * prior.logvar).exp()
+        self._place = place_of(self.run, z, encode_slices(self.run, first, z).mu)
         self._anchor(z)
 
     def _cube_text(self) -> str:
@@ -129,7 +122,6 @@ class LatentExplorer(Explorer):
         nearest = int((self.source.z.mu - z).square().sum(dim=1).argmin())  # a random universe has no label
         self._z0, row = z, self.source.known.iloc[nearest]
         self._home = {name: round(float(value), 2) for name, value in row.items()}
-        self._from, self._completed = decode_universe(self.run, z, self._place), None
         self._name_unit(draw=False)
         self._set_back()
 
@@ -153,18 +145,17 @@ class LatentExplorer(Explorer):
         return torch.randn(*shape, generator=Generator().manual_seed(seed))
 
     def _random_universe(self) -> None:
-        """Another universe, drawn from the prior, at the same place."""
+        """Another universe, z ~ N(0, I), at the same place."""
         self._seed += 1
         self._name = f"random universe {self._seed}"
-        self._anchor(draw_z(self.run, self._white(1, len(self._z0), seed=self._seed))[0])
+        self._anchor(self._white(len(self._z0), seed=self._seed))
 
     def _new_place(self) -> None:
         """Another place in the universe that is shown."""
         self._seed += 1
         self._drawn_place = f"new place {self._seed}"
-        prior = prior_of_h(self.run, self._z0[None])
         h = draw_h(self.run, self._z0, self._white(1, len(self._z0), seed=self._seed))
-        self._place = (h - prior.mu) / (0.5 * prior.logvar).exp()
+        self._place = place_of(self.run, self._z0, h)
         self._anchor(self._z0)
 
     def _unit(self, latent: str) -> Tensor:
@@ -175,43 +166,25 @@ class LatentExplorer(Explorer):
         return step
 
     def _draw(self) -> None:
-        """The decoded mean now, the completed slice soon."""
+        """The slice, and the one that was started from."""
         moved = torch.tensor([self.sliders[f"z{i}"].value for i in range(len(self.directions.steps))])
-        self._z = self._z0 + moved @ self.directions.steps + self._unit("z")
+        z = self._z0 + moved @ self.directions.steps + self._unit("z")
         asked = {name: self.sliders[name].value for name in self._home}
         if asked != self._home:
             here, there = self.source.sheet(np.array([list(self._home.values()), list(asked.values())]))
-            self._z = self._z + there - here
-        self._to = decode_universe(self.run, self._z, self._place + self._unit("h"))
-        self._show_slices(self._from, self._to, "decoded mean")
+            z = z + there - here
+        mean = decode_universe(
+            self.run, torch.stack([self._z0, z]), torch.cat([self._place, self._place + self._unit("h")])
+        )
         if self.looks.value == COMPLETED:
-            self._settle_soon()
+            white = self._white(1, *mean.shape[1:])  # the same noise, so that what moves is what was moved
+            mean = complete_means(self.run, mean, torch.stack([self._z0, z]), white.expand(mean.shape))
+        self._show_slices(*self.run.to_log(mean)[:, 0])
 
-    def _settle_soon(self) -> None:
-        """Call `settle` after a rest, where an event loop runs, as it does in a kernel."""
-        if self._timer is not None:
-            self._timer.cancel()
-        try:
-            self._timer = asyncio.get_running_loop().call_later(REST, self.settle)
-        except RuntimeError:  # no loop: whoever drives the explorer calls `settle`
-            self._timer = None
-
-    def settle(self) -> None:
-        """Draw the completed slice, where it is wanted."""
-        if self.looks.value == COMPLETED:
-            if self._completed is None:
-                self._completed = self._complete(self._from, self._z0)
-            self._show_slices(self._completed, self._complete(self._to, self._z), "completed slice")
-
-    def _complete(self, mean: Tensor, z: Tensor) -> Tensor:
-        """The same noise at every place, so that what moves is what was moved."""
-        return complete_means(self.run, mean, z, self._white(*mean.shape))
-
-    def _show_slices(self, anchor: Tensor, now: Tensor, what: str) -> None:
-        """Both panels and the curves of slices (1, 1, H, H)."""
-        anchor, x = (self.run.to_log(pixels)[0, 0] for pixels in (anchor, now))
+    def _show_slices(self, anchor: Tensor, x: Tensor) -> None:
+        """Both panels and the curves of ln rho (H, H)."""
         before, after = self._statistics(anchor), self._statistics(x)
-        text = f"{self._name}, {self._drawn_place}, {what}: {self._moves() or 'at the anchor'}"
+        text = f"{self._name}, {self._drawn_place}: {self._moves() or 'at the anchor'}"
         twin = self._twin() if self._has_twin and self.tabs.selected_index == 0 else None
         self._board = self._kept_board(twin is not None)
         ratio = {"generated": (after[0][0], after[0][1] / before[0][1])}

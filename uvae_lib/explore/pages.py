@@ -88,7 +88,7 @@ def position(widget: ui.Widget) -> tuple[float, str]:
 def record(explorer, name: str, n: int = MOST) -> dict:
     """Move a control of an explorer from end to end, and back to where it was.
 
-    explorer   with `controls`, {name: control}, `picture`, `readout`, `open_tab` and `settle`
+    explorer   with `controls`, {name: control}, `picture`, `readout` and `open_tab`
     n          places, at most
     Returns {"name", "home": index, "values": [text], "texts": [text], "frames": [PNG]}.
     """
@@ -98,7 +98,6 @@ def record(explorer, name: str, n: int = MOST) -> dict:
     found = {"name": widget.description, "home": values.index(home), "values": [], "texts": [], "frames": []}
     for value in values:
         widget.value = value
-        explorer.settle()
         found["values"].append(position(widget)[1])
         found["texts"].append(explorer.readout.value)
         found["frames"].append(explorer.picture.value)

@@ -20,6 +20,12 @@ def decode_universe(run: Run, z: Tensor, place: Tensor) -> Tensor:
     return decode(run, prior.mu + place * (0.5 * prior.logvar).exp())
 
 
+def place_of(run: Run, z: Tensor, h: Tensor) -> Tensor:
+    """Where h (n, 512) is in p(h | z), in units of its width: z (512,) -> (n, 512)."""
+    prior = prior_of_h(run, z[None])
+    return (h - prior.mu) / (0.5 * prior.logvar).exp()
+
+
 def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Tensor | None = None) -> Tensor:
     """Decoded slices along a line in h, or in z at a fixed place in p(h | z).
 
@@ -31,9 +37,7 @@ def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Ten
     steps = values[:, None] * direction
     if z is None:
         return decode(run, anchor + steps)
-    here = prior_of_h(run, z[None])
-    place = (anchor - here.mu) / (0.5 * here.logvar).exp()
-    return decode_universe(run, z + steps, place.expand(len(steps), -1))
+    return decode_universe(run, z + steps, place_of(run, z, anchor).expand(len(steps), -1))
 
 
 class ParameterSheet(NamedTuple):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, product
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from ..loss import kl_by_dimension
 from ..presets import PARAMETERS, locate
 from .encode import Posterior, encode_cube, encode_slices, prior_of_h, spread_slices
 from .run import Run
-from .traverse import ParameterSheet, parameter_sheet
+from .traverse import Directions, ParameterSheet, cube_directions, parameter_sheet
 
 FILE = "slices.npz"
 
@@ -56,6 +56,24 @@ class Universes:
     def sheet(self) -> ParameterSheet:
         """The map from the parameters that are `known` to z."""
         return parameter_sheet(self.z.mu.numpy(), self.known.to_numpy())
+
+    def directions(self, n: int) -> Directions:
+        """The n directions of z along which the cubes differ most, towards larger sigma_8 where that is known."""
+        return cube_directions(self.z.mu, n, self.known["sigma_8"].to_numpy() if "sigma_8" in self.known else None)
+
+    def plane(self, n: int = 5) -> tuple[Tensor, list[str]]:
+        """z (m, 512) of universes all over the parameters that are known, and what they are, as m texts.
+
+        Two parameters: n x n universes, the first one growing to the right, the second one upwards; one: n. Where none
+        is known, the plane of the two main directions of z, within two widths.
+        """
+        known, ways = self.known, self.directions(2)
+        ends = [known[name].quantile([0.05, 0.95]) for name in known] or [(-2, 2)] * len(ways.steps)
+        right, *up = (np.linspace(*end, n) for end in ends)
+        points = np.array([(x, *y) for y in product(*(axis[::-1] for axis in up)) for x in right])
+        steps = torch.from_numpy(points).float()
+        z = self.sheet(points) if len(known.columns) else ways.centre + steps @ ways.steps
+        return z, [", ".join(f"{value:.2f}" for value in point) for point in points]
 
 
 def universes_of(run: Run, suite: CubeSuite | None = None) -> Universes:
