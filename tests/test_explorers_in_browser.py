@@ -218,11 +218,11 @@ def served(trained, tmp_path_factory):
         yield server
 
 
-def test_the_page_of_make_explore_shows_explorers_that_move_and_the_quiz(page, served):
+def test_the_page_of_make_explore_shows_two_explorers_that_move(page, served):
     page.set_viewport_size({"width": 1500, "height": 2500})
     page.set_default_timeout(180_000)
     page.goto(f"{served.url}/?token={served.token}", wait_until="commit")
-    page.locator(".uvae-quiz").wait_for()
+    page.locator(".uvae-explorer").nth(1).wait_for()
     page.wait_for_function(SHOWN, arg=PICTURE)
     assert moved(page, "sigma_8", times=8)
     assert not page.locator(".jp-RenderedText[data-mime-type*=stderr]").count()

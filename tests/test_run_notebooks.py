@@ -69,7 +69,7 @@ def test_the_notebook_says_what_made_it(two_runs):
 
 
 def test_the_page_holds_the_picture(two_runs):
-    assert "data:image/png;base64," in two_runs[2].read_text()
+    assert "data:image/webp;base64," in two_runs[2].read_text()
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,9 @@ def run(tmp_path_factory):
     suite = run.open_suite()
     one_p = encode_universes(run, suite, n_slices=4, n_shown=3)
     twins = {"sigma_8": (np.array([0.6, 0.7, 1.2]), one_p.slices[0, :3])}
-    run.loaded["universes of the run"] = replace(one_p, twins=twins)
-    run.loaded[f"universes of {suite.source}"] = one_p
+    run.loaded["universes", None] = replace(one_p, twins=twins)
+    run.loaded["universes", suite] = one_p
+    run.open_suite = lambda: suite
     return run
 
 

@@ -39,12 +39,13 @@ def ship_run(folder: str | Path, to: str | Path, n_slices: int = 12, n_shown: in
 
 
 def save_universes(universes: Universes, path: Path) -> None:
-    """Write universes for others: slices and q(z) in float16, as numpy's compressed archive."""
+    """Write universes for others, slices in float16, as numpy's compressed archive."""
     arrays = {
         "slices": universes.slices[:, :, 0], "mu": universes.z.mu, "logvar": universes.z.logvar,
         "kl_z": universes.kl["z"], "kl_h": universes.kl["h"],
     }  # fmt: skip
-    arrays = {name: values.numpy().astype(np.float16) for name, values in arrays.items()}
+    arrays = {name: values.numpy() for name, values in arrays.items()}
+    arrays["slices"] = arrays["slices"].astype(np.float16)
     arrays |= {"params": universes.params.to_numpy(np.float32), "names": np.array(list(universes.params), dtype="U")}
     arrays |= {"grid": np.array([universes.box_size, universes.side])}
     for name, (values, slices) in universes.twins.items():

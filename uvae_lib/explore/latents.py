@@ -18,7 +18,6 @@ from . import pictures as live
 from .explorers import NAMES, Explorer, control
 
 REACH = 0.6  # of the colours of a difference of ln rho
-TICKS = (0.5, 0.7, 1.0, 1.4, 2.0)
 SMOOTH, COMPLETED = "smooth", "completed"
 DIFFERENCE = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
 
@@ -217,7 +216,7 @@ class LatentExplorer(Explorer):
             right = live.Panel("simulated, the same phases", length, *self._scale)
             if not twin:
                 right = live.Panel("difference to the anchor", length, -REACH, REACH, DIFFERENCE, plots.DIFFERENCE_MAP)
-            ratio = live.Axis(plots.WAVENUMBER, f"$P(k)$ / {below}", self._k, (0.5, 2), ticks=TICKS, level=1.0)
+            ratio = live.Axis(plots.WAVENUMBER, f"$P(k)$ / {below}", self._k, (0.4, 2), "linear", level=1.0)
             colours = {"simulated" if twin else "anchor": plots.TRUTH, "generated": plots.COLOURS[0]}
             sizes = [self.run.config.data.image_size] * 2
             panels = [live.Panel("generated", length, *self._scale), right]

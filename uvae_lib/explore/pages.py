@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from .pictures import as_png, font, opened, paste
 
 TEMPLATE = Path(__file__).with_name("page.html")
-MOST, REST = 24, 8  # frames of the first slider of a page, and of each other
+MOST, REST = 24, 6  # frames of the first slider of a page, and of each other
 WIDTH, ROW = 330, 30  # of the controls in a still [pixels]
 INK, FAINT, ACCENT, SHADE = "#222222", "#c4c4c4", "#1976d2", "#eeeeee"
 
@@ -80,7 +80,7 @@ def _buttons(pen: ImageDraw.ImageDraw, middle: int, texts: Sequence[str], chosen
 def position(widget: ui.Widget) -> tuple[float, str]:
     """Where the handle of a slider stands, from 0 to 1, and its value as text."""
     if isinstance(widget, ui.SelectionSlider):
-        return widget.index / max(len(widget.options) - 1, 1), widget.label
+        return widget.index / max(len(widget.options) - 1, 1), widget.options[widget.index][0]
     value = np.log10(widget.value) if isinstance(widget, ui.FloatLogSlider) else widget.value
     return (value - widget.min) / max(widget.max - widget.min, 1e-9), format(widget.value, widget.readout_format)
 
@@ -124,7 +124,7 @@ def moving(explorer) -> str:
 
 
 def _address(png: bytes) -> str:
-    """A picture as a data address: WebP of 128 colours, a third of the PNG."""
-    file, colours = io.BytesIO(), opened(png).quantize(128, dither=Image.Dither.NONE)
+    """A picture as a data address: WebP of 64 colours, a quarter of the PNG."""
+    file, colours = io.BytesIO(), opened(png).quantize(64, dither=Image.Dither.NONE)
     colours.convert("RGB").save(file, "webp", lossless=True, method=6)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

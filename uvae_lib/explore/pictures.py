@@ -59,7 +59,6 @@ class Axis(NamedTuple):
     xlim: tuple[float, float]
     ylim: tuple[float, float]
     yscale: str = "log"
-    ticks: tuple[float, ...] = ()  # of the vertical axis; matplotlib's when empty
     level: float | None = None  # where a thin line is drawn across
 
 
@@ -144,12 +143,9 @@ class Board:
             ax.axhline(axis.level, **plots.FAINT)
         looks = {name: look if isinstance(look, dict) else {"color": look} for name, look in lines.items()}
         drawn = {name: ax.plot([], [], label=name, animated=True, **look)[0] for name, look in looks.items()}
-        ax.set(**{name: value for name, value in axis._asdict().items() if name not in ("level", "ticks")})
+        ax.set(**{name: value for name, value in axis._asdict().items() if name != "level"})
         if axis.xlabel == plots.WAVENUMBER:
             plots.wavenumbers(ax)
-        if axis.ticks:
-            ax.set_yticks(axis.ticks, [f"{tick:g}" for tick in axis.ticks])
-            ax.set_yticks([], minor=True)
         return drawn
 
 

@@ -81,12 +81,11 @@ def universes_of(run: Run, suite: CubeSuite | None = None) -> Universes:
 
     What was encoded once is kept as long as the run is.
     """
-    name = f"universes of {suite.source if suite else 'the run'}"
-    if name not in run.loaded:
+    if (key := ("universes", suite)) not in run.loaded:
         file = run.folder / FILE
         shipped = suite is None and file.exists()
-        run.loaded[name] = load_universes(file) if shipped else encode_universes(run, suite or run.open_suite())
-    return run.loaded[name]
+        run.loaded[key] = load_universes(file) if shipped else encode_universes(run, suite or run.open_suite())
+    return run.loaded[key]
 
 
 def check_voxels(run: Run, suite: CubeSuite) -> None:
@@ -165,7 +164,7 @@ def _nearest(params: pd.DataFrame, row: pd.Series) -> int:
 
 
 def load_universes(path) -> Universes:
-    """Read what tests/benchmarks/ship.py wrote beside a run: arrays by name, numbers in float16."""
+    """Read what tests/benchmarks/ship.py wrote beside a run: arrays by name, slices in float16."""
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     numbers = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items() if a.dtype.kind == "f"}
