@@ -31,7 +31,7 @@ from ..statistics import cross_correlation, fvu, pixel_pdf, power_spectrum
 from . import pages
 from . import pictures as live
 
-NAMES = {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
+AXES, NAMES = "xyz", {"Omega_m": "Ωₘ", "sigma_8": "σ₈"}
 POWER = r"$P(k)$ of $\ln\rho$  [(Mpc/$h$)$^2$]"
 
 
@@ -177,7 +177,7 @@ class PlaneExplorer(Explorer):
     def __init__(self, suite: CubeSuite, cube: int, axis: int, plane: int, **more: ui.Widget):
         if axis not in suite.axes:
             raise ValueError(f"found axis={axis}; expected one of {', '.join(map(str, suite.axes))}")
-        axes = control(ui.SelectionSlider, "axis", value=axis, options=[("xyz"[a], a) for a in suite.axes])
+        axes = control(ui.SelectionSlider, "axis", value=axis, options=[(AXES[a], a) for a in suite.axes])
         depth = self._depth(suite, axis)
         more = {"plane": control(ui.IntSlider, "plane", value=plane % depth, max=depth - 1)} | more
         super().__init__(
