@@ -1,7 +1,7 @@
 # Universe VAE: `make` alone lists what there is.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab explore notebooks figures bench clean which-python
+.PHONY: help setup demo test lab explore notebooks figures results bench clean which-python
 
 export PYTHONHASHSEED := 0
 export NO_COLOR := 1
@@ -92,6 +92,9 @@ notebooks: setup ## run all notebooks and keep their outputs in them (UVAE_PRESE
 
 figures: setup ## every figure at the width of MNRAS, A&A, ApJ and NeurIPS, as PDF (UVAE_PRESET, default demo)
 	$(PY) notebooks/run.py --out build/figures notebooks/07_paper_figures.ipynb
+
+results: setup ## judge the shipped run on 500 universes of another seed: docs/results.md (hours; goes on where it was)
+	$(PY) -m tests.benchmarks.results
 
 bench: setup ## measure speed and quality side by side
 	$(PY) -m tests.benchmarks.run

@@ -125,7 +125,7 @@ def jupyter_lab(folder: Path, base: Path) -> Iterator[Server]:
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1"]
     command += [f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}"]
     command += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
-    env = private_environment(base) | {"JUPYTER_TOKEN": token}
+    env = private_environment(base) | {"JUPYTER_TOKEN": token, "UVAE_HOME": str(folder)}
     with serving(command, f"{server.url}/api/status?token={token}", server.log, env):
         yield server
 

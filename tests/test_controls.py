@@ -1,12 +1,15 @@
 """Controls on latents whose answer is known, and memorisation of slices that were really seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib.analysis import controls
-from uvae_lib.runs.encode import Posterior, spread_slices
+from uvae_lib.analysis import controls, features
+from uvae_lib.runs.encode import Posterior, cut_cube, spread_slices
+from uvae_lib.statistics import fvu
 from uvae_lib.training.fit import fit
 
 RNG = np.random.default_rng
@@ -66,7 +69,7 @@ def test_shuffled_slices_are_found_by_a_z_that_differs_between_cubes(run, monkey
     def first_feature(run, zs):
         return Posterior(zs[:, 0].mean().expand(512), torch.full((512,), -4.0))
 
-    monkeypatch.setattr(controls, "encode_set", first_feature)
+    monkeypatch.setattr(features, "encode_set", first_feature)
     zs = [torch.randn(12, 1024, generator=torch.Generator().manual_seed(i)) * 0.1 + i for i in range(8)]
     assert controls.shuffled_sets(run, zs) == {"auc": 1}
 
@@ -129,11 +132,36 @@ def test_the_memorisation_test_finds_its_planted_copy_and_no_other(run, suite):
     assert found["planted_copy"] > 0.99 and found["n_copies"] == 0
 
 
-def test_one_value_in_a_hundred_is_beyond_the_bound():
-    values = np.exp(RNG(0).standard_normal((4000, 6)))
-    beyond = np.mean([row[-1] > controls.upper_bound(row[:-1], 0.99) for row in values])
-    assert beyond == pytest.approx(0.01, abs=0.006)
+def test_chances_are_uniform_for_values_of_the_kind():
+    values = np.exp(RNG(0).standard_normal((2000, 6)))
+    chances = [float(controls.exceeded(row[:-1], row[-1])) for row in values]
+    assert np.mean(np.array(chances) < 0.1) == pytest.approx(0.1, abs=0.02)
 
 
-def test_two_values_calibrate_no_bound():
-    assert controls.upper_bound([1.0, 2.0]) == np.inf
+def test_two_values_give_no_chance():
+    assert np.isnan(controls.exceeded([1.0, 2.0], 3.0))
+
+
+# --- is a cube like those of the training?
+
+
+def test_noise_is_unlike_the_training_cubes_and_a_cube_of_the_suite_is_not(run, suite):
+    run = replace(run, split={"train": [0, 1, 3, 4, 6], "val": [2, 7], "test": [5]})
+    table, cubes = features.encode_suite(run, suite, 6, decoded=[2, 5, 7])
+    errors = [float(fvu(cubes[i].truth, cubes[i].recon)) for i in (2, 7, 5)]
+    known = controls.familiarity(run, table, errors, 6)
+    noise = torch.from_numpy(RNG(0).lognormal(sigma=3.0, size=(32, 32, 32)).astype(np.float32)).numpy()
+    like = known.probability(table.rows([5]).z(6), known.errors[2:])
+    assert like > 0.1 and known.of_slices(run, cut_cube(run, noise, 6)) < like
+    assert known.of_slices(run, cubes[5].truth) == pytest.approx(float(like[0]), rel=0.05)
+
+
+def test_cubes_of_the_kind_are_like_it_and_distant_ones_unlike():
+    rng = RNG(0)
+    kind = controls.Familiarity(np.zeros(9), np.eye(9), *(np.exp(0.1 * rng.standard_normal(40)) for _ in range(2)))
+    z = rng.standard_normal((500, 9))
+    errors = np.exp(0.1 * rng.standard_normal(500))
+    z *= (np.exp(0.1 * rng.standard_normal(500)) * 3 / np.linalg.norm(z, axis=1))[:, None]
+    assert np.mean(kind.probability(z, errors) < 0.05) < 0.1
+    for unlike in (kind.probability(2 * z, errors), kind.probability(z, 2 * errors)):
+        assert (unlike < 0.01).mean() > 0.95

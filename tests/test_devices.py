@@ -55,7 +55,7 @@ class Operators(TorchDispatchMode):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of two steps by the networks and losses of the presets, and what its training called."""
+    """A run of three steps by the networks and losses of the presets, one taught, and what its training called."""
     folder, called = tmp_path_factory.mktemp("devices"), Operators()
 
     class Watch(Callback):
@@ -65,7 +65,7 @@ def trained(tmp_path_factory):
         def on_train_end(self, trainer, module):
             called.__exit__(None, None, None)
 
-    config = tiny_config(lognormal_suite(folder / "cubes"), steps=2, val_every=2, ema=0.9, clip=1.0)
+    config = tiny_config(lognormal_suite(folder / "cubes"), steps=3, taught_steps=1, val_every=2, ema=0.9)
     config = type(config)(**(vars(config) | {"model": SMOKE.model, "loss": SMOKE.loss}))
     return fit(config, folder / "run", progress=False, callbacks=[Watch()]), called
 

@@ -114,21 +114,15 @@ def test_a_file_that_does_not_fit_its_checksum_is_fetched_again(tmp_path, server
     assert fetch(f"{server.url}/{GRIDS}", tmp_path, checksum=SHA, progress=False).read_bytes() == CONTENT
 
 
-def test_a_checksum_that_is_none_is_refused_before_anything_is_fetched(tmp_path, server):
-    with pytest.raises(ValueError, match="found checksum 'crc:12'; expected"):
-        fetch(f"{server.url}/{GRIDS}", tmp_path, checksum="crc:12", progress=False)
-    assert server.requests == []
-
-
 def test_a_login_page_is_no_array(tmp_path, server):
-    with pytest.raises(DownloadError, match=r"found no readable \.npy header .*; expected a NumPy \.npy file"):
+    with pytest.raises(DownloadError, match=r"found no readable array .*; expected a whole \.npy"):
         fetch(f"{server.url}/page.npy", tmp_path, progress=False)
     assert names(tmp_path) == []
 
 
 def test_a_body_shorter_than_its_header_is_refused_even_when_the_server_calls_it_whole(tmp_path, server):
     server.files[GRIDS] = CONTENT[:-100]
-    with pytest.raises(DownloadError, match="a truncated file; expected"):
+    with pytest.raises(DownloadError, match=r"found no readable array .*mmap.*; expected a whole"):
         fetch(f"{server.url}/{GRIDS}", tmp_path, progress=False)
     assert names(tmp_path) == []
 
@@ -167,7 +161,8 @@ def test_addresses_are_those_of_the_data_set(tmp_path, server, options, path):
     place = path.rpartition("/")[0]
     suite = options.get("suite", "IllustrisTNG")
     table = f"{place}/params_{options.get('set', 'LH')}_{suite}.txt"
-    server.files |= {path: CONTENT, table: b"1 2\n"}
+    content = npy(np.ones((15, 8, 8), "f4")) if "Maps" in path else CONTENT
+    server.files |= {path: content, table: b"1 2\n"}
     assert download_cmd(tmp_path, base_url=server.url, progress=False, **options).name == path.split("/")[-1]
 
 

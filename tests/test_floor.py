@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from benchmarks.floor import fisher_errors, fisher_floor, log_slopes
 
-from uvae_lib.analysis.floor import fisher_errors, fisher_floor, log_slopes
 from uvae_lib.statistics import rings
 
 SIZE = 32

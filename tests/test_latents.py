@@ -109,11 +109,6 @@ def test_more_slices_are_averaged_over_cyclic_pairs_and_narrow_the_posterior(run
     torch.testing.assert_close(three.logvar.exp(), mean_variance * 2 / 3)
 
 
-def test_a_set_that_the_sum_never_saw_warns(run, slices):
-    with pytest.warns(UserWarning, match="smaller than the 2 that this model sums"):
-        encode_cube(run, slices[:1])
-
-
 def test_reconstruct_decodes_the_posterior_mean(run, slices):
     z = encode_cube(run, slices[2:4]).mu
     h = run.model.encoder(slices[:2], z.expand(2, -1))[1][:, :512]

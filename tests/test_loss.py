@@ -1,4 +1,4 @@
-"""The loss: the note's terms against torch.distributions, and the residual spectrum against sums over modes."""
+"""The loss: the note's terms against torch.distributions."""
 
 import math
 
@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from uvae_lib.loss import ACTIVE, active_units, kl_by_dimension, kl_loss, kl_parts, mse_loss, note_loss
-from uvae_lib.variants.residual_spectrum import ResidualPower, ResidualSpectrumLoss
 
 numbers = st.floats(-5, 5)
 logvars = st.floats(-30, 30)
@@ -126,54 +125,6 @@ def test_the_total_is_the_note_s_loss(weights):
     torch.testing.assert_close(found, note.loss(output, target, *weights), rtol=1e-6, atol=0)
 
 
-# --- residuals in rings of |k|
-
-
-def rings(size):
-    """|k| of every mode of a full FFT, rounded to whole fundamental modes."""
-    k = torch.fft.fftfreq(size, dtype=torch.float64) * size
-    return torch.hypot(k[:, None], k).round().long()
-
-
-@pytest.mark.parametrize("size", [8, 32])
-def test_the_rings_hold_every_mode_once(size):
-    assert torch.equal(ResidualPower(size).n_modes, torch.bincount(rings(size).flatten()).float())
-
-
-def test_the_power_of_the_rings_adds_up_to_the_squared_error():
-    recon, target = randn(3, 1, 32, 32), randn(3, 1, 32, 32, seed=1)
-    residuals = ResidualPower(32)
-    total = (residuals.residual_power(recon, target) * residuals.n_modes).sum(dim=1)
-    torch.testing.assert_close(total, (target - recon).square().sum(dim=(1, 2, 3)))
-
-
-def test_the_power_of_a_ring_is_the_mean_over_its_modes():
-    recon, target = randn(2, 1, 8, 8), randn(2, 1, 8, 8, seed=1)
-    modes = torch.fft.fft2(target - recon, norm="ortho").abs().square()[:, 0]
-    expected = torch.stack([modes[:, rings(8) == ring].mean(dim=1) for ring in range(int(rings(8).max()) + 1)], dim=1)
-    torch.testing.assert_close(ResidualPower(8).residual_power(recon, target), expected)
-
-
-def test_the_power_and_nothing_else_is_stored_with_the_weights():
-    assert list(ResidualPower(16).state_dict()) == ["power"]
-
-
-def test_the_window_of_a_crop_leaves_the_power_of_white_noise():
-    white = randn(400, 1, 32, 32)
-    power = ResidualPower(32, periodic=False).residual_power(torch.zeros_like(white), white).mean(dim=0)
-    torch.testing.assert_close(power, torch.ones_like(power), rtol=0, atol=0.2)
-
-
-def test_a_periodic_slice_has_no_window():
-    assert (ResidualPower(16).window == 1).all()
-
-
-def test_bfloat16_slices_are_compared_in_float32():
-    recon, target = (randn(2, 1, 8, 8, seed=seed).bfloat16() for seed in (0, 1))
-    found, expected = (ResidualPower(8).residual_power(*x) for x in ((recon, target), (recon.float(), target.float())))
-    assert torch.equal(found, expected)
-
-
 # --- what is read off the terms
 
 
@@ -199,43 +150,3 @@ def test_active_units_are_those_whose_mean_varies_over_the_data():
 def test_the_threshold_of_active_units_is_a_variance():
     mu = torch.tensor([[-1.0], [1.0]]) * ACTIVE**0.5  # of this variance
     assert (active_units(1.01 * mu).item(), active_units(0.99 * mu).item()) == (1, 0)
-
-
-# --- the spectrum of the residuals, asked of z
-
-
-def test_the_residual_spectrum_loss_teaches_z_and_leaves_the_reconstruction_alone():
-    term = ResidualSpectrumLoss(16, 32)
-    torch.nn.init.normal_(term.reader.weight, generator=torch.Generator().manual_seed(0))
-    recon, z = (torch.zeros(shape, requires_grad=True) for shape in ((4, 1, 32, 32), (4, 16)))
-    term(recon, torch.randn(4, 1, 32, 32), z).backward()
-    assert recon.grad is None and z.grad.abs().sum() > 0
-
-
-def test_the_residual_spectrum_loss_is_least_at_the_true_spectrum():
-    term = ResidualSpectrumLoss(1, 32, momentum=1.0)
-    target = torch.randn(64, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    at_truth = term(torch.zeros_like(target), target, torch.ones(64, 1))
-    for shift in (-0.1, 0.1):
-        torch.nn.init.constant_(term.reader.weight, shift)
-        assert term.eval()(torch.zeros_like(target), target, torch.ones(64, 1)) > at_truth
-
-
-def test_the_residual_spectrum_loss_is_a_density_but_for_what_z_does_not_change():
-    """Independent Gaussian modes with the mean power of the batch, against a loop over the rings."""
-    recon, target = torch.zeros(8, 1, 32, 32), torch.randn(8, 1, 32, 32)
-    term = ResidualSpectrumLoss(4, 32, momentum=1.0)
-    found = term(recon, target, torch.randn(8, 4))
-    power = term.rings.residual_power(recon, target).mean(dim=0)
-    modes = torch.fft.fft2(target, norm="ortho").abs().square()[:, 0].mean(dim=0)
-    expected = sum(0.5 * float(modes[rings(32) == ring].sum() / power[ring]) for ring in range(len(power)))
-    assert found.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_running_spectrum_follows_the_batches_in_training_alone():
-    recon, target, z = torch.zeros(4, 1, 16, 16), randn(4, 1, 16, 16), torch.zeros(4, 2)
-    term = ResidualSpectrumLoss(2, 16, momentum=0.1).eval()
-    term(recon, target, z)
-    assert (term.rings.power == 1).all()
-    term.train()(recon, target, z)
-    torch.testing.assert_close(term.rings.power, 0.9 + 0.1 * term.rings.residual_power(recon, target).mean(dim=0))

@@ -7,14 +7,17 @@ import subprocess
 import sys
 from concurrent.futures.process import BrokenProcessPool
 
+import matplotlib
 import pytest
+from stored_runs import write_run
 from suites import lognormal_suite
 
 from uvae_lib.__main__ import main
 
+COMMANDS = ("simulate", "train", "train-flows", "evaluate", "inspect", "download")
 TINY = [
-    "--preset", "smoke", "--training.steps", "2", "--training.val-every", "2", "--training.log-every", "1",
-    "--training.save-every", "2",
+    "--preset", "smoke", "--training.steps", "2", "--training.val-every", "2",
+    "--training.taught-steps", "0",
 ]  # fmt: skip
 
 
@@ -41,23 +44,27 @@ def test_no_command_lists_the_commands(capsys):
 
 def test_an_unknown_command_is_refused(capsys):
     said = refused(capsys, "trian")
-    assert "trian" in said and all(name in said for name in ("simulate", "train", "evaluate", "baselines", "export"))
+    assert "trian" in said and all(name in said for name in COMMANDS)
 
 
 def test_help_lists_the_presets_and_loads_nothing_heavy():
     look = "import sys; from uvae_lib.__main__ import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
     look += "print([name for name in ('torch', 'lightning', 'matplotlib', 'pandas', 'scipy') if name in sys.modules])"
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout
-    assert "smoke, demo, reference" in said and said.splitlines()[-1] == "[]"
+    assert "note, demo" in said and said.splitlines()[-1] == "[]"
 
 
 def test_an_unknown_preset_is_refused(capsys):
-    assert 'found preset "dmeo"; expected one of note, smoke, demo' in refused(capsys, "train", "--preset", "dmeo")
+    assert 'found preset "dmeo"; expected one of note, demo' in refused(capsys, "train", "--preset", "dmeo")
 
 
 def test_the_preset_may_stand_behind_the_fields(capsys):
-    main(["table", "--training.steps", "3", "--preset=demo"])
-    assert "DecoderZ" in capsys.readouterr().out
+    assert 'found preset "dmeo"' in refused(capsys, "train", "--training.steps", "3", "--preset=dmeo")
+
+
+@pytest.mark.parametrize("command", ["table", "export", "baselines"])
+def test_there_are_six_commands_and_no_other(capsys, command):
+    assert "invalid choice" in refused(capsys, command) or "Unrecognized" in refused(capsys, command)
 
 
 def test_an_unknown_field_is_refused_with_a_proposal(capsys):
@@ -81,14 +88,6 @@ def test_devices_and_nodes_have_short_names(home, capsys, monkeypatch):
     for part in ("training.", ""):
         said = refused(capsys, "train", "--preset", "smoke", f"--{part}devices", "3", f"--{part}num-nodes", "5")
         assert "3 devices, 5 nodes" in said
-
-
-def test_table_prints_the_networks_as_the_note_does(capsys):
-    main(["table", "--preset", "demo"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split("|")[2].split() + line.split("|")[3].split() for line in lines[2:]] == [
-        ["ResNet", "11", "M"], ["DeepSet", "279", "K"], ["DecoderH", "11", "M"], ["DecoderZ", "214", "K"],
-    ]  # fmt: skip
 
 
 def test_train_and_evaluate_write_a_run(home, capsys):
@@ -171,3 +170,41 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(home, capsys):
     (home / "a_file").write_text("")
     said = refused(capsys, "simulate", "--preset", "smoke", "--data.path", str(home / "a_file" / "cubes"))
     assert said.startswith("error: cannot use ") and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b"])
+def test_a_run_is_never_written_beside_the_runs(home, capsys, name):
+    assert "expected the name of a folder in runs/" in refused(capsys, "train", *TINY, "--name", name)
+    assert not (home / "runs").exists()
+
+
+@pytest.fixture
+def other_cubes(home, monkeypatch):
+    """A run whose cubes are data/smoke, and cubes of another seed that UVAE_DATA names, in a folder of that name."""
+    write_run(home / "runs" / "smoke", home / "data" / "smoke")
+    monkeypatch.setenv("UVAE_DATA", str(lognormal_suite(home / "elsewhere" / "smoke", seed=1)))
+    return home
+
+
+def test_metrics_of_one_suite_are_not_printed_for_another_of_the_same_name(other_cubes, capsys):
+    said = refused(capsys, "evaluate", "--run", str(other_cubes / "runs" / "smoke"))
+    assert "holds other cubes than those that" in said and "or another run name" in said
+
+
+def test_latex_that_is_missing_is_said_before_the_work(other_cubes, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with matplotlib.rc_context({"text.usetex": True}):
+        said = refused(capsys, "evaluate", "--run", str(other_cubes / "runs" / "smoke"))
+    assert "text.usetex" in said and "install it, or set it to False" in said
+
+
+def test_a_reader_that_has_enough_ends_a_command_without_a_word(home):
+    command = f"{sys.executable} -m uvae_lib inspect {home / 'data' / 'smoke'} | head -1"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+    assert done.returncode in (0, 141) and done.stderr == "" and len(done.stdout.splitlines()) == 1
+
+
+def test_help_of_download_fetches_nothing(capsys, monkeypatch):
+    monkeypatch.setattr("uvae_lib.cubes.download.fetch", lambda *_, **__: pytest.fail("something was fetched"))
+    said = refused(capsys, "download", "cmd", "--grid", "128", "--fild", "Mcdm")
+    assert "Unrecognized" in said

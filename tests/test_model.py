@@ -1,4 +1,4 @@
-"""The four networks and their variants: the note's sizes, the note's forward pass, the symmetries that they promise."""
+"""The four networks: the note's sizes, the note's forward pass, the symmetries that they promise."""
 
 import note
 import pytest
@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torchvision.models.resnet import BasicBlock, resnet18
+from torchvision.models.resnet import resnet18
 
+from uvae_lib.cropping import periodic_pad
 from uvae_lib.loss import kl_loss, mse_loss
 from uvae_lib.model import (
     DecoderH,
@@ -15,19 +16,16 @@ from uvae_lib.model import (
     DeepSet,
     Encoder,
     UniverseVAE,
-    UpBlock,
     UpConv,
     format_table,
-    leave_one_out,
     map_shape,
     parameter_table,
 )
-from uvae_lib.presets import SMOKE, Config, DataConfig, ModelConfig
+from uvae_lib.presets import SMOKE, Config
+from uvae_lib.runs.run import build
 from uvae_lib.simulation.suite import simulate_suite
-from uvae_lib.training.fit import draw_noise
-from uvae_lib.training.slices import CubePool, SliceSets, standardisation
-from uvae_lib.variants import build
-from uvae_lib.variants.layers import ScaleShift, _Wrap, circular_padding, group_norm
+from uvae_lib.training.module import draw_noise
+from uvae_lib.training.slices import CubePool, SliceSets, leave_one_out, standardisation
 
 MAPS = {
     32: (512, 1, 1),
@@ -37,11 +35,6 @@ MAPS = {
     512: (2, 16, 16),
 }  # of h, by image size
 NAMES = ["recon_h", "z", "z_mu", "z_logvar", "h", "h_mu", "h_logvar", "h_post", "h_post_mu", "h_post_logvar"]
-
-
-def variant(size, **options):
-    """A model of `variants.build` by the options of its configuration."""
-    return build(Config(data=DataConfig(image_size=size), model=ModelConfig(**options)))
 
 
 def note_loss(output, img_h, kl_z=1.0, kl_h=1.0):
@@ -63,7 +56,7 @@ def randn(*shape, seed=0, dtype=torch.float32):
 
 
 def noise_for(n, seed=5):
-    return draw_noise(n, 512, torch.Generator().manual_seed(seed))
+    return draw_noise(n, torch.Generator().manual_seed(seed))
 
 
 def settle(model, img_zs):
@@ -110,11 +103,6 @@ def img_h():
 def model(img_zs):
     """The note's model at 64 pixels, in evaluation mode. Tests do not change it."""
     return settle(seeded(UniverseVAE, 64), img_zs)
-
-
-@pytest.fixture(scope="module")
-def group_model():
-    return seeded(variant, 64, norm="group")
 
 
 # --- sizes
@@ -176,7 +164,7 @@ def test_a_model_of_another_size_is_refused():
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_the_forward_pass_has_the_shapes_of_the_note(circular, size=32):
-    model = seeded(variant, size, circular=circular)
+    model = seeded(UniverseVAE, size, circular=circular)
     with torch.no_grad():
         found = flat(model(randn(2, 3, 1, size, size), randn(2, 1, size, size)))
     assert [tuple(x.shape) for x in found.values()] == [(2, 1, size, size)] + [(2, 512)] * 9
@@ -186,7 +174,7 @@ def test_the_forward_pass_has_the_shapes_of_the_note(circular, size=32):
 @pytest.mark.parametrize("size", MAPS)
 def test_every_size_runs_on_the_meta_device(size, circular):
     with torch.device("meta"):
-        model = variant(size, circular=circular)
+        model = UniverseVAE(size, circular=circular)
         found = flat(model(torch.empty(2, 3, 1, size, size), torch.empty(2, 1, size, size)))
     assert [tuple(x.shape) for x in found.values()] == [(2, 1, size, size)] + [(2, 512)] * 9
 
@@ -214,10 +202,6 @@ def test_another_latent_size_runs():
 
 def test_evaluation_is_the_note_s_forward_pass_bit_for_bit(model, img_zs, img_h):
     assert_equal(with_seed(model, img_zs, img_h), with_seed(note.NoteVAE(model).eval(), img_zs, img_h))
-
-
-def test_training_without_batch_statistics_is_the_note_s_forward_pass_bit_for_bit(group_model, img_zs, img_h):
-    assert_equal(with_seed(group_model, img_zs, img_h), with_seed(note.NoteVAE(group_model), img_zs, img_h))
 
 
 @pytest.fixture(scope="module")
@@ -297,10 +281,9 @@ def test_the_three_noises_are_different_and_standard_normal():
 
 
 def test_the_defaults_of_a_configuration_are_the_note_s_model_and_nothing_else(img_zs, img_h):
-    built, plain = (seeded(make).state_dict() for make in (lambda: build(Config()), UniverseVAE))
+    built, plain = (seeded(make).state_dict() for make in (lambda: build(Config(), side=256), UniverseVAE))
     assert list(built) == list(plain) and all(torch.equal(built[name], plain[name]) for name in plain)
-    model = seeded(variant, 64).eval()
-    assert type(model) is UniverseVAE
+    model = seeded(UniverseVAE, 64).eval()
     assert_equal(with_seed(model, img_zs, img_h), with_seed(note.NoteVAE(model).eval(), img_zs, img_h))
 
 
@@ -334,12 +317,33 @@ def test_a_set_is_pooled_over_its_slices(pooling, scale):
     torch.testing.assert_close(deep_set(zs), deep_set.together(pooled))
 
 
+def test_precisions_of_slices_add_up():
+    """Twice the slices: what they add to the prior's precision of 1, and to its product with the mean, is doubled."""
+    deep_set, zs = seeded(DeepSet, pooling="precision"), randn(3, 4, 1024)
+    with torch.no_grad():
+        deep_set.together.weight.chunk(2)[1].abs_()
+        deep_set.together.bias.zero_()
+        deep_set.together.bias.chunk(2)[1].fill_(30)  # where softplus is linear
+        mu, logvar = deep_set(torch.cat([zs, zs], dim=1)).chunk(2, dim=1)
+        mu_once, logvar_once = deep_set(zs).chunk(2, dim=1)
+    torch.testing.assert_close((-logvar).exp() - 31, 2 * ((-logvar_once).exp() - 31), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(mu * (-logvar).exp(), 2 * mu_once * (-logvar_once).exp(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("logvar", [0.0, -3.0])
+def test_the_precision_of_z_starts_where_it_is_told(logvar):
+    deep_set = seeded(DeepSet, pooling="precision", logvar=logvar)
+    with torch.no_grad():
+        start = deep_set(torch.zeros(1, 4, 1024)).chunk(2, dim=1)[1].mean().item()
+    assert start == pytest.approx(logvar, abs=0.1)
+
+
 def test_the_mean_does_not_change_when_a_set_is_shown_twice():
     deep_set, zs = seeded(DeepSet, pooling="mean"), randn(3, 4, 1024)
     torch.testing.assert_close(deep_set(torch.cat([zs, zs], dim=1)), deep_set(zs))
 
 
-@pytest.mark.parametrize("pooling", ["sum", "mean"])
+@pytest.mark.parametrize("pooling", ["sum", "mean", "precision"])
 def test_a_context_takes_the_slices_that_it_names(pooling):
     deep_set, zs = seeded(DeepSet, pooling=pooling), randn(2, 4, 1024)
     context = torch.tensor([[[1.0, 0, 1, 0], [0, 1, 1, 1], [0, 0, 0, 1]]]).expand(2, -1, -1)
@@ -357,10 +361,8 @@ def by_target(model, sets, contexts, noise):
     return {name: torch.cat([output[name] for output in outputs]) for name in NAMES}
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
-def test_all_slices_at_once_are_the_slices_one_by_one(model, group_model, img_zs, norm):
-    model, noise = {"batch": model, "group": group_model}[norm], noise_for(12)
-    context = leave_one_out(3, 4)
+def test_all_slices_at_once_are_the_slices_one_by_one(model, img_zs):
+    context, noise = leave_one_out(3, 4), noise_for(12)
     with torch.no_grad():
         found = flat(model.forward_sets(img_zs, context, noise))
         assert_equal(found, by_target(model, img_zs, context, noise), rtol=1e-3, atol=1e-4)
@@ -417,24 +419,13 @@ def test_z_shifts_every_place_alike():
 
 
 def test_the_logvar_starts_are_added_to_the_posteriors(img_zs, img_h):
-    plain, narrow = (seeded(variant, 64, logvar_h=h, logvar_z=z).eval() for h, z in ((0, 0), (-4, -3)))
+    plain, narrow = (seeded(UniverseVAE, 64, logvar_h=h, logvar_z=z).eval() for h, z in ((0, 0), (-4, -3)))
     noise = (torch.zeros(3, 512),) * 3
     with torch.no_grad():
         a, b = (flat(model(img_zs, img_h, noise)) for model in (plain, narrow))
-    torch.testing.assert_close(b["h_post_logvar"], a["h_post_logvar"] - 4)
-    torch.testing.assert_close(b["z_logvar"], a["z_logvar"] - 3)
+    torch.testing.assert_close(b["h_post_logvar"], a["h_post_logvar"] - 4, rtol=0, atol=1e-4)
+    torch.testing.assert_close(b["z_logvar"], a["z_logvar"] - 3, rtol=0, atol=1e-4)
     assert torch.equal(a["h_mu"], b["h_mu"]) and torch.equal(a["h_logvar"], b["h_logvar"])
-
-
-@pytest.mark.parametrize("norm", ["batch", "group"])
-def test_with_zero_init_a_residual_block_starts_as_its_shortcut(norm):
-    decoder = seeded(variant, 64, norm=norm, zero_init=True).eval().decoder_h
-    basic = next(layer for layer in decoder.layers if isinstance(layer, BasicBlock))
-    up = next(layer for layer in decoder.layers if isinstance(layer, UpBlock))
-    x = randn(2, 512, 4, 4)
-    with torch.no_grad():
-        assert torch.equal(basic(x), F.relu(x))
-        assert torch.equal(up(x), F.relu(F.interpolate(up.shortcut(x), scale_factor=2)))
 
 
 @pytest.mark.parametrize("whole_sets", [False, True])
@@ -445,35 +436,6 @@ def test_the_loss_teaches_every_parameter_of_the_four_networks(img_zs, img_h, wh
     note_loss(output, target).backward()
     untaught = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert untaught == [] and all(p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_scale_and_shift_are_those_of_each_channel():
-    layer, x = ScaleShift(3), randn(2, 3, 4, 4)
-    start = layer(x)
-    with torch.no_grad():
-        layer.weight.copy_(torch.tensor([1.0, 2, 3]))
-        layer.bias.copy_(torch.tensor([0.0, 10, 20]))
-    expected = torch.stack([x[:, 0], 2 * x[:, 1] + 10, 3 * x[:, 2] + 20], dim=1)
-    assert torch.equal(start, x)
-    torch.testing.assert_close(layer(x), expected)
-
-
-def test_group_normalisation_keeps_the_number_of_parameters():
-    with torch.device("meta"):
-        assert parameter_table(variant(128, norm="group")) == parameter_table(UniverseVAE(128))
-
-
-def test_group_normalisation_stays_in_the_residual_branches_of_the_encoder(group_model):
-    names = [name for name, m in group_model.encoder.named_modules() if isinstance(m, nn.GroupNorm)]
-    assert len(names) == 16 and all(name.split(".")[-1] in ("bn1", "bn2") and "layer" in name for name in names)
-
-
-def test_the_contrast_of_a_slice_passes_group_normalisation(group_model):
-    """Twice the contrast is seen in what zs is made of; with a norm in the stem nothing of it would be."""
-    blind, image = group_norm(seeded(Encoder, 64), keep_amplitude=False), randn(2, 1, 64, 64)
-    with torch.no_grad():
-        sizes = [(f(2 * image).norm() / f(image).norm()).item() for f in (group_model.encoder.trunk, blind.trunk)]
-    assert sizes[0] > 1.1 and sizes[1] == pytest.approx(1, abs=1e-3)
 
 
 # --- devices and number types
@@ -492,7 +454,7 @@ def on_fake_cuda(run, circular=False):
     """
     with FakeTensorMode():
         with torch.device("cuda"):
-            model = variant(64, circular=circular)
+            model = UniverseVAE(64, circular=circular)
             images = torch.empty(2, 3, 1, 64, 64), torch.empty(2, 1, 64, 64)
         return run(model, *images)
 
@@ -510,7 +472,7 @@ def test_whole_sets_stay_on_their_device(circular):
 
 
 def test_noise_drawn_on_the_cpu_is_used_on_the_device_of_the_model():
-    output = on_fake_cuda(lambda m, a, b: m(a, b, draw_noise(2, 512, torch.Generator(), "cuda")))
+    output = on_fake_cuda(lambda m, a, b: m(a, b, draw_noise(2, torch.Generator(), "cuda")))
     assert flat(output)["h_post"].device.type == "cuda"
 
 
@@ -532,7 +494,7 @@ def test_bfloat16_autocast_stays_close_to_float32(model, img_zs, img_h):
             found = flat(model(img_zs, img_h, noise))
     assert {name: x.dtype for name, x in found.items()} == dict.fromkeys(NAMES, torch.float32)
     gaps = {name: unlike(found[name], expected[name]) for name in NAMES}
-    assert {name: gap for name, gap in gaps.items() if not gap < 0.05} == {}
+    assert {name: gap for name, gap in gaps.items() if not gap < 0.06} == {}
 
 
 def test_channels_last_changes_nothing_but_rounding(model, img_zs, img_h):
@@ -545,7 +507,7 @@ def test_channels_last_changes_nothing_but_rounding(model, img_zs, img_h):
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_channels_last_is_kept_through_the_networks(circular):
-    model = seeded(variant, 64, circular=circular).to(memory_format=torch.channels_last).eval()
+    model = seeded(UniverseVAE, 64, circular=circular).to(memory_format=torch.channels_last).eval()
     images = randn(3, 1, 64, 64).to(memory_format=torch.channels_last)
     seen = []
     for name, layer in model.named_modules():
@@ -564,25 +526,25 @@ def test_channels_last_is_kept_through_the_networks(circular):
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels"])
 def test_wrapping_is_circular_padding(p, size, memory_format):
     x = randn(2, 3, size, size + 1).to(memory_format=memory_format)
-    assert torch.equal(_Wrap.apply(x, p), F.pad(x, (p,) * 4, mode="circular"))
+    assert torch.equal(periodic_pad(x, p), F.pad(x, (p,) * 4, mode="circular"))
 
 
 def test_wrapping_keeps_channels_last():
     x = randn(2, 3, 5, 5).to(memory_format=torch.channels_last)
-    assert _Wrap.apply(x, 1).is_contiguous(memory_format=torch.channels_last)
+    assert periodic_pad(x, 1).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("p, size", [(1, 1), (1, 2), (2, 3), (3, 3)])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels"])
 def test_wrapping_has_the_gradient_that_it_computes(p, size, memory_format):
     x = randn(2, 2, size, size + 1, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: _Wrap.apply(x, p), x)
+    assert torch.autograd.gradcheck(lambda x: periodic_pad(x, p), x)
 
 
 @pytest.mark.parametrize("p", [1, 3])
 def test_wrapping_has_the_gradient_of_circular_padding(p):
     weight, grads = randn(2, 3, 6 + 2 * p, 6 + 2 * p, seed=1), []
-    for pad in (lambda x: _Wrap.apply(x, p), lambda x: F.pad(x, (p,) * 4, mode="circular")):
+    for pad in (lambda x: periodic_pad(x, p), lambda x: F.pad(x, (p,) * 4, mode="circular")):
         x = randn(2, 3, 6, 6).requires_grad_()
         (pad(x) * weight).sum().backward()
         grads.append(x.grad)
@@ -592,14 +554,14 @@ def test_wrapping_has_the_gradient_of_circular_padding(p):
 def test_the_gradient_of_wrapping_leaves_its_input_alone():
     x, grad = randn(1, 1, 4, 4).requires_grad_(), randn(1, 1, 6, 6, seed=1)
     kept = grad.clone()
-    torch.autograd.grad(_Wrap.apply(x, 1), x, grad)
+    torch.autograd.grad(periodic_pad(x, 1), x, grad)
     assert torch.equal(grad, kept)
 
 
 @pytest.fixture(scope="module")
 def periodic():
     """A circular model of 64-pixel slices in float64, in evaluation mode."""
-    return seeded(variant, 64, circular=True).double().eval()
+    return seeded(UniverseVAE, 64, circular=True).double().eval()
 
 
 @pytest.mark.parametrize("shift", [(32, 0), (0, 32), (32, 32)])
@@ -635,24 +597,23 @@ def test_zero_padding_is_not_periodic():
 
 
 def test_circular_changes_no_parameter():
-    plain, circular = (seeded(variant, 32, circular=flag).state_dict() for flag in (False, True))
+    plain, circular = (seeded(UniverseVAE, 32, circular=flag).state_dict() for flag in (False, True))
     assert plain.keys() == circular.keys() and all(torch.equal(plain[name], circular[name]) for name in plain)
 
 
 # --- upsampling
 
 
-@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 7])
-def test_upconv_is_nearest_upsampling_and_a_convolution(bias, size):
-    layer, x = seeded(UpConv, 3, 5, bias=bias).double(), randn(2, 3, size, size, dtype=torch.float64)
-    expected = F.conv2d(F.interpolate(x, scale_factor=2), layer.weight, layer.bias, padding=1)
+def test_upconv_is_nearest_upsampling_and_a_convolution(size):
+    layer, x = seeded(UpConv, 3, 5).double(), randn(2, 3, size, size, dtype=torch.float64)
+    expected = F.conv2d(F.interpolate(x, scale_factor=2), layer.weight, padding=1)
     torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_periodic_upconv_is_nearest_upsampling_and_a_circular_convolution(size):
-    layer = circular_padding(seeded(UpConv, 3, 5)).double()
+    layer = seeded(UpConv, 3, 5, circular=True).double()
     x = randn(2, 3, size, size, dtype=torch.float64)
     wide = F.pad(F.interpolate(x, scale_factor=2), (1, 1, 1, 1), mode="circular")
     torch.testing.assert_close(layer(x), F.conv2d(wide, layer.weight))
@@ -689,8 +650,7 @@ def checkerboard(decoder, size=128):
 
 @pytest.mark.parametrize("circular", [False, True])
 def test_decoded_noise_has_no_checkerboard(circular):
-    decoder = seeded(DecoderH, 128).train()
-    assert checkerboard(circular_padding(decoder) if circular else decoder) < 4
+    assert checkerboard(seeded(UniverseVAE, 128, circular=circular).decoder_h.train()) < 4
 
 
 def test_a_strided_transposed_convolution_would_show_a_checkerboard():
@@ -731,7 +691,7 @@ def test_the_note_s_model_learns_eight_sets_with_its_own_loss(eight_sets):
     generator, errors = torch.Generator().manual_seed(0), []
     for step in range(45):
         optimizer.param_groups[0]["lr"] = 1e-3 * min(1.0, (step + 1) / 10)
-        output = model(img_zs, img_h, draw_noise(8, 512, generator))
+        output = model(img_zs, img_h, draw_noise(8, generator))
         optimizer.zero_grad()
         note_loss(output, img_h).backward()
         optimizer.step()
@@ -743,7 +703,7 @@ def test_the_note_s_model_learns_eight_sets_with_its_own_loss(eight_sets):
 
 
 def test_an_unknown_pooling_is_refused():
-    with pytest.raises(ValueError, match='found pooling="max"; expected "sum" or "mean"'):
+    with pytest.raises(ValueError, match='found pooling="max"; expected "sum", "mean" or "precision"'):
         DeepSet(pooling="max")
 
 
@@ -765,11 +725,6 @@ def test_sets_of_another_shape_are_refused(model):
 def test_a_batch_of_targets_that_is_not_the_batch_of_sets_is_refused(model, img_zs, img_h):
     with pytest.raises(ValueError, match="expected"):
         model(img_zs[:1], img_h)
-
-
-def test_group_normalisation_has_sixteen_channels_a_group():
-    layers = group_norm(nn.Sequential(*map(nn.BatchNorm2d, (16, 64, 512))), keep_amplitude=False)
-    assert [layer.num_groups for layer in layers] == [1, 4, 32]
 
 
 def test_the_encoder_is_torchvision_s_resnet_18_with_one_channel():

@@ -10,7 +10,6 @@ from scipy.stats import truncnorm
 
 from uvae_lib.analysis import posterior
 from uvae_lib.analysis.features import FeatureTable
-from uvae_lib.analysis.metrics import LEVELS
 from uvae_lib.runs.run import weights_key
 
 SIZES, NOISE, DIM = np.array([1, 4, 15]), 0.4, 12
@@ -25,7 +24,7 @@ def table(n: int, seed: int) -> FeatureTable:
     empty = np.zeros((n, len(SIZES), 0))
     return FeatureTable(
         cubes=np.arange(n), names=np.array(["Omega_m", "sigma_8"]), params=params, sizes=SIZES, mu=z[:, :, 0],
-        logvar=z[:, :, 0], draws=z[:, :, 1:], k=np.zeros(0), power=empty, pdf=empty, summary=empty, by_axis=empty,
+        logvar=z[:, :, 0], random_sets=z[:, :, 1:], k=np.zeros(0), power=empty, pdf=empty, moments=empty, by_axis=empty,
     )  # fmt: skip
 
 
@@ -46,10 +45,10 @@ def test_the_posterior_is_as_wide_as_the_noise(judged):
 
 
 def test_coverage_is_within_three_times_the_scatter_of_chance(judged):
-    scatter = np.sqrt(LEVELS * (1 - LEVELS) / 200)
+    scatter = np.sqrt(posterior.LEVELS * (1 - posterior.LEVELS) / 200)
     assert set(judged["coverage"]) == {"Omega_m", "sigma_8", "both"}
     for shares in judged["coverage"].values():
-        assert (np.abs(np.array(shares) - LEVELS) < 3 * scatter).all()
+        assert (np.abs(np.array(shares) - posterior.LEVELS) < 3 * scatter).all()
 
 
 def test_fewer_slices_make_a_wider_posterior_and_the_prior_is_its_edge(found):
@@ -83,19 +82,17 @@ def test_weights_and_their_export_have_one_digest():
     assert keys[0] == keys[1] != keys[2]
 
 
-def test_a_posterior_is_kept_and_read_back(tmp_path, monkeypatch):
+def test_a_posterior_is_stored_and_read_back(tmp_path, monkeypatch):
     train, monkey = table(60, 0), monkeypatch
     monkey.setattr(posterior, "weights_key", lambda run, *settings, dtype=None: str(settings))
     monkey.setattr(posterior, "STEPS", 5)
     run = SimpleNamespace(folder=tmp_path, split={"train": list(range(50)), "val": list(range(50, 60))})
     with pytest.raises(ValueError, match="evaluate"):
         posterior.load_posterior(run)
-    made = posterior.kept_posterior(run, train)
+    made = posterior.run_posterior(run, train)
     again = posterior.load_posterior(run)
     monkey.setattr(posterior, "fit_posterior", None)
     draws = [x.sample(torch.zeros(DIM), 15, 9, torch.Generator().manual_seed(0)) for x in (made, again)]
     torch.testing.assert_close(*draws)
-    torch.testing.assert_close(posterior.kept_posterior(run, train).weight, made.weight)
-    assert (
-        posterior.kept_posterior(SimpleNamespace(folder=tmp_path, split={"train": [0, 1], "val": [2]}), train) is None
-    )
+    torch.testing.assert_close(posterior.run_posterior(run, train).weight, made.weight)
+    assert posterior.run_posterior(SimpleNamespace(folder=tmp_path, split={"train": [0, 1], "val": [2]}), train) is None

@@ -17,16 +17,17 @@ from uvae_lib.presets import (
     SMOKE,
     Config,
     DataConfig,
-    LossConfig,
     ModelConfig,
     SimulationConfig,
     TrainConfig,
+    check_config,
     from_dict,
     load_preset,
     locate,
     to_dict,
 )
 
+ROOT = Path(__file__).resolve().parents[1]
 each_preset = pytest.mark.parametrize("preset", PRESETS.values(), ids=PRESETS)
 
 
@@ -46,13 +47,8 @@ def test_a_preset_asks_for_slices_that_fit_its_cubes(preset):
 
 
 @each_preset
-def test_circular_convolutions_are_used_only_where_a_slice_is_the_box(preset):
-    assert not preset.model.circular or preset.data.image_size == preset.simulation.side
-
-
-@each_preset
 def test_a_preset_asks_for_a_size_that_the_model_has(preset):
-    assert map_shape(preset.data.image_size, preset.model.latent_dim)[1] == preset.data.image_size // 32
+    assert map_shape(preset.data.image_size)[1] == preset.data.image_size // 32
 
 
 @each_preset
@@ -65,12 +61,7 @@ def test_every_preset_of_the_module_text_exists():
 
 
 def test_the_defaults_are_the_sizes_of_the_note():
-    config = Config()
-    assert (config.data.image_size, config.model.latent_dim, config.training.set_size - 1) == (
-        128,
-        LATENT_DIM,
-        3,
-    )
+    assert (Config().data.image_size, LATENT_DIM) == (128, 512)
 
 
 def test_the_default_transform_is_the_note_s():
@@ -147,16 +138,16 @@ def test_the_environment_says_where_the_cubes_are_and_runs_of_them_have_a_name_o
 
 def test_an_unknown_preset_is_refused_with_the_known_ones(monkeypatch):
     monkeypatch.setenv("UVAE_PRESET", "demmo")
-    with pytest.raises(ValueError, match='found preset "demmo"; expected one of note, smoke, demo'):
+    with pytest.raises(ValueError, match='found preset "demmo"; expected one of note, demo'):
         load_preset()
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A project's folder with its notebooks, from where nothing in the environment leads away."""
+    """A project's folder, with its library and its notebooks, from where nothing in the environment leads away."""
     monkeypatch.delenv("UVAE_HOME", raising=False)
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_data_visualisation.ipynb").touch()
+    for name in ("uvae_lib", "notebooks"):
+        (tmp_path / name).mkdir()
     return tmp_path
 
 
@@ -167,26 +158,21 @@ def test_a_relative_path_is_below_the_project_wherever_one_works_in_it(project, 
     assert locate("data/demo") == project / "data" / "demo"
 
 
-def test_the_checkout_is_a_project(monkeypatch):
-    root = Path(__file__).resolve().parents[1]
+@pytest.mark.parametrize("name", ["notebooks", "galaxies"])
+def test_outside_the_project_a_path_is_below_the_checkout_so_that_a_notebook_elsewhere_simulates_nothing_anew(
+    tmp_path, monkeypatch, name
+):
+    (tmp_path / name).mkdir()
     monkeypatch.delenv("UVAE_HOME", raising=False)
-    monkeypatch.chdir(root / "notebooks")
-    assert locate("data/demo") == root / "data" / "demo"
+    monkeypatch.chdir(tmp_path / name)
+    assert locate("data/demo") == ROOT / "data" / "demo"
 
 
-def test_a_folder_with_other_notebooks_is_no_project(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "01_galaxies.ipynb").touch()
-    (tmp_path / "work").mkdir()
-    monkeypatch.delenv("UVAE_HOME", raising=False)
-    monkeypatch.chdir(tmp_path / "work")
-    assert locate("data/demo") == tmp_path / "work" / "data" / "demo"
-
-
-def test_a_folder_without_notebooks_is_a_project_of_its_own(tmp_path, monkeypatch):
+def test_outside_the_project_cubes_beside_one_are_found(tmp_path, monkeypatch):
+    (tmp_path / "cubes.npy").touch()
     monkeypatch.delenv("UVAE_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert locate("data/demo") == tmp_path / "data" / "demo"
+    assert locate("cubes.npy") == tmp_path / "cubes.npy"
 
 
 def test_the_environment_can_name_another_home(project, monkeypatch):
@@ -235,22 +221,46 @@ def test_the_simulation_of_a_preset_is_one_value():
     assert replace(SimulationConfig(), n_cv=8, n_1p=10) == DEMO.simulation and ModelConfig() != SMOKE.model
 
 
-def test_configurations_of_stored_runs_are_read_by_the_former_names_of_their_fields():
-    stored = {"model": {"linear": True}, "loss": {"noise_of_z": 0.2, "free_bits": 0.0, "likelihood": "note"}}
-    assert from_dict(stored) == Config(model=ModelConfig(fourier_start=True), loss=LossConfig(residual_spectrum=0.2))
-    with pytest.raises(ValueError, match="no field free_bits"):
-        from_dict({"loss": {"free_bits": 0.5}})
+def test_the_defaults_of_model_and_loss_are_the_note_s():
+    config = Config()
+    assert (config.model.pooling, config.model.logvar_z, config.model.logvar_h) == ("sum", 0.0, 0.0)
+    assert (config.loss.kl_z, config.loss.kl_h, config.training.taught_steps) == (1.0, 1.0, 0)
 
 
-def test_the_note_is_the_note_s_model_loss_and_sets_trained_as_long_as_the_reference():
-    note, train = PRESETS["note"], PRESETS["note"].training
-    assert (note.model, note.loss) == (ModelConfig(), LossConfig())
-    assert (note.loss.kl_z, note.loss.kl_h, note.loss.kl_warmup) == (1.0, 1.0, 0)
-    assert (train.set_size, train.targets, train.ema, train.clip) == (4, "last", 0.0, 0.0)
-    assert (train.steps, note.data.image_size) == (PRESETS["reference"].training.steps, 128)
-    assert (note.data, note.simulation) == (DEMO.data, DEMO.simulation)
+def test_plain_is_the_demo_without_a_taught_start():
+    assert replace(PRESETS["plain"].training, taught_steps=DEMO.training.taught_steps) == DEMO.training
+    assert (PRESETS["plain"].model, PRESETS["plain"].loss, PRESETS["plain"].data) == (DEMO.model, DEMO.loss, DEMO.data)
 
 
 def test_a_choice_that_is_none_is_refused():
-    with pytest.raises(ValueError, match='found norm="layer"; expected one of batch, group'):
-        Config(model=ModelConfig(norm="layer"))
+    with pytest.raises(ValueError, match='found pooling="max"; expected one of sum, mean'):
+        Config(model=ModelConfig(pooling="max"))
+
+
+WRONG = """training.val_every=0 training.val_every=-1 training.devices=0 training.devices=-1 training.num_nodes=0
+training.steps=0 training.sets_per_step=0 training.taught_steps=-1 training.ema=1.0 training.ema=-0.1 training.lr=0.0
+training.lr=nan training.lr=inf training.seed=-1 data.thickness=0 data.thickness=-3 data.image_size=0 data.eps=0.0
+data.eps=nan data.val_fraction=1.0 data.test_fraction=-0.1 data.box_size=0.0 data.box_size=-25.0 data.box_size=inf
+data.pool_size=0 loss.kl_z=-1.0 loss.kl_h=nan simulation.side=0 simulation.n_lh=-1 simulation.n_steps=0
+simulation.processes=0 simulation.box_size=0.0 flows.steps=0 flows.batch=0 flows.width=0""".split()
+
+
+@pytest.mark.parametrize("setting", WRONG)
+def test_a_number_that_no_run_can_have_is_refused_by_its_name(setting):
+    where, value = setting.split("=")
+    section, name = where.split(".")
+    number = float(value) if any(mark in value for mark in ".nf") else int(value)
+    with pytest.raises(ValueError, match=rf"found {section}\.{name}={re.escape(value)}; expected "):
+        part = replace(getattr(SMOKE, section), **{name: number})
+        check_config(replace(SMOKE, **{section: part}))
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "a/b", "../a", "a\\b"])
+def test_a_name_that_is_no_folder_is_refused(name):
+    with pytest.raises(ValueError, match="expected the name of a folder in runs/"):
+        check_config(replace(SMOKE, name=name))
+
+
+@each_preset
+def test_the_numbers_of_a_preset_can_be_had(preset):
+    assert check_config(preset) is None

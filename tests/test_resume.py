@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib.presets import to_dict
 from uvae_lib.runs.run import lock_run
-from uvae_lib.training import fit as training
+from uvae_lib.training import module as training
 from uvae_lib.training.checkpoints import checkpoints, newest_checkpoint
 from uvae_lib.training.fit import fit
+from uvae_lib.training.module import module_settings
 
 KILLS = 20
 RESULTS = ("last.safetensors", "best.safetensors", "history.csv")
@@ -30,13 +31,14 @@ RESULTS = ("last.safetensors", "best.safetensors", "history.csv")
 def train(config, folder, resume=True):
     """What the killed processes do."""
     torch.set_num_threads(1)
-    training.VALIDATION_STEPS = 2
+    training.VALIDATION_STEPS = training.REFRESH = 2
     fit(config, folder, resume=resume, progress=False)
 
 
 @pytest.fixture(autouse=True)
 def short_validation(monkeypatch):
     monkeypatch.setattr(training, "VALIDATION_STEPS", 2)
+    monkeypatch.setattr(training, "REFRESH", 2)
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +57,11 @@ def start_training():
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """Everything with a state is in it: average, spectrum of the residuals, cubes exchanged, clipping, warm-ups."""
+    """Everything with a state is in it: average, taught start, cubes exchanged."""
     config = tiny_config(
-        lognormal_suite(tmp_path_factory.mktemp("suite")), loss={"residual_spectrum": 0.2}, steps=8, save_every=2,
-        val_every=4, ema=0.9, clip=1e5,
-    )  # fmt: skip
-    data = type(config.data)(**(vars(config.data) | {"pool_size": 3, "refresh": 2}))
-    return type(config)(**(vars(config) | {"data": data}))
+        lognormal_suite(tmp_path_factory.mktemp("suite")), steps=8, taught_steps=3, val_every=2, ema=0.9
+    )
+    return replace(config, data=replace(config.data, pool_size=3))
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +91,7 @@ def unfinished(uninterrupted, tmp_path):
 def settings(config, folder):
     """The hyperparameters that checkpoints of a run carry."""
     info = json.loads((folder / "run.json").read_text())
-    names = ("side", "mean", "std", "split", "pool_size", "power", "told")
-    return {"config": to_dict(config)} | {name: info.get(name) for name in names}
+    return module_settings(info, config)
 
 
 def same_bytes(a: Path, b: Path) -> list[str]:
@@ -309,8 +308,10 @@ class CtrlC(Callback):
             os.kill(os.getpid(), self.signum)
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_a_job_that_is_ended_save_the_step_and_the_run_goes_on(config, tmp_path, uninterrupted, signum):
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_ctrl_c_and_a_job_that_is_ended_or_warned_save_the_step_and_the_run_goes_on(
+    config, tmp_path, uninterrupted, signum
+):
     folder = tmp_path / "run"
     torch.set_num_threads(1)
     handler = signal.getsignal(signal.SIGINT)

@@ -4,6 +4,7 @@ import json
 import shutil
 import warnings
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -13,14 +14,17 @@ from safetensors.torch import load_file, save_file
 from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from uvae_lib.cubes.suite import open_cubes
 from uvae_lib.generation.export import export_run
 from uvae_lib.runs.run import load_run, move_data
 from uvae_lib.training.checkpoints import checkpoints
-from uvae_lib.training.fit import fit, update_average, weighted_terms
-from uvae_lib.training.trainer import chosen_device, share_sets
+from uvae_lib.training.fit import fit, weighted_terms
+from uvae_lib.training.module import update_average
+from uvae_lib.training.slices import CubePool, SliceSets
+from uvae_lib.training.trainer import chosen_device
 
 HISTORY = [
-    "step", "loss", "pixels", "l2", "kl_z", "kl_h", "fvu", "weight_z", "weight_h", "lr",
+    "step", "loss", "l2", "kl_z", "kl_h", "lr", "fvu", "weight_z", "weight_h",
     "val_loss", "val_fvu", "val_l2", "val_kl_z", "val_kl_h", "val_kl_z_width", "val_kl_z_offset", "val_kl_z_spread",
     "active_z", "active_h",
 ]  # fmt: skip
@@ -72,7 +76,7 @@ class Watch(Callback):
 def trained(suite, tmp_path_factory):
     """A short run, its configuration, and the callback that watched it."""
     watch, folder = Watch(), tmp_path_factory.mktemp("runs") / "tiny"
-    config = tiny_config(suite, steps=6, log_every=2, val_every=3, save_every=3, ema=0.9, clip=1e4)
+    config = tiny_config(suite, steps=6, val_every=20, ema=0.9)
     state = torch.get_rng_state()
     run = fit(config, folder, progress=False, callbacks=[watch])
     watch.kept_global_state = torch.equal(state, torch.get_rng_state())
@@ -91,7 +95,7 @@ def copy(trained, tmp_path):
 
 def test_a_step_never_waits_for_the_device_unless_it_is_logged(trained):
     _, _, watch = trained
-    assert watch.watched == 2  # steps 1 and 5: 2, 4 and 6 are logged, 3 and 6 validated and saved
+    assert watch.watched == 3  # steps 2, 4 and 6 are logged, and 6 is validated and saved
 
 
 def test_training_leaves_torchs_global_random_state_alone(trained):
@@ -101,17 +105,17 @@ def test_training_leaves_torchs_global_random_state_alone(trained):
 def test_the_history_has_a_row_for_every_logged_or_validated_step(trained):
     history = trained[0].history
     assert list(history) == HISTORY
-    assert history["step"].tolist() == [2, 3, 4, 6]
-    assert history["val_loss"].notna().tolist() == [False, True, False, True]
-    assert np.isfinite(history[HISTORY[:10]].to_numpy()).all()
+    assert history["step"].tolist() == [2, 4, 6]
+    assert history["val_loss"].notna().tolist() == [False, False, True]
+    assert np.isfinite(history[HISTORY[:9]].to_numpy()).all()
 
 
 def test_the_history_gives_the_weights_and_the_rate_that_the_step_used(trained):
     run, config, _ = trained
     rows, train = run.history.set_index("step"), config.training
-    assert rows["weight_h"].tolist() == [10 * min(1, step / 5) for step in rows.index]
-    assert rows["lr"][2] == train.lr  # the last step of a warm-up of two
-    fall = 0.5 * (1 + np.cos(np.pi * (5 - 2) / (6 - 2)))
+    assert rows["weight_h"].tolist() == [10, 10, 10]
+    assert rows["lr"][2] == train.lr  # the first after a warm-up of one step
+    fall = 0.5 * (1 + np.cos(np.pi * (5 - 1) / (6 - 1)))
     assert rows["lr"][6] == pytest.approx(train.lr * (0.02 + 0.98 * fall))
 
 
@@ -123,7 +127,7 @@ def test_the_logged_loss_is_the_sum_of_the_logged_terms(trained):
 
 
 def test_the_weighted_terms_add_up_to_the_loss(trained):
-    terms = weighted_terms(trained[0].history, trained[0].config)
+    terms = weighted_terms(trained[0].history)
     np.testing.assert_allclose(terms["loss"], terms.drop(columns=["step", "loss"]).sum(axis=1), rtol=1e-5)
 
 
@@ -184,6 +188,24 @@ def test_a_finished_run_is_returned_as_it_is(trained):
     again = fit(config, run.folder, progress=False)
     assert before == {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
     assert again.history.equals(run.history)
+
+
+def test_a_finished_run_goes_on_to_more_steps_where_it_has_checkpoints(suite, trained, copy, tmp_path):
+    _, config, _ = trained
+    longer = replace(config, training=replace(config.training, steps=8))
+    with pytest.raises(ValueError, match="ended after 6 steps and holds no checkpoint from which it could go on to 8"):
+        fit(longer, copy, progress=False)
+    folder = shutil.copytree(trained[0].folder, tmp_path / "run")
+    run = fit(longer, folder, progress=False)
+    assert run.history["step"].tolist() == [2, 4, 6, 8] and run.config.training.steps == 8 and run.info["finished"]
+    assert run.history[:2].equals(trained[0].history[:2])
+    shutil.rmtree(folder)
+
+
+def test_a_task_of_a_job_whose_run_has_one_device_is_refused(suite, tmp_path, monkeypatch):
+    monkeypatch.setattr(import_module("uvae_lib.training.fit"), "process_rank", lambda: 1)
+    with pytest.raises(ValueError, match=r"process 1 of a job whose run has one device; give training\.devices"):
+        fit(tiny_config(suite), tmp_path / "run", progress=False)
 
 
 def test_another_configuration_is_refused_with_the_fields_that_differ(trained):
@@ -256,17 +278,10 @@ def test_an_unfinished_run_is_refused_without_resume(trained, copy):
         fit(config, copy, progress=False)
 
 
-@pytest.mark.parametrize("n_sets, devices, num_nodes, shared", [(2, 1, 1, 2), (2, 4, 1, 4), (2, 4, 2, 8), (6, 4, 1, 8)])
-def test_sets_a_step_are_raised_so_that_all_processes_have_some(suite, n_sets, devices, num_nodes, shared):
-    config = tiny_config(suite, sets_per_step=n_sets, devices=devices, num_nodes=num_nodes)
-    assert share_sets(config, config.training).training.sets_per_step == shared
-
-
-def test_a_run_of_several_processes_goes_on_with_its_sets_in_one_and_not_in_a_number_that_does_not_divide_them(suite):
-    job = tiny_config(suite, devices=4).training
-    assert share_sets(tiny_config(suite, devices=1), job).training.sets_per_step == 4
-    with pytest.raises(ValueError, match="4 sets a step cannot be shared by 3 processes"):
-        share_sets(tiny_config(suite, devices=3), job)
+def test_sets_that_processes_cannot_share_are_refused(suite):
+    run = open_cubes(suite)
+    with pytest.raises(ValueError, match="3 sets a step cannot be shared by 2 processes; use a multiple"):
+        SliceSets(CubePool(run, [0]), 0.0, 1.0, image_size=32, set_size=2, sets_per_step=3, world_size=2)
 
 
 @pytest.mark.parametrize("n_cubes", [1, 2, 3, 4])
@@ -289,9 +304,19 @@ def test_the_accelerator_can_be_chosen_and_an_unknown_one_is_refused():
         tiny_config("cubes", accelerator="cuda")
 
 
+def test_a_taught_start_is_part_of_the_run_and_ends(suite, tmp_path):
+    """With taught steps the terms of the note's loss are logged beside what is asked for, and then are all of it."""
+    run = fit(tiny_config(suite, steps=8, taught_steps=3, val_every=4), tmp_path / "run", progress=False)
+    terms = weighted_terms(run.history)
+    rest = terms["loss"] - terms.drop(columns=["step", "loss"]).sum(axis=1)
+    assert (rest.abs() > 1e-3 * terms["loss"]).tolist() == [True] * 5 + [False] * 3
+    assert run.history["weight_h"].tolist() == pytest.approx([1, 1, 1, 10, 10, 10, 10, 10])
+    shutil.rmtree(run.folder)
+
+
 def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_last_good_checkpoint(suite, tmp_path):
     folder = tmp_path / "run"
-    config = tiny_config(suite, steps=8, lr=1e30, lr_warmup=0, save_every=2, log_every=4, val_every=8)
+    config = tiny_config(suite, steps=8, lr=1e30, val_every=2)
 
     class SmallAtFirst(Callback):
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
@@ -350,7 +375,7 @@ SPOILT = {
     "empty run.json": ("run.json", lambda text, trap: b"", "run.json cannot be used"),
     "run.json of another kind": ("run.json", lambda text, trap: b"[1, 2]", "run.json cannot be used"),
     "incomplete run.json": ("run.json", lambda text, trap: b'{"config": {}}', "it has no box_size, finished, mean"),
-    "unknown field": ("run.json", lambda text, trap: text.replace(b'"clip"', b'"clop"'), "no field clop"),
+    "unknown field": ("run.json", lambda text, trap: text.replace(b'"ema"', b'"emu"'), "no field emu"),
     "no text": ("run.json", lambda text, trap: b"\xff\xfe\x00", "run.json cannot be used"),
     "empty history": ("history.csv", lambda text, trap: b"", "history.csv is damaged"),
 }

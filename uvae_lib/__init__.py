@@ -25,7 +25,7 @@ _HOMES = {
     "presets": ("Config", "load_preset", "locate"),
     "statistics": ("power_spectrum",),
     "runs": ("load_run",),
-    "runs.encode": ("decode", "encode_cube", "encode_slices", "reconstruct"),
+    "runs.encode": ("decode", "encode_cube", "encode_slices", "reconstruct", "spread_slices"),
     "runs.traverse": ("decode_universe", "place_of", "traverse"),
     "runs.universes": ("universes_of",),
     "training": ("fit",),

@@ -1,23 +1,25 @@
 """Command line: python -m uvae_lib COMMAND; `python -m uvae_lib --help` lists the commands."""
 
 import argparse
+import os
+import shutil
 import sys
 import warnings
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
-from .presets import PRESETS, Config, DataConfig, load_preset, locate
+from .presets import PRESETS, Config, check_config, load_preset, locate
 
 PROG = "python -m uvae_lib"
 ABOUT = f"""A hierarchical set VAE on slices of large-scale structure.
 
-Presets: {", ".join(PRESETS)}; choose with --preset NAME (or UVAE_PRESET). simulate, train and table take every field
-of a preset, e.g. `{PROG} train --preset demo --training.steps 2000 --loss.kl-h 100`."""
+Presets: {", ".join(PRESETS)}; choose with --preset NAME (or UVAE_PRESET). simulate and train take every field of a
+preset, e.g. `{PROG} train --preset demo --training.steps 2000 --loss.kl-h 100`."""
 
 Fields = Annotated[Config, tyro.conf.arg(name="")]  # --training.steps, not --config.training.steps
 
@@ -30,13 +32,15 @@ def main(arguments: list[str] | None = None) -> None:
     chosen, arguments = chooser.parse_known_args(arguments)
     try:
         preset = load_preset(chosen.preset)
-        of_config = [partial(command, config=preset) for command in (simulate, train, table)]
-        of_run = [
-            partial(command, run=locate("runs") / preset.name) for command in (train_flows, evaluate, baselines, export)
-        ]
+        of_config = [partial(command, config=preset) for command in (simulate, train)]
+        of_run = [partial(command, run=locate("runs") / preset.name) for command in (train_flows, evaluate)]
         commands = {part.func.__name__.replace("_", "-"): part for part in of_config + of_run}
         commands |= {"inspect": inspect, "download": download}
         tyro.extras.subcommand_cli_from_dict(commands, prog=PROG, description=ABOUT, args=arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `inspect PATH | head -1`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(141) from None
     except KeyboardInterrupt as stop:
         print(f"stopped; the same command goes on where it was. {stop}", file=sys.stderr)
         raise SystemExit(130) from stop
@@ -66,7 +70,7 @@ def _refusal(error: Exception) -> str | None:
 
 def simulate(config: Fields) -> None:
     """Simulate the suite of a preset (--preset NAME) in its data path (resumes, reuses)."""
-    from .simulation.suite import simulate_suite
+    from .simulation import simulate_suite
 
     for suite in simulate_suite(locate(config.data.path), config.simulation).values():
         print(suite.source)
@@ -76,7 +80,7 @@ def train(
     config: Fields, resume: bool = False, progress: bool = True, devices: int | None = None,
     num_nodes: int | None = None,
 ) -> None:  # fmt: skip
-    """Train the Universe VAE of a preset (--preset NAME; resumes with --resume, reuses a finished run).
+    """Train the Universe VAE of a preset (--preset NAME); a finished run is kept, or goes on to more --training.steps.
 
     Args:
         config: the preset, with every field that is given in its place
@@ -85,13 +89,16 @@ def train(
         devices: short for --training.devices
         num_nodes: short for --training.num-nodes
     """
-    from .training.fit import fit
+    from .training import fit
+    from .training.trainer import process_rank
 
     several = {"devices": devices, "num_nodes": num_nodes}
     several = {name: value for name, value in several.items() if value is not None}
     config = replace(config, training=replace(config.training, **several))
-    table(config)
+    check_config(config)
     run = fit(config, resume=resume, progress=progress)
+    if process_rank():  # the first process of a job speaks for all
+        return
     last = run.history.iloc[-1]
     head, name = ("val_", "validation") if "val_fvu" in last else ("", "last step, on training cubes")
     print(
@@ -116,136 +123,107 @@ def train_flows(run: Path, steps: int | None = None, progress: bool = True) -> N
 
 
 def evaluate(
-    run: Path,
-    n_slices: int = 15,
-    classifier: bool = False,
-    readme: Path | None = None,
-    data_path: Annotated[str | None, tyro.conf.arg(name="data.path")] = None,
+    run: Path, n_slices: int = 15, data_path: Annotated[str | None, tyro.conf.arg(name="data.path")] = None
 ) -> None:
-    """Judge a run on cubes that it never saw: metrics.json, tables, a picture of its slices.
+    """Judge a run on cubes that it never saw: metrics.json in its folder.
 
     Args:
         run: run folder
         n_slices: slices of each cube
-        classifier: train a network to tell drawn slices from true ones, too (minutes more)
-        readme: Markdown file that takes the tables between its marks, and its picture into notebooks/pictures
         data_path: where its cubes are now, when they have moved; the run keeps it
     """
+    from matplotlib import rcParams
+
     from .analysis.evaluate import evaluate_run, summary
-    from .runs.run import load_run, move_data
+    from .runs.run import move_data, read_info
 
-    if data_path is not None:
+    if rcParams["text.usetex"] and not shutil.which("latex"):
+        raise ValueError("found text.usetex: True in matplotlibrc and no LaTeX here; install it, or set it to False")
+    data_path, (_, config) = data_path or os.environ.get("UVAE_DATA"), read_info(run)
+    if data_path and locate(data_path).resolve() != locate(config.data.path).resolve():
         move_data(run, data_path)
-    metrics = evaluate_run(run, n_slices=n_slices, classifier=classifier)
-    print(summary(metrics))
-    if readme:
-        from .analysis.acceptance import into_readme
-
-        into_readme(readme, metrics, load_run(run))
-    print(f"{run / 'metrics.json'} and {run / 'figures' / 'slices.png'} are written")
+    print(summary(evaluate_run(run, n_slices=n_slices, progress=True)))
+    print(f"{run / 'metrics.json'} is written")
 
 
-def baselines(
-    run: Path, what: tuple[Literal["supervised", "moments"], ...] = ("supervised", "moments"), steps: int | None = None
+def inspect(
+    path: Annotated[Path, tyro.conf.Positional], box_size: str | None = None, field_type: str | None = None,
+    params: str | None = None, line_of_sight: Literal[0, 1, 2, "none"] | None = None, redshift: float | None = None,
+    field: str | None = None, set_name: str | None = None, allow_same_universe: bool | None = None, save: bool = False,
 ) -> None:  # fmt: skip
-    """Train what a run is compared with, on slices of its training cubes: baselines.json (resumes, reuses).
-
-    Args:
-        run: run folder
-        what: supervised: ResNet-18 from a slice to the parameters; moments: the network and loss of the CAMELS
-            Multifield Dataset
-        steps: of each training; as many as the run when absent
-    """
-    from .analysis.baselines import train_baselines
-
-    results = train_baselines(run, what, steps=steps)
-    for name, found in results.items():
-        if name != "made":
-            print(name, {key: value for key, value in found.items() if key not in ("predicted", "truth")})
-    print(f"{run / 'baselines.json'} is written")
-
-
-def export(run: Path, to: Path) -> None:
-    """Copy a run for others: weights in bfloat16, configuration, history and results; no checkpoints.
-
-    Args:
-        run: run folder
-        to: folder, e.g. weights/reference
-    """
-    from .generation.export import export_run
-
-    for path in export_run(run, to):
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-
-
-def inspect(path: Annotated[Path, tyro.conf.Positional], data: DataConfig = PRESETS["demo"].data) -> None:
-    """Say what a file or folder of cubes holds, what was assumed, and what is wrong with it.
+    """Say what a file or folder of cubes holds, and propose, with reasons, what it does not say.
 
     Args:
         path: file or folder
-        data: how to read it, as in training: --data.field-type delta, --data.box-size 50, ...
+        box_size: side of a cube [Mpc/h], or a text with its unit
+        field_type: density, delta, overdensity or counts
+        params: table of parameters, "attributes" of the cubes, or "none"
+        line_of_sight: axis along which redshift space is distorted
+        redshift: of several snapshots
+        field: of several fields, files or data sets; a pattern says that each is a universe
+        set_name: of several sets
+        allow_same_universe: open cubes with the same largest modes
+        save: write what is given to suite.json beside the cubes
     """
-    from .cubes.suite import open_data
+    from .cubes.inspect import inspect_cubes
 
+    told = {name: value for name, value in locals().items() if name not in ("path", "save", "inspect_cubes")}
+    told["box_size"] = float(box_size) if box_size and box_size.replace(".", "", 1).isdecimal() else box_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the page ends with them
-        print(open_data(replace(data, path=str(path.expanduser().absolute()))).describe())
+        print(inspect_cubes(path, save, **told))
 
 
-def fetch_camels(
-    field: str = "Mcdm", suite: str = "IllustrisTNG", set: str = "LH", grid: int = 128, maps: bool = False,
-    redshift: str = "0.0", folder: Path | None = None, checksum: str | None = None,
-) -> None:  # fmt: skip
-    """One file of the CAMELS Multifield Dataset, and its parameters.
+@dataclass(frozen=True)
+class CamelsFile:
+    """One file of the CAMELS Multifield Dataset, and its parameters."""
 
-    Args:
-        field: Mcdm, Mtot (the only one of N-body suites), Mgas, ...
-        suite: IllustrisTNG, SIMBA, Astrid, Nbody_IllustrisTNG, Nbody_SIMBA, Nbody_Astrid
-        set: LH, CV, EX, BE, 1P, SB28
-        grid: voxels along a side, 128 (7.8 GiB for LH), 256 (62.5 GiB) or 512 (500 GiB)
-        maps: the 2D maps instead of the 3D grids
-        redshift: as in the file's name
-        folder: where to put it; the user's cache when absent
-        checksum: SHA-256 of the file, when you know it
-    """
-    from .cubes.download import download_cmd
+    field: str = "Mcdm"
+    """Mcdm, Mtot (the only one of N-body suites), Mgas, ..."""
+    suite: str = "IllustrisTNG"
+    """IllustrisTNG, SIMBA, Astrid, Nbody_IllustrisTNG, Nbody_SIMBA, Nbody_Astrid"""
+    set: str = "LH"
+    """LH, CV, EX, BE, 1P, SB28"""
+    grid: int = 128
+    """Voxels along a side, 128 (7.8 GiB for LH), 256 (62.5 GiB) or 512 (500 GiB)."""
+    maps: bool = False
+    """The 2D maps instead of the 3D grids."""
+    redshift: str = "0.0"
+    """As in the file's name."""
+    folder: Path | None = None
+    """Where to put it; the user's cache when absent."""
+    checksum: str | None = None
+    """SHA-256 of the file, when you know it."""
 
-    grid = None if maps else grid
-    path = download_cmd(folder, field=field, suite=suite, set=set, grid=grid, redshift=redshift, checksum=checksum)
-    print(f"{path}\nlook at it with: {PROG} inspect {path}")
 
+@dataclass(frozen=True)
+class QuijoteTable:
+    """The parameters of a Quijote hypercube, and how to get its cubes."""
 
-def fetch_quijote(cosmology: str = "latin_hypercube", folder: Path | None = None) -> None:
-    """The parameters of a Quijote hypercube, and how to get its cubes.
-
-    Args:
-        cosmology: latin_hypercube, latin_hypercube_nwLH or BSQ
-        folder: where to put them; the user's cache when absent
-    """
-    from .cubes.download import download_quijote
-
-    print(*download_quijote(folder, cosmology=cosmology), sep="\n")
+    cosmology: str = "latin_hypercube"
+    """latin_hypercube, latin_hypercube_nwLH or BSQ"""
+    folder: Path | None = None
+    """Where to put them; the user's cache when absent."""
 
 
 Source = (
-    Annotated[Any, tyro.conf.subcommand("cmd", constructor=fetch_camels, prefix_name=False)]
-    | Annotated[Any, tyro.conf.subcommand("quijote", constructor=fetch_quijote, prefix_name=False)]
+    Annotated[CamelsFile, tyro.conf.subcommand("cmd", prefix_name=False)]
+    | Annotated[QuijoteTable, tyro.conf.subcommand("quijote", prefix_name=False)]
 )
 
 
 def download(source: Annotated[Source, tyro.conf.arg(name="")]) -> None:
     """Fetch public cubes: the CAMELS Multifield Dataset (cmd), Quijote's parameters (quijote)."""
+    from .cubes.download import download_cmd, download_quijote
 
-
-def table(config: Fields) -> None:
-    """Print the networks and their numbers of parameters."""
-    import torch
-
-    from .model import format_table
-    from .variants import build
-
-    with torch.device("meta"):
-        print(format_table(build(config, config.simulation.side)))
+    chosen = dict(vars(source))
+    if isinstance(source, QuijoteTable):
+        print(*download_quijote(chosen.pop("folder"), **chosen), sep="\n")
+        return
+    if chosen.pop("maps"):
+        chosen["grid"] = None
+    path = download_cmd(chosen.pop("folder"), **chosen)
+    print(f"{path}\nlook at it with: {PROG} inspect {path}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,38 @@
-"""Files that are whole or absent: written under a temporary name, flushed to disk, then renamed."""
+"""Files that are whole or absent: written under a temporary name, flushed to disk, then renamed; folders for one."""
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def lock_folder(folder: str | Path, refusal: str) -> Iterator[None]:
+    """Hold a folder, made when absent, against other processes; the lock goes with the process, however that ends.
+
+    Raises ValueError with the sentence `refusal` when another process holds it, OSError where nothing can be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(refusal) from None
+    except PermissionError:
+        raise
+    except (NotImplementedError, OSError) as error:  # some file systems of clusters have no locks
+        log.info("%s cannot be locked: %s", folder, error)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ smoke   tests and CI: 32-pixel slices of six small cubes, seconds
 cmd     CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
 """
 
+import math
 import os
 import re
 import shlex
@@ -45,23 +46,19 @@ class DataConfig:
     path: str = "data/demo"
     """A folder or file that `open_cubes` understands."""
     set_name: str | None = None
-    """LH, CV, 1P, ... where a folder holds several sets; LH when absent."""
-    format: Literal["cmd-grids", "cmd-maps", "quijote", "hdf5", "npy"] | None = None
-    """Layout of the files; found by name and content when absent."""
-    field_type: Literal["density", "delta", "overdensity", "counts"] | None = None
-    """What the numbers are; guessed from the first cube when absent."""
-    box_size: float | None = None
-    """Side of a cube [Mpc/h], when the files do not say, or say it wrongly."""
-    params: str | None = None
-    """Table of parameters, one row a cube; "none" goes without; looked for beside the cubes when absent."""
-    dataset: str | None = None
-    """Data set of the cubes in an HDF5 file."""
+    """LH, CV, 1P, ... where names have several sets; LH when absent; train or test where they have these."""
+    redshift: float | None = None
+    """Of several snapshots, as it stands in the names; of CAMELS and Quijote the lowest when absent."""
     field: str | None = None
-    """Field of a CAMELS folder (Mcdm when absent), or file name where each simulation has a folder."""
-    normalize: bool = True
-    """Divide each cube by its own mean."""
-    check: Literal["auto", "full", "sample", "none"] = "auto"
-    """Cubes that are read for the check of a suite: all, 16 of them, none; auto samples suites above 8 GiB."""
+    """Of several fields (Mcdm when absent in CAMELS), files or data sets: a name or a pattern."""
+    box_size: float | None = None
+    """Side of a cube [Mpc/h], where neither a documented name nor a unit in the file tells it."""
+    field_type: Literal["density", "delta", "overdensity", "counts"] | None = None
+    """What the numbers are, where no documented name tells it."""
+    params: str | None = None
+    """Table of parameters, "attributes" of the cubes, or "none"."""
+    line_of_sight: Literal[0, 1, 2, "none"] | None = None
+    """Axis along which redshift space is distorted: slices are cut across it."""
     image_size: int = 128
     """Pixels along a slice: 32, 64, 128, 256 or 512."""
     thickness: int = 1
@@ -129,9 +126,7 @@ class FlowConfig:
     width: int = 16
     """Channels of the slices' network at full resolution; deeper levels have up to 8 times as many."""
     steps: int = 3000
-    """Of training."""
-    batch: int = 16
-    """Slices a step."""
+    """Of training, each on as many slices as a step of the run."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +183,7 @@ SMOKE = Config(
     model=CHOSEN,
     loss=WEIGHTS,
     training=TrainConfig(steps=12, taught_steps=3, set_size=3, sets_per_step=2, ema=0.9, val_every=6),
-    flows=FlowConfig(width=8, steps=12, batch=4),
+    flows=FlowConfig(width=8, steps=12),
 )
 # 1000 cubes of 128^3 in float16 are 4.2 GB on the GPU; a step of 256 slices is 1.9 TFLOP, so 50,000 steps are
 # 9.5e16 FLOP: about half an hour at 60 TFLOP/s sustained, if the GPU reaches that (nothing was run on one).
@@ -198,10 +193,9 @@ CMD = replace(
     simulation=SimulationConfig(n_lh=0),
     data=replace(NOTE.data, path="data/cmd"),
     training=TrainConfig(steps=50_000, taught_steps=1000, sets_per_step=32, ema=0.999, val_every=1000),
-    flows=FlowConfig(width=32, steps=20_000, batch=128),
+    flows=FlowConfig(width=32, steps=20_000),
 )
 PRESETS = {preset.name: preset for preset in (NOTE, DEMO, PLAIN, SMOKE, CMD)}
-NOTEBOOK = "notebooks/01_data_visualisation.ipynb"  # by which the project's folder is known
 
 
 def load_preset(name: str | None = None) -> Config:
@@ -229,17 +223,23 @@ def load_preset(name: str | None = None) -> Config:
 def locate(path: str | Path) -> Path:
     """Where a path of a configuration is: a relative one is below UVAE_HOME, or else below the project's folder.
 
-    That is the nearest folder with this project's notebooks, from the working directory upwards, so that notebooks,
-    which run inside theirs, and the command line share data/, runs/ and figures/; without one it is the working
-    directory. `~` is the home folder, and an absolute path stays.
+    That is the nearest folder with `uvae_lib` and `notebooks` in it, from the working directory upwards, or else the
+    checkout that this package runs from: notebooks and commands share data/, runs/ and figures/ wherever one works.
+    Outside the project, a relative path that exists from the working directory is that; a package that was installed
+    without its checkout has the working directory. `~` is the home folder, and an absolute path stays.
 
     Raises ValueError for an address of another machine.
     """
     path, here = Path(path).expanduser(), Path.cwd()
     if re.match(r"[\w.@+-]{2,}:/", str(path)) and not path.exists():
         raise ValueError(f"found the address {path} of another machine; copy or mount the cubes and give a path here")
-    home = next((folder for folder in (here, *here.parents) if (folder / NOTEBOOK).is_file()), here)
-    return Path(os.environ.get("UVAE_HOME", home)).expanduser() / path
+    if home := os.environ.get("UVAE_HOME"):
+        return Path(home).expanduser() / path
+    checkout = Path(__file__).resolve().parents[1]
+    for folder in (here, *here.parents, *([] if path.exists() else [checkout])):
+        if all((folder / part).is_dir() for part in ("uvae_lib", "notebooks")):
+            return folder / path
+    return here / path
 
 
 def to_dict(config: Config) -> dict:
@@ -254,3 +254,36 @@ def from_dict(values: dict, cls: type = Config):
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; expected {', '.join(known)}")
     return cls(**{k: from_dict(v, known[k].type) if is_dataclass(known[k].type) else v for k, v in values.items()})
+
+
+COUNTS = {
+    "side", "n_steps", "processes", "image_size", "thickness", "pool_size", "steps", "set_size", "sets_per_step",
+    "val_every", "devices", "num_nodes", "width", "batch",
+}  # fmt: skip
+POSITIVE = {"box_size", "eps", "lr"}
+SHARES = {"ema", "val_fraction", "test_fraction"}
+
+
+def check_config(config: Config) -> None:
+    """Refuse numbers and names that no run can have, with the name of the field. Raises ValueError.
+
+    Counts are 1 or more, sizes and rates above 0, averages and fractions in [0, 1); other numbers are not negative,
+    except logarithms (logvar_).
+    """
+    if not config.name.strip(". ") or set(config.name) & set("/\\"):
+        raise ValueError(f'found name="{config.name}"; expected the name of a folder in runs/, e.g. --name first')
+    sections = {f.name: getattr(config, f.name) for f in fields(config) if is_dataclass(getattr(config, f.name))}
+    for section, part in sections.items():
+        for f in fields(part):
+            value = getattr(part, f.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or f.name.startswith("logvar"):
+                continue
+            if f.name in COUNTS:
+                fits, expected = value >= 1, "1 or more"
+            elif f.name in POSITIVE:
+                fits, expected = 0 < value < math.inf, "a number above 0"
+            else:
+                below = 1 if f.name in SHARES else math.inf
+                fits, expected = 0 <= value < below, "0 or more" + (", less than 1" if f.name in SHARES else "")
+            if not fits:
+                raise ValueError(f"found {section}.{f.name}={value}; expected {expected}")

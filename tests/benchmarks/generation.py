@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from uvae_lib.generation.flows import Flows, flows_of
 from uvae_lib.generation.sample import sample_slices
 from uvae_lib.presets import PRESETS
-from uvae_lib.runs.run import Run
-from uvae_lib.variants import build
+from uvae_lib.runs.run import Run, build
 
 from .measure import interleaved, summary
 
@@ -67,14 +66,14 @@ class DiffusionUNet(nn.Module):
 
 
 def untrained_run() -> Run:
-    """A run of the reference preset with its flows, all weights random: as dear as a trained one."""
-    config = PRESETS["reference"]
+    """A run of the note preset with its flows, all weights random: as dear as a trained one."""
+    config = PRESETS["note"]
     side = config.simulation.side
     model = build(config, side).eval()
     flows = Flows(model, config.flows, periodic=True).eval()
     model, flows = (net.to(memory_format=torch.channels_last).requires_grad_(False) for net in (model, flows))
     box = config.simulation.box_size
-    return Run(Path(), model, config, {}, 0.0, 1.0, box, side, pd.DataFrame(), {}, flows)
+    return Run(Path(), model, config, {}, 0.0, 1.0, box, side, pd.DataFrame(), {}, {"flows": flows})
 
 
 def seconds_a_slice(scale, folder) -> dict:
@@ -95,7 +94,7 @@ def seconds_a_slice(scale, folder) -> dict:
     ours, one = (times[name]["median"] / 1000 / N_SLICES for name in functions)
     return {
         "ours [s]": ours,
-        "ODE steps": flows_of(run).settings.ode_steps,
+        "ODE steps": flows_of(run).n_steps,
         "diffusion [s]": DIFFUSION_STEPS * one,
         "parameters of the U-Net [M]": sum(p.numel() for p in network.parameters()) / 1e6,
         "times [ms]": times,

@@ -1,8 +1,9 @@
 """How true the simulated universes are, and what a cube costs: `python -m tests.benchmarks.simulation`.
 
-Writes simulation.md beside this file (a quarter of an hour on two idle cores, 4 GB). Spectra are those of fields with
-fixed amplitudes (Angulo & Pontzen 2016, arXiv:1603.05253), so that a box of 128 Mpc/h has little cosmic variance, with
-the cloud-in-cell window divided out. Needs camb. `--times FILE` measures only the seconds, for `make bench`.
+Writes build/simulation.md, which docs/simulation.md sums up (a quarter of an hour on two idle cores, 4 GB). Spectra are
+those of fields with fixed amplitudes (Angulo & Pontzen 2016, arXiv:1603.05253), so that a box of 128 Mpc/h has little
+cosmic variance, with the cloud-in-cell window divided out. Needs camb. `--times FILE` measures only the seconds, for
+`make bench`.
 
 The former way is kept here to be compared with: FastPM's leapfrog of eight steps and forces by XLA's scatter, and a
 sheet of eight tracers a particle.
@@ -347,7 +348,7 @@ def main() -> None:
     if to:
         write_atomically(to, json.dumps(times()))
     else:
-        write_atomically(Path(__file__).with_suffix(".md"), report())
+        write_atomically("build/simulation.md", report())
 
 
 if __name__ == "__main__":

@@ -14,13 +14,10 @@ from tests.suites import lognormal_suite
 from uvae_lib.cubes.suite import CubeSuite, open_cubes
 from uvae_lib.model import UniverseVAE, UpConv
 from uvae_lib.presets import DEMO, Config, to_dict
-from uvae_lib.training.fit import LitUniverseVAE, update_average
-from uvae_lib.training.slices import pixel_power
+from uvae_lib.training.module import LitUniverseVAE, update_average
 from uvae_lib.training.trainer import make_trainer
-from uvae_lib.variants.layers import posterior_width
 
 LEARNING_RATE = 1e-4
-NOTE = {"norm": "batch", "circular": False, "zero_init": False, "fourier_start": False}  # the note's networks
 
 
 def make_suite(folder: Path, n_cubes: int, side: int) -> CubeSuite:
@@ -31,14 +28,13 @@ def make_suite(folder: Path, n_cubes: int, side: int) -> CubeSuite:
 
 
 def configured(image_size: int, sets: int | None = None, data: dict | None = None, model: dict | None = None,
-               loss: dict | None = None, **training) -> Config:  # fmt: skip
-    """The demo preset at an image size, with replaced fields; sets: sets of slices a step."""
-    training = {"lr": LEARNING_RATE} | ({"sets_per_step": sets} if sets else {}) | training
+               **training) -> Config:  # fmt: skip
+    """The demo preset at an image size, without teaching, with replaced fields; sets: sets of slices a step."""
+    training = {"lr": LEARNING_RATE, "taught_steps": 0} | ({"sets_per_step": sets} if sets else {}) | training
     return replace(
         DEMO,
         data=replace(DEMO.data, image_size=image_size, **(data or {})),
         model=replace(DEMO.model, **(model or {})),
-        loss=replace(DEMO.loss, **(loss or {})),
         training=replace(DEMO.training, **training),
     )
 
@@ -46,9 +42,8 @@ def configured(image_size: int, sets: int | None = None, data: dict | None = Non
 def our_module(config: Config, suite: CubeSuite, pool_size: int | None = None) -> LitUniverseVAE:
     """The module that `fit` trains, with its cubes on the device, ready for `training_step`."""
     split = {"train": list(range(suite.n_cubes)), "val": [0], "test": []}
-    power = pixel_power(suite, [0], mean=0.0, std=1.0, size=config.data.image_size)
     pool_size = pool_size or suite.n_cubes
-    module = LitUniverseVAE(to_dict(config), suite.side, 0.0, 1.0, split, pool_size, power).attach(suite)
+    module = LitUniverseVAE(to_dict(config), suite.side, 0.0, 1.0, split, pool_size).attach(suite)
     module.trainer = make_trainer(config, Path("build/benchmarks"), False, [])
     module.setup("fit")
     return module.train()
@@ -75,7 +70,7 @@ def our_step(module: LitUniverseVAE) -> Callable[[int], None]:
 
 def note_step(config: Config, sets: Tensor) -> Callable[[int], None]:
     """The note's step as written: float32, the encoder called twice, a plain optimiser; slices are given."""
-    model = note.NoteVAE(posterior_width(UniverseVAE(config.data.image_size), -3.0, -4.0)).train()
+    model = note.NoteVAE(UniverseVAE(config.data.image_size, logvar_h=-4.0)).train()
     plain_upsampling(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
 

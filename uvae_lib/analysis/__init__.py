@@ -1,5 +1,12 @@
-"""What a run is worth: evaluation on held-out cubes."""
+"""Evaluation on held-out cubes."""
 
-from .evaluate import analyse_run, evaluate_run, further_set, merits, summary
+from .controls import familiarity
+from .evaluate import SAMPLES, evaluate_run, other_slices, summary
+from .features import encode_cubes, open_set, suite_features
+from .metrics import main_directions
+from .posterior import load_posterior, run_posterior
+from .responses import cubes_along
+from .samples import smoothed
 
-__all__ = ["analyse_run", "evaluate_run", "further_set", "merits", "summary"]
+__all__ = ["SAMPLES", "cubes_along", "encode_cubes", "evaluate_run", "familiarity", "load_posterior", "main_directions",
+           "open_set", "other_slices", "run_posterior", "smoothed", "suite_features", "summary"]  # fmt: skip

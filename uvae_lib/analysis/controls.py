@@ -1,7 +1,9 @@
-"""What z must not know, and what a generator must not do: controls that only a simulator allows.
+"""Null tests of z, copies among drawn slices, and whether a cube is like those of the training.
 
 Most take plain arrays, one row a cube; all randomness comes from a seed.
 """
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +15,8 @@ from ..cropping import cut_slices, log_density, whole_planes
 from ..cubes.suite import CubeSuite
 from ..runs.encode import spread_slices
 from ..runs.run import Run
-from .features import encode_any_set, evenly
+from ..statistics import fvu
+from .features import FeatureTable, encode_any_set, encode_slices_of_cube, evenly
 
 SEARCHED = 128  # training cubes, at most, in which a copy is looked for
 
@@ -65,7 +68,7 @@ def shuffled_sets(run: Run, zs: list[Tensor]) -> dict | None:
     if size < 2 or n < 2:
         return None
 
-    def found(i: int, mixed: bool) -> float:  # each mixed set is of other cubes than the set before it
+    def gap(i: int, mixed: bool) -> float:  # each mixed set is of other cubes than the set before it
         sets = [
             torch.stack([zs[(i + (j + g) * mixed) % n][g * size + j] for j in range(size)])
             for g in range(n_slices // size)
@@ -73,7 +76,7 @@ def shuffled_sets(run: Run, zs: list[Tensor]) -> dict | None:
         posteriors = [encode_any_set(run, part) for part in sets]
         return disagreement(*(np.stack([z[k].numpy() for z in posteriors]) for k in (0, 1)))
 
-    own, mixed = ([found(i, flag) for i in range(n)] for flag in (False, True))
+    own, mixed = ([gap(i, flag) for i in range(n)] for flag in (False, True))
     return {"auc": float(roc_auc_score([1] * n + [0] * n, [*mixed, *own]))}
 
 
@@ -172,32 +175,82 @@ def _planes(run: Run, suite: CubeSuite, cube: int) -> Tensor:
     return pixels[:, 0].unflatten(0, (len(suite.axes), suite.n_planes))
 
 
-def upper_bound(values, level: float = 0.99) -> float:
-    """What one more value of the kind exceeds with probability 1 - level, if the logarithms are Gaussian.
+def exceeded(values, value) -> np.ndarray:
+    """Chance that one more value of a kind is larger than `value`, if their logarithms are Gaussian.
 
-    Student's prediction bound, so that few values give a wide one; infinity for fewer than three.
+    values (n,) of the kind, value any shape. Student's predictive distribution, wide for few values; NaN for fewer
+    than three.
     """
     from scipy.stats import t
 
-    logs = np.log(np.asarray(values, float))
-    n = len(logs)
+    logs, n = np.log(np.asarray(values, float)), len(values)
     if n < 3:
-        return float("inf")
-    return float(np.exp(logs.mean() + t.ppf(level, n - 1) * logs.std(ddof=1) * np.sqrt(1 + 1 / n)))
+        return np.full(np.shape(value), np.nan)
+    return t.sf((np.log(value) - logs.mean()) / (logs.std(ddof=1) * np.sqrt(1 + 1 / n)), n - 1)
 
 
-def memorisation_test(
-    run: Run, suite: CubeSuite, samples: Tensor, held_out: Tensor, progress: bool = False
-) -> dict[str, list[float] | float]:
+def memorisation_test(run: Run, suite: CubeSuite, samples: Tensor, held_out: Tensor, progress: bool = False) -> dict:
     """Nearest training slice of generated samples, of true held-out slices, and of a copy that must be found.
 
-    samples, held_out (m, 1, H, H) pixels. `limit`: what one more held-out slice exceeds in 1 of 1000 cases.
+    samples, held_out (m, 1, H, H) pixels. A sample is a copy where it correlates by more than 0.99, or by more than one
+    more held-out slice would in 1 of 1000 cases.
     """
     train = evenly(run.split["train"], SEARCHED)
     copy = spread_slices(run, suite, train[len(train) // 2], 1, seed=12345)
     copy = copy.roll((3, 5), (-2, -1)).mT.flip(-1) if run.config.data.image_size == suite.side else copy.mT.flip(-1)
     r = nearest_slice(run, suite, train, torch.cat([samples, held_out, copy]), progress=progress)
-    held = r[len(samples) : -1]
-    limit = min(upper_bound(held, 0.999), 0.99)
-    return {"samples": r[: len(samples)].tolist(), "held_out": held.tolist(), "planted_copy": float(r[-1]),
-            "limit": limit, "n_copies": int((r[: len(samples)] > limit).sum())}  # fmt: skip
+    found, true = r[: len(samples)], r[len(samples) : -1]
+    copies = (found > 0.99) | (exceeded(true, found) < 0.001)
+    return {"samples": found.tolist(), "held_out": true.tolist(), "planted_copy": float(r[-1]),
+            "n_copies": int(copies.sum())}  # fmt: skip
+
+
+# --- is a cube like those of the training?
+
+
+@dataclass(frozen=True, eq=False)
+class Familiarity:
+    """What cubes of the training's kind are like: a probability that a cube is one of them.
+
+    centre (D,), root (D, D)   Mahalanobis distance |root @ (z - centre)| to the training cubes
+    distances, errors (m,)     of cubes of the kind that the model did not learn from: that distance, and the
+                               unexplained variance of the slices
+    """
+
+    centre: np.ndarray
+    root: np.ndarray
+    distances: np.ndarray
+    errors: np.ndarray
+
+    def distance(self, z: np.ndarray) -> np.ndarray:
+        """Mahalanobis distances of z (..., D) to the training cubes, over the square root of D."""
+        return np.linalg.norm((z - self.centre) @ self.root.T, axis=-1) / np.sqrt(len(self.centre))
+
+    def probability(self, z: np.ndarray, error: np.ndarray) -> np.ndarray:
+        """Chance that one more cube of the kind is as far off in z (..., D), or in unexplained variance (...).
+
+        The smaller of the two chances, doubled (Bonferroni); small for a cube unlike those of the training. NaN where
+        fewer than three cubes were kept from the training.
+        """
+        chances = exceeded(self.distances, self.distance(z)), exceeded(self.errors, error)
+        return np.minimum(1, 2 * np.minimum(*chances))
+
+    def of_slices(self, run: Run, slices: Tensor) -> float:
+        """`probability` of the cube that slices (S, 1, H, H) are from."""
+        cube = encode_slices_of_cube(run, 0, slices)
+        return float(self.probability(cube.z.mu.numpy(), float(fvu(cube.truth, cube.recon))))
+
+
+def familiarity(run: Run, table: FeatureTable, errors: list[float], n_slices: int = 15) -> Familiarity:
+    """Learn what the training's kind of cubes is like.
+
+    table    of the run's suite
+    errors   unexplained variance of the validation and then the test cubes, from as many slices; `evaluate_run` has
+             them as metrics["controls"]["unseen_errors"]
+    """
+    from sklearn.covariance import LedoitWolf
+
+    shrunk = LedoitWolf().fit(table.rows(run.split["train"]).z(n_slices).astype(float))  # fewer cubes than dimensions
+    found = Familiarity(shrunk.location_, np.linalg.cholesky(shrunk.precision_).T, np.empty(0), np.array(errors))
+    unseen = table.rows(run.split["val"] + run.split["test"]).z(n_slices)
+    return replace(found, distances=found.distance(unseen))

@@ -1,38 +1,31 @@
-"""Held-out metrics, each with a reference value: reconstruction beside 512 Fourier modes, z beside P(k).
-
-Functions take `CubeEncoding`s, or plain arrays with one row a cube.
-"""
+"""Held-out metrics, each with a reference value: reconstruction beside 512 Fourier modes, z beside statistics."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from ..analysis.probes import probe, ridge
 from ..loss import active_units, kl_by_dimension
 from ..statistics import cross_correlation, fourier_pca, fvu, project, r2, transfer_function
 from .features import CubeEncoding, FeatureTable
+from .probes import probe, ridge
 
 N_PCA = 512
-LEVELS = np.linspace(0.05, 0.95, 19)  # of intervals whose coverage is counted
-PROBED = {  # columns of `FeatureTable` that a ridge reads
-    "z, ridge": "mu",
-    "P(k), ridge": "power",
-    "PDF, ridge": "pdf",
-    "P(k) and moments, ridge": "summary",
-}
+FEWEST_LEARNED = 4  # cubes that teach a probe
+COUNTS = (10, 25, 50, 100, 200, 400, 800)  # of labelled cubes
 
 
 # --- reconstruction
 
 
-def reconstruction_metrics(cubes: list[CubeEncoding], train: list[CubeEncoding], box: float) -> dict:
+def reconstruction_metrics(
+    cubes: list[CubeEncoding], train: list[CubeEncoding], completed: list[Tensor], box: float
+) -> dict:
     """FVU, r(k) and T(k) of held-out cubes beside those of the strongest Fourier modes of the training slices.
 
-    box   side of a slice [Mpc/h]
+    completed   (n, 1, H, H) of each cube: its reconstructions with small scales drawn, for their T(k)
+    box         side of a slice [Mpc/h]
     """
     truth, recon = pooled(cubes)
     pca = fourier_pca(pooled(train)[0], min(N_PCA, truth.shape[-1] ** 2 // 2))
@@ -42,10 +35,13 @@ def reconstruction_metrics(cubes: list[CubeEncoding], train: list[CubeEncoding],
     return {
         "fvu": float(fvu(truth, recon)),
         "fvu_pca": float(fvu(truth, linear)),
+        "fvu_train": float(fvu(*pooled(train))),
+        "fvu_by_cube": [float(fvu(cube.truth, cube.recon)) for cube in cubes],
         "k": k.tolist(),
         "r": r.tolist(),
         "r_pca": r_pca.tolist(),
         "transfer": transfer_function(recon, truth, box)[1].mean(dim=0).tolist(),
+        "transfer_completed": transfer_function(torch.cat(completed)[:, 0], truth, box)[1].mean(dim=0).tolist(),
         "k_r90": k_at_correlation(k, r),
         "k_r90_pca": k_at_correlation(k, r_pca),
     }
@@ -70,160 +66,105 @@ def k_at_correlation(k: Tensor, r: Tensor, level: float = 0.9) -> float:
 
 
 def latent_metrics(cubes: list[CubeEncoding]) -> dict:
-    """KLs in nats and active units on held-out slices."""
-    kl_z = torch.stack([kl_by_dimension(cube.z.mu, cube.z.logvar) for cube in cubes])
-    kl_h = torch.cat([kl_by_dimension(*cube.h, *cube.prior) for cube in cubes])
-    return {
-        "kl_z": float(kl_z.sum(dim=1).mean()),
-        "kl_h": float(kl_h.sum(dim=1).mean()),
-        "active_z": int(active_units(torch.stack([cube.z.mu for cube in cubes]))),
-        "active_h": int(active_units(torch.cat([cube.h.mu for cube in cubes]))),
+    """KLs of z and of h on held-out slices [nats], in all and by dimension, the largest first, and active units."""
+    kl = {
+        "z": torch.stack([kl_by_dimension(*cube.z) for cube in cubes]),
+        "h": torch.cat([kl_by_dimension(*cube.h, *cube.prior) for cube in cubes]),
     }
+    mean = {"z": torch.stack([cube.z.mu for cube in cubes]), "h": torch.cat([cube.h.mu for cube in cubes])}
+    return (
+        {f"kl_{name}": float(x.sum(dim=1).mean()) for name, x in kl.items()}
+        | {f"active_{name}": int(active_units(x)) for name, x in mean.items()}
+        | {f"kl_by_dimension_{name}": x.mean(dim=0).sort(descending=True).values.tolist() for name, x in kl.items()}
+    )
 
 
 # --- parameters
 
 
-def r2_interval(truth: np.ndarray, predicted: np.ndarray) -> list[float]:
-    """68 % percentile bootstrap of R^2 over cubes, [low, high].
+def bootstrap_r2(truth: np.ndarray, predicted: np.ndarray, n_draws: int = 1000, seed: int = 0) -> np.ndarray:
+    """R^2 in bootstrap samples of cubes: truth, predicted (m, p) -> (n_draws, p).
 
-    truth, predicted   (m,) of the cubes
-    NaN where the truth does not vary, and for fewer than five cubes.
+    The same cubes are drawn for the same m and seed, so that the difference of two predictions is paired.
     """
-    from scipy.stats import bootstrap
-
-    def score(a: np.ndarray, b: np.ndarray) -> float:
-        return float(r2(a[:, None], b[:, None])[0])
-
-    if len(truth) < 5 or not math.isfinite(score(truth, predicted)):
-        return [math.nan, math.nan]
-    found = bootstrap((truth, predicted), score, n_resamples=1000, paired=True, vectorized=False, method="percentile",
-                      confidence_level=0.68, rng=0).confidence_interval  # fmt: skip
-    return [float(found.low), float(found.high)]
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(0, len(truth), (n_draws, len(truth)))
+    return np.stack([r2(truth[rows], predicted[rows]) for rows in chosen])
 
 
-class CalibratedProbe(NamedTuple):
-    """A regression judged on cubes that it did not see, and how well it knows its own error.
+def score(truth: np.ndarray, predicted: np.ndarray, names: list[str]) -> dict:
+    """R^2 with its 68 % interval over cubes (none for fewer than five), rms error, and the predictions (m, p)."""
+    ends = np.full((2, len(names)), math.nan)
+    if len(truth) >= 5:
+        ends = np.quantile(bootstrap_r2(truth, predicted), [0.16, 0.84], axis=0)
+    parts = {"r2": r2(truth, predicted), "r2_interval": ends.T, "error": np.sqrt(np.square(predicted - truth).mean(0))}
+    named = {key: dict(zip(names, values.tolist(), strict=True)) for key, values in parts.items()}
+    return named | {"predicted": predicted.tolist()}
 
-    predicted (m, p);  r2, error (p,)   as `ProbeResult`;  r2_interval (p, 2)
-    width (p,)        half width of the interval that is to hold 68 %, in units of the parameter
-    coverage (p, l)   share of the unseen cubes inside the interval of each of LEVELS
+
+def probe_table(learned: FeatureTable, test: FeatureTable, n_slices: int = 15) -> dict[str, dict]:
+    """`score` of ridges on z, on log P(k), and on P(k), PDF and moments of the same slices of test cubes.
+
+    learned   of the cubes that teach the ridges
     """
-
-    predicted: np.ndarray
-    r2: np.ndarray
-    r2_interval: np.ndarray
-    error: np.ndarray
-    width: np.ndarray
-    coverage: np.ndarray
-
-    def named(self, names: list[str]) -> dict:
-        """JSON values: a dictionary by name of the parameter for each number."""
-        parts = {key: getattr(self, key).tolist() for key in ("r2", "r2_interval", "error", "width", "coverage")}
-        named = {key: dict(zip(names, values, strict=True)) for key, values in parts.items()}
-        return named | {"predicted": self.predicted.tolist()}
-
-
-def residuals_of(train: np.ndarray, params: np.ndarray) -> np.ndarray:
-    """Residuals (n, p) of training cubes, each predicted by a ridge that is fitted to other cubes (5 folds)."""
-    from sklearn.model_selection import KFold, cross_val_predict
-
-    folds = KFold(min(5, len(train)), shuffle=True, random_state=0)
-    return params - cross_val_predict(ridge(), train, params, cv=folds).reshape(params.shape)
-
-
-def half_widths(residuals: np.ndarray, levels: np.ndarray | float) -> np.ndarray:
-    """Half widths (p, l) of intervals that hold a new cube with at least these probabilities.
-
-    The ceil((n + 1) level)-th smallest of n absolute residuals (n, p): split-conformal intervals (Lei et al. 2018,
-    arXiv:1604.04173), here from out-of-fold residuals.
-    """
-    n = len(residuals)
-    rank = np.minimum(np.ceil((n + 1) * np.atleast_1d(levels)).astype(int), n) - 1
-    return np.sort(np.abs(residuals), axis=0)[rank].T
-
-
-def calibrated_probe(train: np.ndarray, params: np.ndarray, test: np.ndarray, truth: np.ndarray) -> CalibratedProbe:
-    """`probe` with intervals.
-
-    train, params   (n, d), (n, p) of the cubes that teach
-    test, truth     (m, d), (m, p) of the cubes that judge
-    """
-    residuals, found = residuals_of(train, params), probe(train, params, test, truth)
-    inside = np.abs(found.predicted - truth)[..., None] <= half_widths(residuals, LEVELS)  # (m, p, l)
-    intervals = [r2_interval(*columns) for columns in zip(truth.T, found.predicted.T, strict=True)]
-    return CalibratedProbe(
-        found.predicted, found.r2, np.array(intervals), found.error, half_widths(residuals, 0.68)[:, 0],
-        inside.mean(axis=0),
-    )  # fmt: skip
-
-
-def probe_table(train: FeatureTable, test: FeatureTable, n_slices: int = 15) -> dict[str, CalibratedProbe]:
-    """Ridges on z, on log P(k), on the pixel density and on what the encoder is wired to, of the same slices."""
-    i = train.at(n_slices)
+    names, i = test.names.tolist(), learned.at(n_slices)
+    features = {
+        "z": [x.mu[:, i] for x in (learned, test)],
+        "P(k)": [x.power[:, i] for x in (learned, test)],
+        "P(k), PDF and moments": [x.statistics(n_slices) for x in (learned, test)],
+    }
     return {
-        name: calibrated_probe(getattr(train, field)[:, i], train.params, getattr(test, field)[:, i], test.params)
-        for name, field in PROBED.items()
+        name: score(test.params, probe(pair[0], learned.params, pair[1], test.params).predicted, names)
+        for name, pair in features.items()
     }
 
 
-def slice_curve(train: FeatureTable, test: FeatureTable) -> dict[str, list]:
-    """How many slices are enough: for each number of slices, ridges on z and P(k) and the width of q(z).
+def slice_curve(learned: FeatureTable, test: FeatureTable, seed: int = 0) -> dict[str, list]:
+    """How many slices are enough: for each number of slices, ridges on z and on statistics, and the width of q(z).
 
     Returns {"sizes"} and, a row for each of these,
-      r2, r2_power, error   of each parameter
-      kl                    KL(q(z) || N(0, I)) [nats]
-      read_width            of each parameter, the width of q(z) as the ridge reads it, in units of the parameter: what
-                            the model believes that its error is
+      r2, r2_draws, r2_statistics, error   of each parameter: from means and draws of q(z), from P(k), PDF and moments
+      kl                                   KL(q(z) || N(0, I)) [nats]
+      width                                of each parameter, the width of q(z) as the ridge reads it
     """
-    rows = []
-    for i in range(len(train.sizes)):
-        z, power = (
-            probe(getattr(train, f)[:, i], train.params, getattr(test, f)[:, i], test.params) for f in ("mu", "power")
-        )
-        sigma = np.exp(0.5 * test.logvar[:, i])
+    rows, rng = [], np.random.default_rng(seed)
+    for i, size in enumerate(learned.sizes):
+        drawn = [x.mu[:, i] + np.exp(0.5 * x.logvar[:, i]) * rng.standard_normal(x.mu[:, i].shape)
+                 for x in (learned, test)]  # fmt: skip
+        pairs = [(learned.mu[:, i], test.mu[:, i]), drawn, (learned.statistics(size), test.statistics(size))]
+        z, draws, statistics = (probe(a, learned.params, b, test.params) for a, b in pairs)
         kl = kl_by_dimension(*(torch.from_numpy(x[:, i]) for x in (test.mu, test.logvar))).sum(dim=1).mean()
-        weights = ridge().fit(train.mu[:, i], train.params).coef_
+        weights = np.atleast_2d(ridge().fit(learned.mu[:, i], learned.params).coef_)
         rows.append({
-            "r2": z.r2.tolist(), "r2_power": power.r2.tolist(), "error": z.error.tolist(), "kl": float(kl),
-            "read_width": np.sqrt((np.square(sigma) @ np.square(np.atleast_2d(weights)).T).mean(axis=0)).tolist(),
+            "r2": z.r2.tolist(), "r2_draws": draws.r2.tolist(), "r2_statistics": statistics.r2.tolist(),
+            "error": z.error.tolist(), "kl": float(kl),
+            "width": np.sqrt((np.exp(test.logvar[:, i]) @ np.square(weights).T).mean(axis=0)).tolist(),
         })  # fmt: skip
-    return {"sizes": train.sizes.tolist()} | {name: [row[name] for row in rows] for name in rows[0]}
+    return {"sizes": learned.sizes.tolist()} | {name: [row[name] for row in rows] for name in rows[0]}
 
 
-def cube_curve(train: FeatureTable, test: FeatureTable, n_slices: int = 15, n_draws: int = 4, seed: int = 0) -> dict:
-    """How many cubes teach the ridge on z: R^2 on the test cubes, the mean over random draws of training cubes.
+def label_curve(
+    train: np.ndarray, params: np.ndarray, test: np.ndarray, truth: np.ndarray, n_draws: int = 8, seed: int = 0
+) -> dict:
+    """How many labelled cubes a ridge needs: R^2 on test cubes, mean and standard deviation over draws of cubes.
 
-    Returns {"counts" (c,), "r2" (c, p)}.
+    train, params   (n, d), (n, p) of all labelled cubes;  test, truth (m, d), (m, p)
+    Returns {"counts" (c,), "r2" (c, p), "scatter" (c, p)}, the last count n.
     """
-    rng, n, z = np.random.default_rng(seed), len(train.cubes), train.z(n_slices)
-    counts = [count for count in (25, 50, 100, 200, 400, 800) if count < n] + [n]
-    rows = []
+    rng, n, rows = np.random.default_rng(seed), len(train), []
+    counts = [count for count in COUNTS if count < n] + [n]
     for count in counts:
         chosen = [rng.choice(n, count, replace=False) for _ in range(n_draws if count < n else 1)]
-        draws = [probe(z[i], train.params[i], test.z(n_slices), test.params).r2 for i in chosen]
-        rows.append(np.mean(draws, axis=0).tolist())
-    return {"counts": counts, "r2": rows}
+        rows.append([probe(train[i], params[i], test, truth).r2 for i in chosen])
+    return {
+        "counts": counts,
+        "r2": [np.mean(row, axis=0).tolist() for row in rows],
+        "scatter": [np.std(row, axis=0).tolist() for row in rows],
+    }
 
 
-# --- what a reader is shown
-
-
-def probe_summary(probes: dict[str, dict]) -> pd.DataFrame:
-    """Kept probes as a table of texts: R^2 with its 68 % interval and the error of each parameter."""
-    rows = {}
-    for name, kept in probes.items():
-        rows[name] = {
-            f"R2 of {p}": "does not vary" if value is None else f"{value:.2f}" for p, value in kept["r2"].items()
-        }
-        for p, (low, high) in kept.get("r2_interval", {}).items():
-            rows[name][f"R2 of {p}"] += "" if low is None else f" ({low:.2f} to {high:.2f})"
-        rows[name] |= {f"error of {p}": f"{value:.3f}" for p, value in kept["error"].items()}
-    return pd.DataFrame(rows).T.fillna("")
-
-
-def verdict(one: list, other: list) -> str:
-    """How the interval of a score stands to another's: better than, worse than, or level with where they overlap."""
-    if None in (*one, *other):
-        return "not to be compared (fewer than five cubes) with"
-    return "better than" if one[0] > other[1] else "worse than" if one[1] < other[0] else "level with"
+def main_directions(z: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Principal components of z (m, D) of cubes: centre (D,), directions (n, D), their shares of the variance (n,)."""
+    centre = z.mean(axis=0)
+    _, s, rows = np.linalg.svd(z - centre, full_matrices=False)
+    return centre, rows[:n], (np.square(s) / np.square(s).sum())[:n]

@@ -1,7 +1,7 @@
 """p(Omega_m, sigma_8 | z): a small neural spline flow on z, learned from training cubes and judged on test cubes.
 
 The flow is given what a linear map reads in z, the parameters and the main directions of z, and the number of slices
-that z was read from. `load_posterior` reads it from the run folder, where `kept_posterior` puts it.
+that z was read from. `load_posterior` reads it from the run folder, where `run_posterior` stores it.
 """
 
 import json
@@ -12,14 +12,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Generator, Tensor, nn
 
-from ..analysis.probes import ridge
 from ..files import write_atomically
 from ..runs.run import Run, weights_key
-from ..statistics import r2
 from .features import FeatureTable
-from .metrics import LEVELS, r2_interval
+from .metrics import score
+from .probes import ridge
 
 FEWEST_CUBES = 32  # training cubes that teach a flow
+LEVELS = np.linspace(0.05, 0.95, 19)  # of regions whose coverage is counted
 N_MAIN = 6  # main directions of z beside the parameters that a ridge reads
 FOLDS = 5
 STEPS, PATIENCE, BATCH = 800, 5, 256  # at most; checks on validation cubes without a better one, every 50 steps
@@ -140,8 +140,8 @@ def _train(found: ParameterPosterior, train: tuple[Tensor, Tensor], val: tuple[T
     return found.eval().requires_grad_(False)
 
 
-def kept_posterior(run: Run, table: FeatureTable, n_slices: int = 15) -> ParameterPosterior | None:
-    """The posterior from the run folder where these weights and parameters made it, else learned and kept.
+def run_posterior(run: Run, table: FeatureTable, n_slices: int = 15) -> ParameterPosterior | None:
+    """The posterior from the run folder where these weights and parameters made it, else learned and stored.
 
     table   of the run's suite
 
@@ -177,36 +177,31 @@ def load_posterior(run: Run) -> ParameterPosterior:
 
 
 def _notes(path) -> dict:
+    """What `run_posterior` wrote into the header of the file."""
     with safe_open(path, "pt") as file:
         return json.loads(file.metadata()["about"])
 
 
 def posterior_metrics(found: ParameterPosterior, test: FeatureTable, n_slices: int = 15, seed: int = 0) -> dict:
-    """R^2 of means, half widths of 68 % intervals and expected coverage on test cubes, and draws for one of them.
+    """`score` of the means on test cubes, widths of 68 % intervals and expected coverage.
 
+    width      by parameter, half the 68 % interval, the mean over cubes
     coverage   by parameter, share of cubes in central intervals of each of LEVELS; "both": in regions about random
                points of the box (TARP, Lemos et al. 2023, arXiv:2302.03026), one point a cube
     """
     generator, i = torch.Generator().manual_seed(seed), test.at(n_slices)
-    columns = [test.names.tolist().index(name) for name in found.names]
-    truth, n = test.params[:, columns], int(test.sizes[i])
-    draws = found.sample(torch.from_numpy(test.mu[:, i]).float(), n, 500, generator).double().numpy()  # (500, m, p)
-    mean = draws.mean(axis=0)
+    truth = test.params[:, [test.names.tolist().index(name) for name in found.names]]
+    z, n = torch.from_numpy(test.mu[:, i]).float(), int(test.sizes[i])
+    draws = found.sample(z, n, 500, generator).double().numpy()  # (500, m, p)
     low, size = found.low.numpy(), (found.high - found.low).numpy()
-    points = torch.rand(mean.shape, generator=generator).numpy()
+    points = torch.rand(truth.shape, generator=generator).numpy()
     unit, true = (draws - low) / size, (truth - low) / size
     nearer = np.square(unit - points).sum(axis=-1) < np.square(true - points).sum(axis=-1)
     central = 2 * np.abs((draws < truth).mean(axis=0) - 0.5)
-    parts = {
-        "r2": r2(truth, mean).tolist(),
-        "r2_interval": [r2_interval(*pair) for pair in zip(truth.T, mean.T, strict=True)],
-        "error": np.sqrt(np.square(mean - truth).mean(axis=0)).tolist(),
-        "width": (np.diff(np.quantile(draws, [0.16, 0.84], axis=0), axis=0)[0] / 2).mean(axis=0).tolist(),
-    }
+    width = (np.diff(np.quantile(draws, [0.16, 0.84], axis=0), axis=0)[0] / 2).mean(axis=0)
     shares = dict(zip(found.names, central.T, strict=True)) | {"both": nearer.mean(axis=0)}
-    named = {key: dict(zip(found.names, values, strict=True)) for key, values in parts.items()}
-    return named | {
+    return score(truth, draws.mean(axis=0), found.names) | {
+        "width": dict(zip(found.names, width.tolist(), strict=True)),
+        "levels": LEVELS.tolist(),
         "coverage": {name: (x[:, None] <= LEVELS).mean(axis=0).tolist() for name, x in shares.items()},
-        "predicted": mean.tolist(),
-        "example": {"cube": int(test.cubes[0]), "draws": draws[:, 0].tolist(), "truth": truth[0].tolist()},
     }

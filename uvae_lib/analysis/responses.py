@@ -1,69 +1,23 @@
-"""What z and h hold in nats, and what moving z does: responses to a parameter beside those of the 1P cubes.
+"""What moving z along the parameters does: responses beside those of the 1P cubes, and what is read back.
 
 Responses are read from decoded slices that share their place in p(h | z), as 1P cubes share their phases.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from ..analysis.probes import ridge
 from ..cubes.suite import CubeSuite
 from ..generation.sample import complete_means, draw_h
-from ..loss import ACTIVE, kl_by_dimension
-from ..presets import PARAMETERS
-from ..runs.encode import decode, encode_cube, spread_slices
+from ..runs.encode import decode, set_features, spread_slices
 from ..runs.run import Run
 from ..runs.traverse import parameter_sheet
 from ..statistics import pixel_pdf, power_spectrum
-from .features import PDF_EDGES, CubeEncoding, FeatureTable
-from .theory import lognormal_response
-
-# --- nats by dimension
+from .features import PDF_EDGES, FeatureTable, encode_any_set
+from .probes import ridge
 
 
-def kl_table(
-    cubes: list[CubeEncoding], z: np.ndarray, params: np.ndarray, names: Sequence[str] = PARAMETERS, seed: int = 0
-) -> pd.DataFrame:
-    """One row a dimension of z and of h, the costliest first.
-
-    cubes    held out: `kl` [nats] is their mean, `variance` that of the posterior's mean over them
-    z, params  (n, D) means of z and (n, p) parameters, of these names, of any cubes: for the mutual information
-    Columns: latent, dim, kl, variance, active, and mi_<parameter> [nats], NaN but for active dimensions of z.
-    """
-    rows = []
-    for name, posterior, kl in (
-        ("z", torch.stack([v.z.mu for v in cubes]), torch.stack([kl_by_dimension(*v.z) for v in cubes])),
-        ("h", torch.cat([v.h.mu for v in cubes]), torch.cat([kl_by_dimension(*v.h, *v.prior) for v in cubes])),
-    ):
-        variance = posterior.var(dim=0, correction=0).numpy()
-        columns = {"latent": name, "dim": np.arange(len(variance)), "kl": kl.mean(dim=0).numpy(), "variance": variance}
-        rows.append(pd.DataFrame(columns | {"active": variance > ACTIVE}).sort_values("kl", ascending=False))
-    table = pd.concat(rows, ignore_index=True)
-    active = table.index[(table["latent"] == "z") & table["active"]]
-    features = z[:, table.loc[active, "dim"].to_numpy()]
-    for name, values in zip(names, params.T, strict=True):
-        table[f"mi_{name}"] = np.nan
-        table.loc[active, f"mi_{name}"] = _information(features, values, seed)
-    return table
-
-
-def _information(features: np.ndarray, values: np.ndarray, seed: int) -> np.ndarray:
-    """Mutual information [nats] of each feature (n, d) with values (n,): nearest neighbours, Kraskov et al. 2004."""
-    from sklearn.feature_selection import mutual_info_regression
-
-    if not features.shape[1] or len(values) < 4:
-        return np.full(features.shape[1], np.nan)
-    return mutual_info_regression(features, values, n_neighbors=min(3, len(values) - 1), random_state=seed)
-
-
-# --- responses to a parameter
-
-
-def one_parameter(suite: CubeSuite, name: str) -> tuple[list[int], np.ndarray, dict[str, float]]:
+def cubes_along(suite: CubeSuite, name: str) -> tuple[list[int], np.ndarray, dict[str, float]]:
     """Cubes of a 1P set in which a parameter alone moves: their numbers, its values (increasing), the fiducial.
 
     The fiducial is the median of every column; a row counts when all other columns are there.
@@ -106,72 +60,70 @@ def responses(slices: Tensor, values: np.ndarray, at: float, box: float, n_draws
 
 
 def parameter_walks(
-    run: Run,
-    table: FeatureTable,
-    one_p: CubeSuite | None,
-    *,
-    n_slices: int = 30,
-    seed: int = 0,
+    run: Run, table: FeatureTable, one_p: CubeSuite | None, *, n_slices: int = 30, seed: int = 0
 ) -> dict:
-    """Move z along each parameter, the others held, beside the 1P cubes; read back what was decoded.
+    """Move z along each parameter, the others fixed, beside the 1P cubes, and measure the responses.
 
-    Paths lie on the curved sheet of known universes (`parameter_sheet`), so that what is asked can be read.
+    Paths lie on the curved sheet of known universes (`parameter_sheet`).
 
-    table     of the cubes that the sheet and the probe are learned from
+    table     of the cubes that the sheet is learned from
     one_p     the 1P set; without it the walk spans the middle 80 % of the table, and the truth is absent
 
-    Returns a dictionary a parameter: values; `model`, `model_mean` (decoded means alone) and `truth` as `responses`;
-    `theory`, dlnP of a lognormal field; `mismatch`; `read` and `read_truth` (v, p), the ridge on z of what was decoded,
-    of the 1P cubes.
+    Returns a dictionary a parameter that varies: values; `completed`, `mean` (decoded means alone) and `simulated` as
+    `responses`.
     """
-    z, names, found = table.z(15), [str(name) for name in table.names], {}
-    sheet, reader = parameter_sheet(z, table.params), ridge().fit(z, table.params)
-    generator = torch.Generator().manual_seed(seed)
-    draw = torch.randn(n_slices, z.shape[1], generator=generator)
-    white = torch.randn(n_slices, 1, *[run.config.data.image_size] * 2, generator=generator)
-
-    def read(sets: list[Tensor]) -> list[list[float]]:
-        rows = np.stack([encode_cube(run, slices).mu.numpy() for slices in sets])
-        return reader.predict(rows).reshape(len(rows), -1).tolist()
-
-    for i, name in enumerate(names):
-        middle = table.params.mean(axis=0)
-        cubes, values, fiducial = one_parameter(one_p, name) if one_p is not None else ([], np.empty(0), {})
+    draw, found = _Decoder(run, table, n_slices, seed), {}
+    for i, name in enumerate(table.names.tolist()):
+        cubes, values, fiducial = cubes_along(one_p, name) if one_p is not None else ([], np.empty(0), {})
+        middle = np.array([fiducial[p] for p in table.names]) if len(values) > 1 else table.params.mean(axis=0)
         if len(values) < 2:
             cubes, values = [], np.unique(np.quantile(table.params[:, i], np.linspace(0.1, 0.9, 5)))
-        else:
-            middle = np.array([fiducial[p] for p in names])
         if len(values) < 2:
             continue  # a parameter that does not vary
         asked = np.tile(middle, (len(values), 1))
         asked[:, i] = values
-        path = sheet(asked)
-        means = [decode(run, draw_h(run, step, draw)) for step in path]
-        whole = [complete_means(run, mean, step, white) for mean, step in zip(means, path, strict=True)]
-        row = {"values": values.tolist(), "read": read(whole)}
-        sets = {"model_mean": means, "model": whole}
+        means, whole = zip(*(draw(row) for row in asked), strict=True)
+        sets = {"mean": means, "completed": whole}
         if cubes:
-            sets["truth"] = [spread_slices(run, one_p, cube, n_slices, seed=seed) for cube in cubes]
-            row["read_truth"] = read(sets["truth"])
-        row |= {
-            key: responses(torch.stack(slices)[:, :, 0], values, middle[i], run.image_box)
+            sets["simulated"] = [spread_slices(run, one_p, cube, n_slices, seed=seed) for cube in cubes]
+        found[name] = {"values": values.tolist()} | {
+            key: responses(torch.stack(list(slices))[:, :, 0], values, middle[i], run.image_box)
             for key, slices in sets.items()
         }
-        if set(PARAMETERS) <= set(names):
-            weights = slope_weights(values, middle[i])
-            row["theory"] = lognormal_response(asked, weights, names, run.config.data.image_size, run.image_box)
-        found[name] = row | ({"mismatch": mismatch(row["model"], row["truth"])} if cubes else {})
     return found
 
 
-def mismatch(model: dict, truth: dict) -> dict[str, float]:
-    """How far two responses are apart, over the size of the true one: 0 when equal, 1 for a model that does nothing.
+def closure(
+    run: Run, table: FeatureTable, *, side: int = 4, n_slices: int = 15, seed: int = 0, share: float = 0.6
+) -> dict:
+    """Draw slices at asked parameters and read them back with the ridge on z.
 
-    power, pdf   root mean square of the gap over that of the truth; P(k) up to half the Nyquist frequency
+    table    of the cubes that the sheet and the ridge are learned from
+    side     points along each parameter that varies, over the middle `share` of its range
+    Returns {"asked" (m, p), "read" (m, p), "path" (m, p)}: path is read from z on the sheet itself, without drawing.
     """
-    half = np.asarray(truth["k"]) <= 0.5 * max(truth["k"])
-    found = {}
-    for name, key, part in (("power", "dlnP", half), ("pdf", "dpdf", slice(None))):
-        true, other = (np.asarray(x[key][0])[part] for x in (truth, model))
-        found[name] = float(np.sqrt(np.square(other - true).mean() / np.square(true).mean()))
-    return found
+    params, z = table.params, table.z(n_slices)
+    low, high = np.quantile(params, [0.5 - share / 2, 0.5 + share / 2], axis=0)
+    lines = [np.unique(np.linspace(a, b, side)) for a, b in zip(low, high, strict=True)]
+    asked = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(lines))
+    draw, reader = _Decoder(run, table, n_slices, seed), ridge().fit(z, params)
+    rows = np.stack([encode_any_set(run, set_features(run, draw(row)[1])).mu.numpy() for row in asked])
+    path = draw.sheet(asked).numpy()
+    read, straight = (reader.predict(x).reshape(asked.shape).tolist() for x in (rows, path))
+    return {"asked": asked.tolist(), "read": read, "path": straight}
+
+
+class _Decoder:
+    """Decoded means and completed slices at asked parameters, with the same random numbers everywhere."""
+
+    def __init__(self, run: Run, table: FeatureTable, n_slices: int, seed: int):
+        generator, size = torch.Generator().manual_seed(seed), run.config.data.image_size
+        self.run, self.sheet = run, parameter_sheet(table.z(n_slices), table.params)
+        self.place = torch.randn(n_slices, table.mu.shape[-1], generator=generator)
+        self.white = torch.randn(n_slices, 1, size, size, generator=generator)
+
+    def __call__(self, params: np.ndarray) -> tuple[Tensor, Tensor]:
+        """params (p,) -> two sets (n_slices, 1, H, H) of pixels."""
+        z = self.sheet(params[None])[0]
+        mean = decode(self.run, draw_h(self.run, z, self.place))
+        return mean, complete_means(self.run, mean, z, self.white)

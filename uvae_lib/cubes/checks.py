@@ -1,9 +1,4 @@
-"""The check of a whole suite: every number read once, what looks odd reported, the report kept.
-
-A check streams through the files one cube at a time and needs the memory of about three cubes. Its report
-lies beside the data, keyed by the size and modification time of every file; where nothing can be
-written it is kept in memory.
-"""
+"""The one pass over all cubes before they are used, and the way of a cube to its overdensity."""
 
 import hashlib
 import json
@@ -12,220 +7,179 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
 from ..files import write_atomically
-from .arrays import Hdf5File
-from .field_type import guess_field_type, looks_like, to_overdensity
-from .layout import SuiteFiles
+from .arrays import refusal
 
-FLOOR = 1e-7  # a voxel with less overdensity is empty
-EMPTY_LIMIT = 1e-3  # more empty voxels than this are warned of
+FIELD_TYPES = ("density", "delta", "overdensity", "counts")
+ROUNDING = 2e-6  # negative overdensities down to this are rounding in the painting of mass
+FLOOR, EMPTY_LIMIT = 1e-7, 1e-3  # a voxel with less overdensity is empty; more of them than this are warned of
 NOT_PERIODIC = 1.25  # jump across the wrap, in mean jumps: 0.7 to 1.23 measured on periodic cubes, 1.7 to 3 on cut ones
 # contrast of matter today in voxels of 4 Mpc/h is about 1, larger in smaller ones; of log10(M) it is 0.05
 LEAST_CONTRAST = 0.15
-SAMPLE = 16  # cubes of a sampled check
-FULL_CHECK = 8 * 2**30  # bytes; larger suites are sampled unless check="full"
-VERSION = 4
-_remembered: dict[tuple[Path, str], "CheckReport"] = {}  # reports that could not be written beside the data
+ALIKE = 0.5  # correlation of largest modes above which two cubes are one universe: 124 modes scatter by 0.09
+VERSION = 6
 
 
 @dataclass(frozen=True)
-class CheckReport:
-    """What a check found.
+class Check:
+    """What the pass found.
 
-    n_checked        cubes read, of n_cubes
-    means            lowest, mean and highest of the cubes' means
-    extremes         minimum and maximum of all voxels
-    empty_fraction   share of voxels with y < 1e-7
-    spike_share      share of the variance of log(y + 1e-8) that the empty voxels cause
-    n_clipped        voxels between -2e-6 and 0, set to 0
-    wrap             for each periodic axis: jump across the wrap / mean jump between neighbouring planes
-    wrap_to_largest  the same / largest jump between neighbouring planes
-    duplicates       pairs of cubes that hold the same numbers
-    contrast         standard deviation of y in the first cube
-    skewness         of y in the first cube: several times the contrast in matter, about nothing in logarithms
-    looks_like       what it is instead of field_type, or ""
+    extremes        minimum and maximum of all voxels as stored
+    means           lowest and highest of the cubes' means
+    empty_fraction  share of voxels with y < 1e-7
+    wrap            of each axis: jump across the wrap / mean jump between neighbouring planes
+    contrast        standard deviation of y in the first cube;  skewness: likewise, 0 of what is the logarithm of mean 1
+    universes       number of each cube's universe: cubes with the same largest modes share one
+    alike           the most correlated pair of cubes, and its correlation
     """
 
-    field_type: str
-    n_checked: int
-    n_cubes: int
-    means: list[float]
     extremes: list[float]
+    means: list[float]
     empty_fraction: float
-    spike_share: float
-    n_clipped: int
     wrap: list[float]
-    wrap_to_largest: list[float]
-    duplicates: list[list[int]]
     contrast: float
     skewness: float
-    looks_like: str
+    universes: list[int]
+    alike: list[float]
 
-    @property
-    def _empty(self) -> str:
-        shares = f"{self.empty_fraction:.4%} of the voxels are empty (y < {FLOOR:g}) and cause {self.spike_share:.1%}"
-        return f"{shares} of the variance of log(y + 1e-8)"
-
-    def lines(self) -> list[str]:
-        """The same in words."""
-        part = "all cubes" if self.n_checked == self.n_cubes else f"a sample of {self.n_checked} of {self.n_cubes}"
-        return [
-            f"{part}, every cube again when it is read",
-            "voxels from {:.6g} to {:.6g}, ".format(*self.extremes)
-            + "means of cubes from {0:.6g} to {2:.6g}".format(*self.means),
-            self._empty,
-            f"{self.n_clipped} voxels slightly below zero (rounding) are set to 0",
-            "jump across the periodic wrap over the jump between neighbours: "
-            f"{', '.join(f'{ratio:.2f}' for ratio in self.wrap)} (1 is periodic)",
-        ]
-
-    def cautions(self, voxel: float, one_at_a_time: bool = False) -> list[str]:
-        """Sentences that a user should be warned with.
-
-        voxel           its side [Mpc/h]
-        one_at_a_time   a 1P set, which passes its fiducial universe once a parameter
-        """
-        low, _, high = self.means
-        name = {"delta": "1 + delta", "overdensity": "the overdensity"}.get(self.field_type)
-        pairs = ", ".join(f"{a} = {b}" for a, b in self.duplicates[:5])
-        wraps = enumerate(zip(self.wrap, self.wrap_to_largest, strict=True))
-        open_edges = {axis: mean for axis, (mean, largest) in wraps if mean > NOT_PERIODIC and largest > 1.05}
-        found = [
-            (self.looks_like,
-             f"the numbers look like {self.looks_like}, not like {self.field_type}, and all that follows would be "
-             "wrong: undo that, and save the cubes again"),
-            (not self.looks_like and self.contrast < LEAST_CONTRAST * min(1, 4 / voxel),
-             f"suspicious unit: the standard deviation is {self.contrast:.2g} of the mean, less than matter has in "
-             f"voxels of {voxel:.3g} Mpc/h; undo logarithms or scaling, if there are, and save them again"),
-            (not self.looks_like and self.contrast > LEAST_CONTRAST and self.skewness < 0.7 * self.contrast,
-             f"suspicious unit: the numbers spread to both sides of their mean alike (standard deviation "
-             f"{self.contrast:.2g} of it, skewness {self.skewness:.2g}), as logarithms do and matter does not; undo "
-             "logarithms or scaling, if there are, and save them again"),
-            (self.empty_fraction > EMPTY_LIMIT,
-             f"{self._empty}, which a squared error fits first; raise eps (to 1e-3, say), use thicker slices, or a "
-             "field that fills the voids"),
-            *((True,
-               f"edges do not look periodic along axis {axis}: the jump across the wrap is {mean:.2f} times the mean "
-               "jump between neighbouring planes, and slices wrap around; use whole periodic boxes")
-              for axis, mean in open_edges.items()),
-            (self.duplicates and not one_at_a_time,
-             f"{len(self.duplicates)} duplicate cubes ({pairs}): a copy in the test part is no test; remove them"),
-            (name and not 0.99 < low <= high < 1.01,
-             f"suspicious unit: {name} has means from {low:.4g} to {high:.4g}, not 1; check field_type= "
-             "(--data.field-type); each cube is divided by its own mean unless normalize=False"),
-            (high > 100 * low,
-             f"suspicious unit: the means of the cubes differ by a factor of {high / low:.3g}; check that all hold one "
-             "field in one unit"),
-        ]  # fmt: skip
-        return [text for is_so, text in found if is_so]
+    def cautions(self, voxel: float) -> list[str]:
+        """Sentences to warn with; voxel [Mpc/h]."""
+        few = self.contrast < LEAST_CONTRAST * min(1, 4 / voxel) or self.skewness < 0.7 * self.contrast
+        found = {
+            f"the numbers look like logarithms or scaled ones (standard deviation {self.contrast:.2g} of the mean, "
+            f"skewness {self.skewness:.2g}): undo that, if it is so, and save the cubes again": few,
+            f"{self.empty_fraction:.2%} of the voxels are empty, and a squared error of logarithms fits them first: "
+            "raise eps (to 1e-3), or take thicker slices or a fuller field": self.empty_fraction > EMPTY_LIMIT,
+            f"the means of the cubes differ by a factor of {self.means[1] / self.means[0]:.3g}; check that all "
+            "hold one field in one unit": self.means[1] > 100 * self.means[0],
+        }  # fmt: skip
+        found |= {
+            f"edges do not look periodic along axis {axis}: the jump across the wrap is {jump:.2f} times that between "
+            "neighbouring planes, and slices wrap around; use whole periodic boxes": jump > NOT_PERIODIC
+            for axis, jump in enumerate(self.wrap, 3 - len(self.wrap))
+        }
+        return [text for text, is_so in found.items() if is_so]
 
 
-def check_suite(layout: SuiteFiles, field_type: str | None, mode: str) -> CheckReport:
-    """Report on a suite, from the file beside it when nothing has changed, or by reading its cubes.
+def to_overdensity(raw: np.ndarray, field_type: str, where: str, sparse: bool = True) -> tuple[np.ndarray, float]:
+    """Overdensity of a cube as it is stored.
 
-    mode    "auto" reads every cube of a suite up to 8 GiB and 16 cubes of a larger one; "full", "sample" decide
+    raw         (P, N, N) real numbers
+    field_type  density | delta | overdensity | counts
+    where       what to call the cube in an error
+    sparse      planes of one value are no damage
+    Returns y = rho / <rho> (P, N, N) float32, never negative, mean 1; and the mean of rho [units of raw].
+    Raises CubesError for what is not finite, constant or negative, and for another mean than the field type has.
     """
-    sampled = mode == "sample" or (mode == "auto" and layout.n_bytes > FULL_CHECK)
-    place = _cache_file(layout)
-    keys = [_key(layout, field_type, mode, place) for mode in (("full", "sample") if sampled else ("full",))]
-    if report := next(filter(None, (_read_report(place, key) for key in keys)), None):
-        return report
-    n = min(SAMPLE, layout.n_cubes) if sampled else layout.n_cubes
-    report = _measure(layout, field_type, np.linspace(0, layout.n_cubes - 1, n).round().astype(int).tolist())
-    try:
-        write_atomically(place, json.dumps({"key": keys[-1], "report": asdict(report)}))
-    except OSError:  # a read-only folder, or a full disk: the check is repeated in the next process
-        _remembered[place, keys[-1]] = report
-    return report
-
-
-def _measure(layout: SuiteFiles, field_type: str | None, chosen: list[int]) -> CheckReport:
-    """Read the chosen cubes one after the other."""
-    means, ranges, jumps, seen, duplicates = [], [], [], {}, []
-    n_clipped, sums = 0, np.zeros((2, 3))  # number, sum, sum of squares of x: of all voxels, of those not empty
-    for i in tqdm(chosen, desc="checking cubes", unit="cube", delay=5, leave=False, disable=None):
-        where, raw = f"cube {i} of {layout.source}", layout.raw(i)
-        field_type = field_type or guess_field_type(raw, where, layout.field_type)
-        if i == chosen[0]:
-            strange = looks_like(raw, field_type)
-        ranges.append((float(raw.min()), float(raw.max())))
-        some = hashlib.blake2b(np.ascontiguousarray(raw[:: max(1, len(raw) // 8)]), digest_size=16).digest()
-        y, mean, clipped = to_overdensity(raw, field_type, where)
-        if i == chosen[0]:
-            contrast = float(y.std(dtype=np.float64))
-            skewness = float(np.mean(((y - 1) / contrast) ** 3, dtype=np.float64))
-        n_clipped += clipped
-        sums += _log_sums(y)
-        means.append(mean)
-        jumps.append([_jumps(y, axis) for axis in layout.axes])
-        # planes that are nearly empty may be equal; the mean is of every voxel
-        if (same := seen.setdefault((some, mean), i)) != i:
-            duplicates.append([same, i])
-    low, high = min(a for a, _ in ranges), max(b for _, b in ranges)
-    if (low, high) in ((0, 1), (-1, 1)):
-        strange = f"numbers scaled to [{low:g}, 1]"
-    elif (low, high) == (0, 255) and np.dtype(layout.files[0].dtype).itemsize == 1:
-        strange = "grey levels of a picture"
-    wrap, inside = np.split(np.maximum(np.mean(jumps, axis=0), np.finfo(np.float64).tiny), [1], axis=1)
-    n, total, squares = sums.T
-    spread = n * np.maximum(squares / n - (total / n) ** 2, np.finfo(np.float64).tiny)
-    return CheckReport(
-        field_type=field_type,
-        n_checked=len(chosen),
-        n_cubes=layout.n_cubes,
-        means=[min(means), float(np.mean(means)), max(means)],
-        extremes=[low, high],
-        empty_fraction=1 - n[1] / n[0],
-        spike_share=1 - spread[1] / spread[0],
-        n_clipped=n_clipped,
-        wrap=(wrap[:, 0] / inside.mean(axis=1)).tolist(),
-        wrap_to_largest=(wrap[:, 0] / inside.max(axis=1)).tolist(),
-        duplicates=duplicates,
-        contrast=contrast,
-        skewness=skewness,
-        looks_like=strange,
+    rho = raw.astype(np.float64 if raw.dtype.itemsize > (4 if raw.dtype.kind == "f" else 2) else np.float32)
+    rho += field_type == "delta"
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(rho.mean(dtype=np.float64))
+    if not np.isfinite(mean):
+        found = f"{int(np.isnan(rho).sum())} NaN and {int(np.isinf(rho).sum())} infinite voxels, or numbers too large"
+        raise refusal(where, found, "finite numbers", "repair or leave out this cube")
+    lows, highs = rho.min(axis=0), rho.max(axis=0)
+    low, high = float(lows.min()), float(highs.max())
+    name, advice = (
+        "1 + delta" if field_type == "delta" else field_type,
+        "pass the field_type= (--data.field-type) that it is",
     )
+    if low == high:
+        raise refusal(where, f"all voxels {low:g}, a constant cube", "a density that varies", "copy it again")
+    if mean <= 0 or low < -ROUNDING * mean:
+        found = f"values of {name} from {low:.4g} to {high:.4g} with mean {mean:.4g}"
+        raise refusal(
+            where, found, f"a {name}, which is never negative", f"{advice}; undo logarithms; or repair this cube"
+        )
+    if field_type in ("delta", "overdensity") and abs(mean - 1) > 0.2:
+        raise refusal(where, f"a mean of {mean:.4g} of {name}", f"{field_type}, for which it is 1", advice)
+    ranges = (
+        [] if sparse else [rho.max(axis=(1, 2)) - rho.min(axis=(1, 2)), *(highs.max(a) - lows.min(a) for a in (0, 1))]
+    )
+    if flat := sum(int((span == 0).sum()) for span in ranges):
+        raise refusal(
+            where, f"{flat} planes without structure, each of one value", "a cube that is whole", "copy it again"
+        )
+    rho = rho if 1e-25 < mean < 1e25 else rho.astype(np.float64)  # the quotient would leave the range of float32
+    return np.ascontiguousarray(np.maximum(np.divide(rho, mean, out=rho), 0, out=rho), dtype=np.float32), mean
 
 
-def _jumps(y: np.ndarray, axis: int, n: int = 16) -> np.ndarray:
-    """Mean of |a - b| / (a + b) of neighbouring planes a, b: across the wrap, then up to n pairs inside."""
-    last = y.shape[axis] - 1
-    pairs = [(last, 0), *((i, i + 1) for i in np.unique(np.linspace(0, last - 1, n).round().astype(int)))]
-    planes = [(y.take(i, axis), y.take(j, axis)) for i, j in pairs]
-    return np.array([np.mean(np.abs(a - b) / (a + b + np.float32(1e-30)), dtype=np.float64) for a, b in planes])
+def check_cubes(suite) -> Check:
+    """Read every cube of a suite once, or the report beside the files when they have not changed since.
 
-
-def _log_sums(y: np.ndarray) -> np.ndarray:
-    """Number, sum, sum of squares of x = log(y + 1e-8): of all voxels, of those that are not empty."""
-    sums = np.zeros((2, 3))
-    for plane in y:  # one by one, to save memory
-        x = np.log(plane + np.float32(1e-8))
-        sums += [[v.size, v.sum(dtype=np.float64), np.square(v).sum(dtype=np.float64)] for v in (x, x[plane >= FLOOR])]
-    return sums
-
-
-def _cache_file(layout: SuiteFiles) -> Path:
-    folder = Path(os.path.commonpath([file.path.parent for file in layout.files]))
-    return folder / f".{layout.files[0].path.name if len(layout.files) == 1 else 'cubes'}.check.json"
-
-
-def _key(layout: SuiteFiles, field_type: str | None, mode: str, place: Path) -> str:
-    """Digest of what a report depends on: every file's place, size and time, the field type asked for, the mode."""
-    files = [
-        (os.path.relpath(f.path, place.parent), f.size, f.mtime_ns, f.datasets if isinstance(f, Hdf5File) else "")
-        for f in layout.files
-    ]
-    content = json.dumps([VERSION, field_type, layout.field_type, mode, files])
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _read_report(place: Path, key: str) -> CheckReport | None:
-    if (place, key) in _remembered:
-        return _remembered[place, key]
+    Raises CubesError for a cube that cannot be used.
+    """
+    folder = Path(os.path.commonpath([file.path.parent for file in suite.files]))
+    place = folder / f".{suite.files[0].path.name if len(suite.files) == 1 else 'cubes'}.check.json"
+    files = [(os.path.relpath(f.path, folder), f.dataset, f.size, f.mtime_ns) for f in suite.files]
+    key = hashlib.sha256(json.dumps([VERSION, suite.field_type, suite.sparse, files]).encode()).hexdigest()
     try:
         kept = json.loads(place.read_text(encoding="utf-8"))
-        return CheckReport(**kept["report"]) if kept["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or not ours: the check runs again
-        return None
+        if kept["key"] == key:
+            return Check(**kept["check"])
+    except (OSError, ValueError, KeyError, TypeError):  # absent, or not ours
+        pass
+    check = _measure(suite)
+    try:
+        write_atomically(place, json.dumps({"key": key, "check": asdict(check)}))
+    except OSError:  # a read-only folder, or a full disk: the next process checks again
+        pass
+    return check
+
+
+def _measure(suite) -> Check:
+    means, ranges, jumps, modes, empty = [], [], [], [], []
+    axes = (0, 1, 2) if suite.n_planes == suite.side else (1, 2)
+    for i in tqdm(range(suite.n_cubes), desc="checking cubes", unit="cube", delay=5, leave=False, disable=None):
+        raw = suite.raw(i)
+        y, mean = to_overdensity(raw, suite.field_type, f"cube {i} ({suite.ids[i]})", suite.sparse)
+        if not i:
+            contrast = float(y.std(dtype=np.float64))
+            skewness = float(np.mean(((y - 1) / contrast) ** 3, dtype=np.float64)) * (not _is_logarithm(raw))
+        means.append(mean)
+        ranges += [float(raw.min()), float(raw.max())]
+        jumps.append([_jump(y, axis) for axis in axes])
+        modes.append(largest_modes(y, axes))
+        empty.append(float(np.mean(y < FLOOR)))
+    alike = np.array(modes) @ np.array(modes).T - np.eye(len(modes))
+    pair, wrap = np.unravel_index(alike.argmax(), alike.shape), np.mean(jumps, axis=0)
+    return Check(
+        extremes=[min(ranges), max(ranges)], means=[min(means), max(means)], empty_fraction=float(np.mean(empty)),
+        wrap=(wrap[:, 0] / np.maximum(wrap[:, 1], 1e-300)).tolist(), contrast=contrast, skewness=skewness,
+        universes=connected_components(alike > ALIKE, directed=False)[1].tolist(),
+        alike=[*map(int, pair), float(alike[pair])],
+    )  # fmt: skip
+
+
+def _is_logarithm(x: np.ndarray) -> bool:
+    """Whether exp(x) - 1 or 10^x - 1 has mean 1: ln(1 + y), log10(1 + y) of an overdensity."""
+    x = x.astype(np.float64)
+    return bool(x.max() < 30) and any(abs(np.expm1(x * scale).mean() - 1) < 1e-3 for scale in (1, np.log(10)))
+
+
+def largest_modes(y: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    """Amplitudes of the waves with at most two periods along each of some axes, every |k| with equal weight, as a unit
+    vector: of one universe at another time, or in another field, they point the same way. Zero below
+    8 voxels a side."""
+    waves, c = [0, 1, 1, 2, 2], np.sqrt(y)
+    for axis in reversed(axes):
+        x = 2 * np.pi * np.arange(y.shape[axis]) / y.shape[axis]
+        basis = np.stack([np.ones_like(x), np.cos(x), np.sin(x), np.cos(2 * x), np.sin(2 * x)], -1)
+        c = np.moveaxis(np.tensordot(c, basis.astype(np.float32), (axis, 0)), -1, axis)
+    k2 = sum(np.meshgrid(*[np.square(waves)] * len(axes), indexing="ij"))
+    c = c.reshape(-1, *k2.shape).astype(np.float64) * (k2 > 0) * (y.shape[-1] >= 8)
+    for shell in np.unique(k2):
+        c[:, k2 == shell] /= max(np.sqrt(np.mean(c[:, k2 == shell] ** 2)), 1e-30)
+    return (c / max(np.linalg.norm(c), 1e-30)).ravel()
+
+
+def _jump(y: np.ndarray, axis: int, n: int = 12) -> tuple[float, float]:
+    """Mean of |a - b| / (a + b) of neighbouring planes a, b: across the wrap, and inside."""
+    found, last = [], y.shape[axis] - 1
+    for i in (last, *np.unique(np.linspace(0, last - 1, n).round().astype(int))):
+        a, b = y.take(i, axis), y.take((i + 1) % (last + 1), axis)
+        found.append(float(np.mean(np.abs(a - b) / (a + b + np.float32(1e-30)), dtype=np.float64)))
+    return found[0], float(np.mean(found[1:]))

@@ -1,177 +1,186 @@
-"""What readers share: the SuiteFiles they return, the choice among several, and listings of folders."""
+"""Where the cubes of a suite lie: what every reader returns, and the reader of cubes in no known layout.
 
-import math
-import operator
+Such cubes are taken for nothing but what the user says they are: names of files, groups and data sets tell which cubes
+belong together, and where that leaves a choice it is asked for.
+"""
+
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
+from .arrays import CUBES, SUFFIXES, NoCubes, Stack, as_text, attributes, existing, natural, open_arrays, refusal
 
-from .arrays import HDF5_MAGIC, NPY_MAGIC, NPZ_MAGIC, ArrayFile, open_hdf5, open_npy, open_npz, refusal, stacked
+EPOCH = re.compile(
+    r"(?:(?<![A-Za-z])(?:z|a|redshift|scale_?factor)|snap(?:shot|dir)?|output|step|time|dump)[=_-]?(\d+(?:[.p]\d+)?)"
+    r"|(?:^|(?<=/))(\d+\.\d+)(?=/|$)", re.IGNORECASE
+)  # fmt: skip
+PART = re.compile(r"(?<![A-Za-z])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|holdout)(?![A-Za-z])", re.IGNORECASE)
+REDSHIFT_SPACE = re.compile(r"rsd|redshift.?space|line.?of.?sight|(?<![a-z])los(?![a-z])", re.IGNORECASE)
+ENDING = re.compile(r"\.(npy|npz|hdf5|h5|hdf|he5)(?=/|$)", re.IGNORECASE)
 
-FORMATS = {"npy": (".npy", ".npz"), "hdf5": (".hdf5", ".h5", ".hdf", ".he5")}  # spelt in small or capital letters
 
+@dataclasses.dataclass(eq=False, repr=False)
+class Layout:
+    """The cubes of a suite before any is read.
 
-@dataclass(frozen=True, eq=False)
-class SuiteFiles:
-    """Where the cubes of one suite lie; nothing of their content is read yet.
-
-    files        stacks of cubes (n, N, N, N), or of ready-made maps (n, planes, N, N)
-    ids          a name for each universe, the same in every field of a suite
-    box_size     [Mpc/h], None when nothing tells
-    box_from     what told it
-    box_caution  what to warn of with it
-    notes        what was found and assumed
-    cautions     what the user should be warned of
+    source      what was opened
+    files       stacks of cubes (n, N, N, N), or of ready-made maps (n, planes, N, N)
+    ids         a name for each cube, the same in every field of a suite
+    keys        names by which a row of a table may call each cube, the fullest first
+    box_size    [Mpc/h] of the whole cube, None when nothing tells; box_from: what told it
+    field_type  of the file: density | delta | overdensity | counts, None when nothing tells
+    field, redshift   as the names have them
+    table       the documented table of parameters; columns: their names where it has none, with so many (widths)
+    by_order    "row": row i of a table belongs to cube i; "number": to the cube of that number; "" to none
+    related     cubes are documented to share their phases
+    sparse      planes of one value are no damage
+    needs       what the user has to say, as it is written;  cautions: what to warn of;  notes: what was chosen
     """
 
-    format: str
     source: str
-    files: tuple[ArrayFile, ...]
+    files: tuple[Stack, ...]
     ids: tuple[str, ...]
-    params: pd.DataFrame
+    keys: list[tuple[str, ...]]
+    by_order: str
     box_size: float | None = None
     box_from: str = ""
-    box_caution: str = ""
     field_type: str | None = None
-    notes: Sequence[str] = ()
-    cautions: Sequence[str] = ()
-
-    @property
-    def n_planes(self) -> int:
-        """Planes along axis 0: the side for cubes, 15 for ready-made maps."""
-        return self.files[0].shape[1]
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """Axes along which planes can be cut."""
-        return (0, 1, 2) if self.n_planes == self.side else (0,)
-
-    @property
-    def n_cubes(self) -> int:
-        """Cubes, or universes of maps."""
-        return len(self.ids)
-
-    @property
-    def side(self) -> int:
-        """Voxels along an edge."""
-        return self.files[0].shape[-1]
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of all cubes as they are stored."""
-        return sum(math.prod(file.shape) * np.dtype(file.dtype).itemsize for file in self.files)
-
-    def raw(self, i: int) -> np.ndarray:
-        """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
-        file, number = self.place(i)
-        return file.read(number)
-
-    def place(self, i: int) -> tuple[ArrayFile, int]:
-        """The file of cube i, and its number there."""
-        number = operator.index(i)
-        if not 0 <= number < self.n_cubes:
-            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
-        for file in self.files:
-            if number < file.shape[0]:
-                break
-            number -= file.shape[0]
-        return file, number
-
-
-@dataclass(frozen=True)
-class ReaderOptions:
-    """What the caller of open_cubes asked of a reader."""
-
-    set_name: str | None = None
     field: str | None = None
-    dataset: str | None = None
-    params: object = None
+    redshift: float | None = None
+    table: Path | None = None
+    columns: tuple[str, ...] = ()
+    widths: tuple[int, ...] = ()
+    related: bool = False
+    sparse: bool = False
+    needs: list[str] = dataclasses.field(default_factory=list)
+    cautions: list[str] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
 
 
-@dataclass
-class Remarks:
-    """What a reader has to say: notes on what it found and assumed, cautions to warn of."""
+def files_below(path: Path, depth: int = 3) -> list[Path]:
+    """A file itself; the files of a folder and of folders below, hidden ones left out, a folder met twice once.
 
-    notes: list[str] = field(default_factory=list)
-    cautions: list[str] = field(default_factory=list)
+    Raises CubesError for a folder that cannot be read, and a link to an array that leads nowhere.
+    """
+    files, met = [], set()
+    for place, inside, names in os.walk(path, followlinks=True) if path.is_dir() else ():
+        here = Path(place)
+        if here.resolve() in met or len(here.relative_to(path).parts) >= depth:
+            inside.clear()
+        inside[:] = sorted(name for name in inside if name[0] != "." and os.access(here / name, os.X_OK))
+        files += [here / name for name in sorted(names) if name[0] != "."] if here.resolve() not in met else []
+        met.add(here.resolve())
+    for file in files:
+        if file.suffix.lower() in SUFFIXES:
+            existing(file)
+    return files if path.is_dir() else [path]
 
 
-def choose(folder: Path, key: str, values: list[str], wanted: str | None, usual: Iterable[str], remarks: Remarks):
-    """The value asked for, or the first usual one that is there, or the only one; a note names the others.
+def choose(folder: Path, option: str, values: Iterable, wanted, usual: Iterable = ()):
+    """The value asked for, or the first usual one that is there, or the only one.
 
     Raises CubesError when the one asked for is not there, or several are and none is usual.
     """
-    option = {"set": "set_name=", "field": "field="}.get(key)
-    advice = (
-        f"pass {option} one of these (--data.{option[:-1].replace('_', '-')})" if option else "name the file itself"
-    )
-    chosen = wanted or next((value for value in usual if value in values), None) or (values[0] if values else None)
-    if (wanted or len(values) > 1) and chosen not in (values if wanted else usual):
-        expected = f"{key} {wanted!r}" if wanted else f"one {key}"
-        raise refusal(folder, f"{key} {', '.join(values[:12]) or 'none'}", expected, advice)
-    if len(values) > 1 and not wanted:
-        remarks.notes.append(f"{key} {chosen} of {', '.join(values[:12])}; for another {advice}")
-    return chosen
+    values = sorted(set(values), key=natural)
+    fitting = [value for value in values if wanted is None or _number(value) == _number(wanted)]
+    chosen = fitting if len(fitting) == 1 else [value for value in usual if value in fitting]
+    if not chosen:
+        found = f"{option} {', '.join(map(str, values[:12]))}"
+        expected = f"one {option}" if wanted is None else f"{option} {wanted!r}"
+        raise refusal(folder, found, expected, f"pass {option}= one of these (--data.{option.replace('_', '-')})")
+    return chosen[0]
 
 
-def format_of(path: Path) -> str | None:
-    """npy or hdf5, by the first bytes of a file, then by its name; None for another file."""
-    with open(path, "rb") as file:
-        start = file.read(len(HDF5_MAGIC))
-    if start == HDF5_MAGIC:
-        return "hdf5"
-    if start.startswith(NPY_MAGIC) or (start.startswith(NPZ_MAGIC) and path.suffix.lower() == ".npz"):
-        return "npy"
-    return next((name for name, suffixes in FORMATS.items() if path.suffix.lower() in suffixes), None)
+def _number(value) -> float | str:
+    """A number however it is written, or the text."""
+    return float(found[0]) if (found := re.fullmatch(r"\d+\.?\d*", str(value).replace("p", "."))) else str(value)
 
 
-def open_cubes_of(path: Path, dataset: str | None, format: str | None = None) -> ArrayFile:
-    """A file of one cube or of a stack, `.npy`, `.npz` or HDF5.
+def plain(path: Path, told: dict) -> Layout:
+    """Cubes in `.npy` and HDF5 files: a file, or a folder of files, one cube, stacks, or a data set for each cube."""
+    stacks, passed, root = {}, [], path if path.is_dir() else path.parent
+    files = files_below(path)
+    for file in sorted((f for f in files if f.suffix.lower() in SUFFIXES or f == path), key=natural):
+        try:
+            for stack in open_arrays(file):
+                name = file.relative_to(path).as_posix() if path.is_dir() else ""
+                stacks["/".join(filter(None, [name, stack.dataset])) or file.name] = stack
+        except NoCubes:
+            if file == path:
+                raise
+            passed.append(file.name)
+    if not stacks:
+        found = f"{len(files)} files, none of them cubes ({', '.join(file.name for file in files[:5])})"
+        if any(file.name.endswith(".npy.partial") for file in files):
+            found = "a simulation that is not finished (.npy.partial); run `simulate` again, it goes on"
+        raise refusal(path, found if files else "an empty folder", f".npy or HDF5 files of {CUBES}", "check the path")
+    names, needs = _choose_cubes(path, stacks, told)
+    chosen = [stacks[name] for name in names]
+    sides = {stack.shape[-1]: name for name, stack in zip(names, chosen, strict=True)}
+    if len(sides) > 1 and not needs:
+        found = ", ".join(f"side {side} in {name}" for side, name in sorted(sides.items())[:4])
+        raise refusal(path, f"cubes of several sizes: {found}", "one side", "pass field=, or open each size by itself")
+    keys = _keys(names, [stack.shape[0] for stack in chosen])
+    marks = [name for name in (*names[:1], *attributes(chosen[0])) if REDSHIFT_SPACE.search(name)]
+    if marks and told.get("line_of_sight") is None:
+        needs.append(f'line_of_sight=0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}')
+    source = f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})"
+    ids = tuple(f"{root.absolute().name}/{key[0]}" for key in keys)
+    layout = Layout(source, tuple(chosen), ids, keys, "row" if len(chosen) == 1 else "", needs=needs,
+                    field=told.get("field"), redshift=told.get("redshift"))  # fmt: skip
+    if left := [name for name in passed if name != Path(str(told.get("params"))).name]:
+        layout.cautions.append(f"{path} also holds {', '.join(left[:5])}, not opened: no cubes")
+    return layout
 
-    Raises CubesError when it cannot be used, NoCubes when it is whole and holds something else.
-    """
-    if (format or format_of(path)) == "hdf5":
-        return open_hdf5(path, dataset)
-    return stacked(open_npz(path, dataset) if path.suffix.lower() == ".npz" else open_npy(path))
+
+def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], list[str]]:
+    """Names of the arrays that are the universes of the suite, and what has to be said before that is known."""
+    names, wanted, needs = sorted(stacks, key=natural), told.get("field"), []
+    if wanted is not None:
+        found = [n for n in names if any(fnmatchcase(n, w) for w in (wanted, f"*/{wanted}", f"{wanted}.*"))]
+        if not found:
+            raise refusal(path, f"arrays {', '.join(names[:8])}", f"field {wanted!r}", "pass field= one of these")
+        names = found
+        if "*" in wanted and not {"redshift", "set_name"} & {*told}:
+            return names, needs  # each is a universe, says the user
+    epochs = {n: _last(EPOCH, n) for n in names}
+    if len({*epochs.values()}) == 1:
+        epochs = {n: _header_redshift(stacks[n]) for n in names}
+    for option, values in (("redshift", epochs), ("set_name", {n: _last(PART, n) for n in names})):
+        there = {value for value in values.values() if value is not None}
+        if len({*values.values()}) > 1 and option in told:
+            one = choose(path, option, there, told[option])
+            names = [n for n in names if values[n] == one]
+        elif len({*values.values()}) > 1:
+            needs.append(f"{option}= one of {', '.join(sorted(there, key=natural)[:8])}")
+    kinds = {re.sub(r"\d+", "#", PART.sub("", EPOCH.sub("", ENDING.sub("", n)))): n for n in reversed(names)}
+    if len(kinds) > 1 and wanted is None:
+        one = ", ".join(f'"{n}"' for n in sorted(kinds.values())[:6])
+        needs.append(f'field= one of {one}, or field="*" when each is a universe of its own')
+    return names, needs
 
 
-def check_sides(files: Iterable[ArrayFile]) -> None:
-    """Raise CubesError when the cubes differ in size."""
-    sides = {file.shape[-1]: file.path for file in files}
-    if len(sides) > 1:
-        found = ", ".join(f"side {side} in {path.name}" for side, path in sorted(sides.items())[:4])
-        advice = "open each size by itself, or move the others away"
-        raise refusal(next(iter(sides.values())).parent, f"cubes of several sizes: {found}", "one side", advice)
+def _last(pattern: re.Pattern, name: str) -> str | None:
+    """What a pattern takes from a name, where it occurs last."""
+    groups = [group for match in pattern.finditer(ENDING.sub("", name)) for group in match.groups() if group]
+    return groups[-1] if groups else None
 
 
-def files_in(folder: Path) -> list[Path]:
-    """Files of a folder, sorted, hidden ones left out. Raises CubesError when it cannot be listed."""
-    return _entries(folder, Path.is_file)
+def _header_redshift(stack: Stack) -> str | None:
+    told = {name.rpartition("/")[2].lower(): as_text(value) for name, value in attributes(stack).items()}
+    return told.get("redshift") or told.get("currentredshift")
 
 
-def folders_in(folder: Path) -> list[Path]:
-    """Folders of a folder that can be listed, likewise."""
-    return _entries(folder, lambda path: path.is_dir() and os.access(path, os.R_OK | os.X_OK))
-
-
-def _entries(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
-    try:
-        return sorted(p for p in folder.iterdir() if not p.name.startswith(".") and wanted(p))
-    except OSError as error:
-        found = f"a folder that cannot be read ({error.strerror})"
-        raise refusal(folder, found, "a readable folder", "chmod u+rx it, or ask its owner") from error
-
-
-def files_below(folder: Path, depth: int = 3) -> list[Path]:
-    """Files of a folder and the folders below; a folder met twice, as in a loop of links, counts once."""
-    met, level, files = {}, [folder], []
-    for _ in range(depth + 1):
-        fresh = {place.resolve(): place for place in level if place.resolve() not in met}
-        met |= fresh
-        files += [file for place in fresh.values() for file in files_in(place)]
-        level = [below for place in fresh.values() for below in folders_in(place)]
-    return files
+def _keys(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, ...]]:
+    """What a table may call each cube: its name, the parts in which it differs from others, its number."""
+    paths, keys = [ENDING.sub("", name).split("/") for name in names], []
+    differ = [i for i in range(max(map(len, paths))) if len({tuple(path[i : i + 1]) for path in paths}) > 1]
+    for path, n in zip(paths, sizes, strict=True):
+        parts, whole = ["".join(path[i : i + 1]) for i in differ], "/".join(path)
+        numbers = {str(int(x)) for part in parts for x in re.findall(r"\d+", EPOCH.sub("", part))}
+        one = [(whole, *parts, *(numbers if len(numbers) == 1 else ()))]
+        keys += one if n == 1 else [(f"{whole}/{i}", *([str(i)] if len(names) == 1 else [])) for i in range(n)]
+    return keys

@@ -1,38 +1,25 @@
-"""Tables of cosmological parameters: where they lie, how their columns are called, whose row is whose."""
+"""Tables of cosmological parameters: what their columns are called, and whose row is whose."""
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 
-from .arrays import (
-    HDF5_ERRORS,
-    NPY_ERRORS,
-    NUMERIC,
-    CubesError,
-    Hdf5File,
-    first_line,
-    hdf5_places,
-    hdf5_values,
-    refusal,
-    regular_file,
-)
-from .layout import Remarks
+from .arrays import ERRORS, CubesError, attributes, existing, refusal
+from .layout import ENDING, Layout
 
-CAMELS = ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")
-QUIJOTE = ("Omega_m", "Omega_b", "h", "n_s", "sigma_8", "M_nu", "w")
-KNOWN = {*CAMELS, *QUIJOTE}
-TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube", re.IGNORECASE)  # in names of files
-TABLE_SUFFIXES = (".txt", ".csv", ".tsv", ".dat", ".npy")
+KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", "h", "n_s", "M_nu", "w"}
+TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube|\.csv$", re.IGNORECASE)  # in names of files
 # columns that name a simulation, and that seed it: no parameters
 LABEL = re.compile(
-    r"(?i)|index|id|name|unnamed: 0|(sim(ulation)?|cube|run|file|reali[sz]ation)([ _]?(id|name|number))?"
+    r"(?i)|index|unnamed: 0|((sim(ulation)?|cube|run|file|reali[sz]ation)s?[ _]?)?(id|name|number|no|nr)?"
 )
 SEED = re.compile(r"(?i)(random|ic)?_?seed")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
+OWN = "attributes"  # params="attributes": those of the cubes themselves, in HDF5 files
 
 
 def canonical(name: object) -> str:
@@ -48,272 +35,150 @@ def canonical(name: object) -> str:
     return "Omega_m" if re.fullmatch(r"om|(om|omega)(m|0|m0|matter)", plain) else name
 
 
-def camels_file(folder: Path, suite: str, set_name: str) -> Path | None:
-    """The parameter file of a CAMELS suite and set, under any of its names, here or one folder up."""
-    base = suite.removeprefix("Nbody_")
-    stems = [f"{set_name}_{suite}", f"{suite}_{set_name}", f"{set_name}_Nbody_{base}", f"Nbody_{base}_{set_name}",
-             f"{set_name}_{base}", f"{base}_{set_name}", suite, f"Nbody_{base}", base]  # fmt: skip
-    names = [f"params_{stem}{end}" for stem in stems for end in (".txt", ".csv")]
-    seeds = [f"CosmoAstroSeed_{stem}" for stem in (base, base.partition("_")[0])]
-    names += [f"{stem}{end}" for stem in seeds for end in (f"*_{set_name}.*", ".*")]
-    return _first_file((folder, folder.parent), names)
+def cube_parameters(source, layout: Layout) -> pd.DataFrame:
+    """One row of parameters a cube, no columns for None and "none".
 
+    source   file (text, or .npy), DataFrame, dict, array, or "attributes" of the cubes in HDF5 files
 
-def quijote_file(folder: Path) -> Path | None:
-    """The parameter file of a Quijote set; folder is that of the cosmology, as `latin_hypercube`."""
-    own = "latin_hypercube_params.txt"  # its name in the folder of every hypercube
-    names = [f"{folder.name}_params.txt", *([own] if folder.name == "latin_hypercube_HR" else [])]
-    return _first_file((folder,), [names[0], own]) or _first_file((folder.parent, folder.parent.parent), names)
-
-
-def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
-    """The first file of some names (or patterns) in some folders."""
-    found = (path for name in names for folder in folders for path in sorted(folder.glob(name)))
-    return next((path for path in found if path.is_file()), None)
-
-
-def tables_in(folder: Path) -> list[Path]:
-    """The files of a folder that are called as tables of parameters are."""
-    called = (p for p in folder.glob("[!.]*") if p.suffix.lower() in TABLE_SUFFIXES and TABLE.search(p.stem))
-    return sorted(p for p in called if p.is_file())
-
-
-def parameter_table(source, names: tuple[str, ...], ids: Sequence[str], remarks: Remarks) -> pd.DataFrame:
-    """Parameters of the cubes from a file, array, dict or DataFrame; no columns for "none" or when none was found.
-
-    ids   of the cubes, one a row: rows that bear their names are matched, others follow the order of the cubes
+    Raises CubesError for a table whose columns have no names, or whose rows do not say whose they are.
     """
-    if source is None:
-        remarks.notes.append("no parameters found; probes of z need them")
     if source is None or (isinstance(source, str) and source == "none"):
-        return pd.DataFrame(index=range(len(ids)))
-    table = match_rows(read_parameters(source, names, remarks), ids, source)
-    remarks.notes.append(f"parameters from {source}" if isinstance(source, str | Path) else "parameters as given")
-    return table
-
-
-def plain_parameters(root: Path, files: Sequence, given, ids: Sequence[str], remarks: Remarks) -> pd.DataFrame:
-    """Parameters of plain cubes: as given, from a file beside them that is called as tables are, or from HDF5 files.
-
-    Of several files beside them the one called params... is taken; what is not used is said.
-    """
-    found = [p for p in tables_in(root) if p not in [file.path for file in files]]
-    found = [p for p in found if p.name.lower().startswith("param")] or found
-    if given is None and not found and isinstance(files[0], Hdf5File):
-        given = hdf5_parameters(files)
-    if given is not None or not found:
-        return parameter_table(given, (), ids, remarks)
+        return pd.DataFrame(index=range(len(layout.ids)))
+    where = source if isinstance(source, str | Path) else "params"
+    if where == OWN:
+        return _numbers(own_parameters(layout), where)
     try:
-        if len(found) == 1:
-            return parameter_table(found[0], (), ids, remarks)
-        listing = ", ".join(p.name for p in found[:5])
-        remarks.cautions.append(f"no parameters read: {listing} could be them; pass params= (--data.params) with one")
-    except CubesError as error:
-        remarks.cautions.append(f"{found[0].name} beside the cubes is not used: {error}")
-    return parameter_table(None, (), ids, remarks)
+        table = _read(Path(source).expanduser()) if isinstance(source, str | Path) else _as_frame(source)
+    except CubesError:
+        raise
+    except ERRORS as error:
+        expected = "a table of numbers (text or .npy; pickles are never opened)"
+        raise refusal(where, f"no readable table ({str(error)[:160]})", expected, "save it again as text") from error
+    table = _rows_of_cubes(_named(table, layout, where), layout, where)
+    return _numbers(table[[c for c in table if len(layout.columns) != 2 or c in layout.columns]], where)
 
 
-def hdf5_parameters(files: Sequence[Hdf5File]) -> pd.DataFrame | None:
-    """Parameters inside HDF5 files, one row a cube, from attributes and small data sets; None without them."""
-    tables = []
-    try:
-        for file in files:
-            n, several = file.shape[0], len(file.datasets) > 1
-            with h5py.File(file.path, "r") as opened:
-                # of several data sets, what lies at each, in its group and in groups beside it
-                places = [hdf5_places(opened, name, outwards=not several) for name in file.datasets]
-                rows = [_hdf5_row(at, n) for at in places]
-                picked = [{key: v[i] for key, v in rows[i if several else 0].items()} for i in range(n)]
-                tables.append(pd.DataFrame(picked) if rows[0] else _hdf5_table(opened, file))
-        return pd.concat(tables, ignore_index=True).dropna(axis=1)
-    except (*HDF5_ERRORS, StopIteration):
-        return None  # what stands beside the cubes is not worth a refusal
+def own_parameters(layout: Layout) -> pd.DataFrame:
+    """Known parameters that stand at the cubes themselves: one number at the data set or group of each, or as many
+    numbers as cubes at the only data set of a file."""
+    rows, single = [], len({stack.path for stack in layout.files}) == len(layout.files)
+    for stack in layout.files:
+        n, names = stack.shape[0], {}
+        for name, value in attributes(stack).items():
+            names.setdefault(canonical(name.rpartition("/")[2]), np.ravel(value))
+        fits = {k: v for k, v in names.items() if k in KNOWN and v.dtype.kind in "fiu" and v.size in (1, n * single)}
+        rows.append(pd.DataFrame({k: np.broadcast_to(v, n) for k, v in fits.items()}, index=range(n)))
+    return pd.concat(rows, ignore_index=True).dropna(axis=1)
 
 
-def _hdf5_row(places: list, n: int) -> dict[str, np.ndarray]:
-    """Known parameters, one number or n, from the nearest of several places."""
-    row = {}
-    for place in reversed(places):
-        found = hdf5_values(place, lambda name: canonical(name) in KNOWN)
-        row |= {canonical(name): np.ravel(value) for name, value in found.items()}
-    return {name: np.broadcast_to(v, n) for name, v in row.items() if v.dtype.kind in NUMERIC and v.size in (1, n)}
-
-
-def _hdf5_table(opened: h5py.File, file: Hdf5File) -> pd.DataFrame:
-    """A data set (cubes, parameters) that is called as tables are, with names in an attribute or as a record."""
-    places = hdf5_places(opened, file.datasets[0])[1:]
-    tables = ((p[name], v) for p in places for name, v in hdf5_values(p, TABLE.search).items() if name in p)
-    dataset, values = next((d, v) for d, v in tables if len(v) == file.shape[0] and v.dtype.kind in (*NUMERIC, "V"))
-    table = pd.DataFrame(values)
-    heads = [np.ravel(v).astype(str) for v in dataset.attrs.values() if np.size(v) == table.shape[1]]
-    return table.set_axis(heads[0], axis=1) if heads else table
-
-
-def read_parameters(source, names: tuple[str, ...] = (), remarks: Remarks | None = None) -> pd.DataFrame:
-    """A table of numbers with named columns, from a file (.txt, .csv, .npy), array (n, k), dict or DataFrame.
-
-    names   of the columns when the table does not name them, with a caution; further ones become parameter_<number>
-    Returns one row a cube; the index holds the names of simulations where the table has such a column.
-    Raises CubesError when it is not a table, not numeric, or not finite.
-    """
-    where, remarks = source if isinstance(source, str | Path) else "params", remarks or Remarks()
-    table = _read_file(Path(source).expanduser()) if isinstance(source, str | Path) else _as_frame(source)
-    table = _numbers(_without_labels(table, remarks), where)
-    if all(_is_number(name) for name in table.columns):
-        extra = [f"parameter_{i + 1}" for i in range(len(names), table.shape[1])]
-        table.columns = [*names, *extra][: table.shape[1]]
-        remarks.cautions.append(
-            f"the columns of {where} have no names and are taken as {', '.join(table.columns)}, in this order; name "
-            "them in a first line (# Omega_m sigma_8 ...) when that is wrong"
-        )
-    plain = [str(name).strip().strip("\"'") for name in table.columns]
-    renamed = [canonical(name) for name in plain]  # an alias gives way to the name itself
-    table.columns = [old if new in plain else new for old, new in zip(plain, renamed, strict=True)]
-    if table.columns.has_duplicates:
-        twice = sorted(set(table.columns[table.columns.duplicated()]))
-        raise refusal(where, f"column {', '.join(twice)} twice", "every name once", "rename the columns")
-    return table
-
-
-def match_rows(table: pd.DataFrame, ids: Sequence[str], where: object) -> pd.DataFrame:
-    """The rows of the cubes: those that bear their names, or else row i for cube i.
-
-    Raises CubesError when the table's length does not fit, or when its numbers contradict its order.
-    """
-    where = where if isinstance(where, str | Path) else "params"
-    labels = [re.sub(r"\.(npy|npz|hdf5|h5)$", "", str(label).rstrip("/")) for label in table.index]
-    place = {} if isinstance(table.index, pd.RangeIndex) else {label: i for i, label in enumerate(labels)}
-    parts = [name.split("/") for name in ids]
-    own = [p[-1] for p in parts if len(p) == 2 or not p[-1].isdecimal()]  # the number of a cube in a stack is no name
-    for keys in (["_".join(p[-2:]) for p in parts], own, [p[-2] for p in parts if len(p) > 2]):
-        rows = [place[key] for key in keys if key in place]
-        if len(place) == len(labels) and len(rows) == len(set(rows)) == len(ids):
-            return table.iloc[rows].reset_index(drop=True)
-    if len(table) != len(ids):
-        advice = 'pass params= (--data.params) with the matching table, or "none" to go without'
-        raise refusal(where, f"{len(table)} rows of parameters", f"{len(ids)}, one for each cube", advice)
-    numbers = [int(found[0]) for label in place if (found := re.search(r"\d+$", label))]
-    if len(set(numbers)) == len(labels) and numbers != sorted(numbers):
-        found, expected = f"rows that are numbered {', '.join(map(str, numbers[:5]))}, ...", "row i for cube i"
-        raise refusal(where, found, expected, "sort the table in the order of the cubes, or leave its numbers out")
-    return table.reset_index(drop=True)
+def tables_beside(layout: Layout, folder: Path) -> list[str]:
+    """Files beside the cubes that are called as tables are."""
+    cubes = {stack.path for stack in layout.files}
+    files = (f for place in dict.fromkeys([folder, *(p.parent for p in cubes)]) for f in sorted(place.glob("[!.]*.*")))
+    suffixes = (".txt", ".csv", ".tsv", ".dat", ".npy")
+    return [f.name for f in files if f.suffix.lower() in suffixes and TABLE.search(f.name) and f not in cubes]
 
 
 def _as_frame(source) -> pd.DataFrame:
-    """What was handed over, as a table; a Series of names is the row of one cube, names in an index a column."""
-    if isinstance(source, pd.Series) and source.index.dtype.kind not in NUMERIC:
-        source = source.to_frame().T.reset_index(drop=True)
-    if isinstance(source, pd.DataFrame):
-        return source.reset_index(drop=isinstance(source.index, pd.RangeIndex) or source.index.dtype.kind in NUMERIC)
-    try:
-        if isinstance(source, dict):
-            source = {name: np.atleast_1d(values) for name, values in source.items()}
-        return pd.DataFrame(source)
-    except ValueError as error:
-        raise refusal("params", f"no table ({error})", "(cubes, parameters)", "give one row a cube") from error
+    if isinstance(source, dict):
+        source = {name: np.atleast_1d(values) for name, values in source.items()}
+    table = pd.DataFrame(source)
+    return table if table.index.equals(pd.RangeIndex(len(table))) else table.rename_axis("index").reset_index()
 
 
-def _read_file(path: Path) -> pd.DataFrame:
-    """A `.npy` array or a text as a table; pickles are never opened."""
-    regular_file(path)
-    try:
-        if path.suffix.lower() == ".npy":
-            return pd.DataFrame(np.lib.format.open_memmap(path, mode="r"))
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except NPY_ERRORS as error:
-        found, expected = f"no readable table ({first_line(error)})", "UTF-8 text or a .npy array of numbers"
-        raise refusal(path, found, f"{expected}; pickles are never opened", "save it again as text") from error
-    return _read_text(path, lines)
+def _read(path: Path) -> pd.DataFrame:
+    """A `.npy` array or a text as a table of words; columns have numbers for names where the file has none.
 
-
-def _read_text(path: Path, lines: list[str]) -> pd.DataFrame:
-    """Rows between blanks, commas or semicolons, as text; the index holds the numbers of their lines.
-
-    Columns are named by the first row when it holds no number (or the empty corner of `to_csv`), or by the comments.
-    pandas.read_csv would neither say which line is at fault nor look into comments.
+    The names are those of the first row, or of the comments above the numbers.
     """
-    stripped = {i: line.strip() for i, line in enumerate(lines, 1) if line.strip()}
-    rows = {i: _fields(line) for i, line in stripped.items() if line[0] not in "#%"}
-    comments = [line.lstrip("#% ") for line in stripped.values() if line[0] in "#%"]
-    first = next(iter(rows.values()), [])
-    names = None
-    if not any(map(_is_number, first)) or (first[0] == "" and len(first) > 1):
-        names, rows = first, dict(list(rows.items())[1:])
+    existing(path)
+    if path.suffix.lower() == ".npy":
+        return pd.DataFrame(np.load(path, allow_pickle=False))
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    rows = [line.partition(" #")[0].strip() for line in lines if line[0] not in "#%"]
+    words = [re.split(r"[\s,;]+", re.sub(r"[\[(].*?[\])]", "", line.strip("#% "))) for line in lines if line[0] in "#%"]
     if not rows:
         raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    width = len(next(iter(rows.values())))
-    names = names or _names_in(path, comments, width)
-    if names and len(names) == width - 1:  # the corner above an index
-        names = ["", *names]
-    for number, row in (rows | {"of names": names or [""] * width}).items():
-        if len(row) != width:
-            raise refusal(path, f"{len(row)} values in line {number}", f"{width}, as before", "repair that line")
-    return pd.DataFrame(rows.values(), index=list(rows), columns=names)
-
-
-def _names_in(path: Path, comments: list[str], width: int) -> list[str] | None:
-    """The names of the columns, from the comment that has as many words.
-
-    Raises CubesError when comments name parameters, and it is not clear which column is which.
-    """
-    bare = [re.sub(r"[\[(][^\])]*[\])]", "", comment) for comment in comments]  # without units
-    lines = [_fields(part) for c in bare for part in (c, c.partition(":")[2]) if part.strip()]
-    fitting = [line for line in lines if len(line) == width and not all(map(_is_number, line))]
-    named = [line for line in fitting if any(canonical(word) in KNOWN for word in line)]
-    mentioned = [word for c in comments for word in re.split(r"[\s,;:=()\[\]'\"]+", c) if canonical(word) in KNOWN]
-    choices = {tuple(map(canonical, line)): line for line in named or fitting}
-    if len(choices) > 1 or (mentioned and not named):
-        found = f"comments that name {', '.join(mentioned)[:120]} above {width} columns"
+    sep = next((mark for mark in ";\t" if mark in rows[-1]), r"\s+" if re.search(r"\d\s+[-.\d]", rows[-1]) else ",")
+    sep = sep if sep in rows[-1] else r"\s+"
+    if any(re.fullmatch(r"-?\d+,\d+", word.strip()) for word in re.split(sep, rows[-1])):
+        advice = 'write them again (pandas: read_csv(..., decimal=","))'
+        raise refusal(path, f"decimal commas ({rows[-1][:40]})", "decimal points", advice)
+    table = pd.read_csv(StringIO("\n".join(rows)), sep=sep, header=None, dtype=str, engine="python", keep_default_na=False, skipinitialspace=True)  # noqa: E501  # fmt: skip
+    table = table.loc[:, (table != "").any()]
+    names = [w for w in words if len(w) == table.shape[1] and not any(map(NUMBER.fullmatch, w))]
+    mentioned = [word for w in words for word in w if canonical(word) in KNOWN]
+    if not any(map(NUMBER.fullmatch, table.iloc[0])):
+        table = table.iloc[1:].set_axis(table.iloc[0].tolist(), axis=1)
+    elif len({tuple(map(canonical, w)) for w in names}) == 1 and {*mentioned} <= {*names[0]}:
+        table.columns = names[0]
+    elif mentioned or names:
+        found = f"comments that name {', '.join(mentioned or names[0])[:100]} above {table.shape[1]} columns"
         raise refusal(path, found, "one line of names, as many as columns", "write # and the names above the numbers")
-    return next(iter(choices.values()), None)
+    return table.reset_index(drop=True)
 
 
-def _fields(line: str) -> list[str]:
-    """The words of a line, without quotes and without a remark behind them."""
-    line = line.partition(" #")[0].strip()
-    words = re.split(r"\s*[,;]\s*" if re.search(r"[,;]", line) else r"\s+", line)
-    words = words[:-1] if len(words) > 1 and words[-1] == "" else words
-    return [word.strip("\"'") for word in words]
+def _named(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
+    """The table with names of columns; those of its layout where it has none."""
+    width, own = table.shape[1], layout.columns
+    if all(NUMBER.fullmatch(str(name)) for name in table.columns):
+        labels = int(width > 1 and not all(NUMBER.fullmatch(str(v)) for v in table.iloc[:, 0]))  # LH_0, LH_1, ...
+        if width - labels not in layout.widths:
+            found = f"{width} columns without names (first row {', '.join(map(str, table.iloc[0]))[:80]})"
+            advice = "write # and the names above the numbers: # id Omega_m sigma_8"
+            raise refusal(where, found, "a name for each column", advice)
+        names = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))]
+        table.columns = ["id"] * labels + names[: width - labels]
+    plain = [str(name).strip().strip("\"'") for name in table.columns]
+    renamed = [canonical(name) for name in plain]
+    if both := [old for old, name in zip(plain, renamed, strict=True) if renamed.count(name) > 1]:
+        found = f"columns {', '.join(both)} for {canonical(both[0])}"
+        raise refusal(where, found, "every name once", "leave out or rename one")
+    return table.set_axis(renamed, axis=1)
 
 
-def _without_labels(table: pd.DataFrame, remarks: Remarks) -> pd.DataFrame:
-    """The table without columns that are no parameters: names of simulations (they become its index), seeds, text."""
-    names = [str(name).strip() for name in table.columns]
-    n, unnamed = len(table), all(map(_is_number, names))
-    words = [i for i in range(len(names)) if not any(map(_is_number, table.iloc[:, i]))]
-    labels = [i for i, name in enumerate(names) if not unnamed and LABEL.fullmatch(name)] or [
-        i for i in words if i == 0
-    ]
-    if unnamed and len(names) > 1 and n > 2 and all(map(_is_number, table.iloc[:, 0])):  # 0, 1, 2, ... or 1, 2, 3, ...
-        first = table.iloc[:, 0].astype(float).tolist()
-        labels = [0] if first in (list(range(n)), list(range(1, n + 1))) else []
-    seeds = [i for i, name in enumerate(names) if SEED.fullmatch(name)]
-    dropped = {*labels, *seeds, *([] if unnamed else words)}
-    if dropped:
-        listing = ", ".join(names[i] or "the unnamed index" for i in sorted(dropped))
-        remarks.notes.append(f"no parameters, left out: {'the first column' if unnamed else listing}")
-    if labels:
-        table = table.set_index(table.iloc[:, labels[0]].astype(str).to_numpy())
-    kept = [i for i in range(len(names)) if i not in dropped]
-    return table.iloc[:, kept].set_axis(range(len(kept)) if unnamed else [table.columns[i] for i in kept], axis=1)
+def _label(value) -> str:
+    """One name for 3, 3.0, "3", "003" and "3.npy"."""
+    text = ENDING.sub("", str(value).strip().strip("\"'").rstrip("/"))
+    return str(int(float(text))) if re.fullmatch(r"\d+(\.0*)?(e[+-]?\d+)?", text) else text
+
+
+def _rows_of_cubes(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
+    """One row a cube: those that bear their names, or row i for cube i where one array holds them all."""
+    words = [c for c in table.columns if not any(NUMBER.fullmatch(str(v)) for v in table[c])]
+    ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(layout.ids), layout.keys
+    seeds = [c for c in table.columns if SEED.fullmatch(c)]  # by which files may be called
+    rest = table.drop(columns=[*ids, *seeds])
+    for column in [*ids, *seeds]:
+        place = {_label(value): i for i, value in enumerate(table[column])}
+        for k in range(max(map(len, keys))):
+            rows = [place.get(_label(key[k])) if k < len(key) else None for key in keys]
+            if len(place) == len(table) and None not in rows and len({*rows}) == n:
+                return rest.iloc[rows].reset_index(drop=True)
+    order = [int(key[-1]) for key in keys] if layout.by_order == "number" else range(n)
+    if layout.by_order and not ids and max(order) < len(table) and (len(table) == n or layout.by_order == "number"):
+        return rest.iloc[list(order)].reset_index(drop=True)
+    first = (
+        ", ".join(map(_label, table[ids[0]][:4])) if ids else "; ".join(" ".join(map(str, r)) for r in table.values[:2])
+    )
+    column = f"column {ids[0] or 'index'}" if ids else "no id column"
+    cubes = f"{', '.join(key[0] for key in keys[:4])}{', ...' * (n > 4)}"
+    found = f"{len(table)} rows of parameters ({column}: {first}, ...) for {n} cubes ({cubes})"
+    advice = 'add a column id, or pass params="none"'
+    raise refusal(where, found, "a row for each cube, called by its name or number", advice)
 
 
 def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
-    """The table in float64; an error names the first value that is no number and its line."""
-    advice = "leave out names and text columns, or pass params= (--data.params) with the numbers"
-    if table.empty:
-        raise refusal(where, "no numbers", "numbers", advice)
-    for row, values in zip(table.index, table.to_numpy(), strict=True):
-        for value in values:
-            if not _is_number(value) or not np.isfinite(float(value)):
-                raise refusal(where, f"{str(value)[:40]!r} in line {row}", "a finite number", advice)
-    named = all(isinstance(label, str) for label in table.index)
-    return pd.DataFrame(table.to_numpy().astype(float), columns=table.columns, index=table.index if named else None)
-
-
-def _is_number(value: object) -> bool:
-    try:
-        float(value)
-    except (ValueError, TypeError):
-        return False
-    return True
+    """The table as finite floats."""
+    numbers = table.apply(pd.to_numeric, errors="coerce").astype(float)
+    for i, k in np.argwhere(~np.isfinite(numbers.to_numpy())):
+        found = f"{table.iloc[i, k]!r} in column {table.columns[k]} of cube {i}"
+        advice = 'correct it, leave the cube or the column out, or pass params="none"'
+        raise refusal(where, found, "a finite number", advice)
+    for name, v in numbers.items():
+        if where != "params" and name not in KNOWN and v.nunique() > 1 and (v == v.round()).all():
+            found, advice = f"whole numbers alone in column {name}", "call it id or seed, or leave it out"
+            raise refusal(where, found, "parameters, which are seldom whole", advice)
+    if numbers.empty:
+        raise refusal(where, "no parameters", "columns of numbers beside the names", 'pass params="none"')
+    return numbers

@@ -1,10 +1,12 @@
 """Suites of simulated cubes behind one call: `open_cubes(path)` gives overdensities, a box and parameters.
 
-Readers find the files (`readers`), checks refuse what cannot be used and warn of what looks odd (`checks`).
+Known layouts (`camels`, `quijote`, our own) are taken for granted. Of all others (`layout.plain`) the user says once
+what the files do not, as an argument, as --data.*, or in `suite.json` beside the cubes; nothing is guessed.
 """
 
 import hashlib
 import math
+import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,51 +14,99 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import psutil
+import pandas as pd
 
 from ..presets import DataConfig, locate
-from .arrays import CubesError, refusal
-from .checks import CheckReport, check_suite
-from .field_type import FIELD_TYPES, guess_field_type, to_overdensity
-from .find import find_layout
-from .layout import ReaderOptions, SuiteFiles
+from . import camels, quijote
+from .arrays import (
+    CubesError,
+    CubesUnsaid,
+    Stack,
+    as_text,
+    attributes,
+    box_of,
+    existing,
+    read_length,
+    read_record,
+    refusal,
+)
+from .checks import FIELD_TYPES, Check, check_cubes, to_overdensity
+from .layout import Layout, plain
+from .parameters import OWN, cube_parameters, own_parameters, tables_beside
 
 __all__ = ["CubeSuite", "CubesError", "fit_image_size", "open_cubes", "open_data", "split_cubes"]
 IMAGE_SIZES = (32, 64, 128, 256, 512)  # that the networks take [pixels]
-CHECKS = ("none", "auto", "full", "sample")
-OPTIONS = ("set_name", "format", "field_type", "box_size", "params", "dataset", "field", "normalize", "check")
+OPTIONS = ("set_name", "redshift", "field", "box_size", "field_type", "params", "line_of_sight")
+TOLD = (*OPTIONS, "allow_same_universe")  # what suite.json may say
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CubeSuite(SuiteFiles):
-    """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers.
+@dataclass(eq=False, repr=False)
+class CubeSuite(Layout):
+    """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers. The fields of `Layout`, and:
 
-    box_size    [Mpc/h] of the whole cube
-    box_from    what told it, or that it was assumed
-    field_type  of the file: density | delta | overdensity | counts; overdensity() always gives overdensity
-    cautions    what the user was warned of
-    notes       what was found and assumed
-    normalize   each cube is divided by its own mean; see open_cubes
-    report      of the check, None when there was none
+    params         one row a cube
+    line_of_sight  axis along which redshift space is distorted, None of real space
+    check          what the pass over all cubes found, None when there was none
     """
 
-    normalize: bool = True
-    report: CheckReport | None = None
+    params: pd.DataFrame = None
+    line_of_sight: int | None = None
+    check: Check | None = None
 
     @property
-    def varying(self) -> list[str]:
-        """The parameters that differ between cubes: of the others nothing can be learned."""
-        return [name for name, v in self.params.items() if v.max() - v.min() > 1e-9 * v.abs().max()]
+    def n_cubes(self) -> int:
+        """Cubes, or universes of maps."""
+        return len(self.ids)
+
+    @property
+    def n_planes(self) -> int:
+        """Planes along axis 0: the side for cubes, 15 for ready-made maps."""
+        return self.files[0].shape[1]
+
+    @property
+    def side(self) -> int:
+        """Voxels along an edge."""
+        return self.files[0].shape[-1]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes across which planes are cut: of redshift space the line of sight alone, across which all directions are
+        alike; of ready-made maps the first."""
+        if self.line_of_sight is not None:
+            return (self.line_of_sight,)
+        return (0, 1, 2) if self.n_planes == self.side else (0,)
+
+    @property
+    def universes(self) -> tuple[str, ...]:
+        """Name of each cube's universe, for splits: cubes with the same largest modes share one."""
+        return (
+            self.ids
+            if self.check is None
+            else tuple(self.ids[self.check.universes.index(u)] for u in self.check.universes)
+        )
+
+    def place(self, i: int) -> tuple[Stack, int]:
+        """The file of cube i, and its number there."""
+        number = operator.index(i)
+        if not 0 <= number < self.n_cubes:
+            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
+        for file in self.files:
+            if number < file.shape[0]:
+                break
+            number -= file.shape[0]
+        return file, number
+
+    def raw(self, i: int) -> np.ndarray:
+        """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
+        file, number = self.place(i)
+        return file.read(number)
 
     def overdensity(self, i: int) -> np.ndarray:
         """Universe i as y = rho / <rho>: (n_planes, N, N) float32, never negative, mean 1, a fresh array.
 
-        Every cube is checked in full when it is read. Raises CubesError when its numbers cannot be used,
-        IndexError when there is no such cube.
+        Raises CubesError when its numbers cannot be used, IndexError when there is no such cube.
         """
-        common = self.report.means[1] if self.report and self.field_type in ("density", "counts") else 1.0
-        mean = None if self.normalize else common
-        return to_overdensity(self.raw(i), self.field_type, f"cube {i} of {self.source}", mean)[0]
+        return to_overdensity(self.raw(i), self.field_type, f"cube {i} of {self.source}")[0]
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
@@ -70,39 +120,27 @@ class CubeSuite(SuiteFiles):
         return {"cubes": cubes.hexdigest(), "parameters": parameters.hexdigest()}
 
     def cube_id(self, i: int) -> str:
-        """Name of universe i, the same in every field of a suite: for splits and leak checks."""
+        """Name of cube i, the same in every field of a suite."""
         self.place(i)
         return self.ids[i]
 
     def describe(self) -> str:
-        """A page of text: contents, assumptions, what the check found, memory for training, warnings."""
-        same = set(self.params) - set(self.varying)
-        ranges = [f"{n:<12} {v.min():.6g} to {v.max():.6g}" + ", the same in every cube" * (n in same)
-                  for n, v in self.params.items()]  # fmt: skip
-        found = [
-            self.source,
-            f"format {self.format}: {self._shape}, {_size(self.n_bytes)} in {len(self.files)} files",
-            f"box of {self.box_size:g} Mpc/h, {self.box_size / self.side:.4g} Mpc/h a voxel",
-            *(ranges or ["no parameters"]),
-        ]
-        division = "each cube is divided by its own mean"
-        if not self.normalize:
-            division = "density and counts are divided by the mean of all cubes, overdensity and delta by nothing"
-        each, free = self.n_planes * self.side**2 * 4, psutil.virtual_memory().available
+        """A page of text: what was found, how it is read, what the check found, warnings."""
         size = largest_image_size(self.side)
-        fits = f"slices of up to {size}^2 pixels fit (data.image_size={size})"
-        sections = {
-            "Found": found,
-            "Assumed": [f"box of {self.box_size:g} Mpc/h {self.box_from}", *self.notes,
-                        f"field type {self.field_type}; {division}"],
-            "Check": self.report.lines() if self.report else ["none; every cube is checked when it is read"],
-            "Training": [
-                fits if size else f"slices do not fit: the smallest have {IMAGE_SIZES[0]}^2 pixels",
-                f"cubes as float32: {_size(each * self.n_cubes)} for all, {_size(each)} each; {_size(free)} of memory "
-                "are free (a training takes 40 % of it for cubes, holds as many as fit, and exchanges them)"],
-            "Warnings": self.cautions or ["none"],
-        }  # fmt: skip
-        return "\n\n".join("\n".join([title, *(f"  {x}" for x in lines)]) for title, lines in sections.items()) + "\n"
+        lines = [
+            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB",
+            f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
+            f"field type {self.field_type}; each cube is divided by its own mean",
+            *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
+            f"slices of up to {size}^2 pixels fit"
+            if size
+            else f"slices do not fit: the smallest are {IMAGE_SIZES[0]}^2",
+            *self.notes,
+        ]
+        if self.check:
+            low, high = self.check.extremes
+            lines.append(f"all cubes read: voxels from {low:.6g} to {high:.6g}, {len({*self.universes})} universes")
+        return "\n".join([*lines, *(f"warning: {caution}" for caution in self.cautions)]) + "\n"
 
     @property
     def _shape(self) -> str:
@@ -116,76 +154,128 @@ class CubeSuite(SuiteFiles):
 
 
 def open_cubes(
-    path: str | Path,
-    *,
-    set_name: str | None = None,
-    format: str | None = None,
-    field_type: str | None = None,
-    box_size: float | None = None,
-    params=None,
-    dataset: str | None = None,
-    field: str | None = None,
-    normalize: bool = True,
-    check: bool | str = "auto",
-) -> CubeSuite:
-    """Open simulated cubes of any known layout; nothing is loaded.
+    path: str | Path, *, set_name: str | None = None, redshift: float | None = None, field: str | None = None,
+    box_size: float | str | None = None, field_type: str | None = None, params=None,
+    line_of_sight: int | str | None = None, allow_same_universe: bool = False, check: bool = True,
+) -> CubeSuite:  # fmt: skip
+    """Open simulated cubes: CAMELS, Quijote and our own by their names, all others by what the user says of them.
 
-    path        a file or a folder
-    set_name    which set of a folder (LH, CV, 1P, ...; a Quijote cosmology); LH, latin_hypercube when absent
-    format      cmd-grids | cmd-maps | quijote | hdf5 | npy; found by name and content when absent
-    field_type  density | delta | overdensity | counts; guessed from the numbers of the first cube when absent
-    box_size    side of a cube [Mpc/h]; from the files or the suite's documentation when absent
-    params      file, array, dict or DataFrame, one row a cube; "none" goes without; None looks beside the cubes
-    dataset     of an HDF5 file
-    field       of a CAMELS folder (Mcdm when absent), file name in Quijote's folders
-    normalize   divide each cube by its own mean. False divides density and counts by the mean of all checked
-                cubes, and overdensity and delta by nothing
-    check       "auto" (or True) reads all cubes once, or 16 of them, evenly spread, where all take more than
-                8 GiB; "full" and "sample" decide, "none" (or False) reads none. The result is kept beside the
-                data, so that it is done once. Every cube is checked in full, once more, when overdensity() reads it.
-    Raises CubesError (a ValueError) when the cubes cannot be used, and warns (UserWarning) of what looks odd.
+    path           a file or a folder
+    set_name       of several sets (LH, CV, 1P, ...; a Quijote cosmology; train, test) in the names of files
+    redshift       of several snapshots: the number that stands in their names or headers
+    field          of several fields: Mcdm, a file name, a data set; a pattern ("*") says that each is a universe
+    box_size       side of a cube [Mpc/h], or a text with its unit
+    field_type     density (of any positive unit, linear in mass) | delta | overdensity | counts
+    params         table: file, DataFrame or dict, rows called by the cubes' names or numbers (a stack: as many rows);
+                   "attributes" of the cubes in HDF5 files; "none"
+    line_of_sight  0, 1 or 2, the axis along which redshift space is distorted; "none"
+    allow_same_universe  cubes with the same largest modes (snapshots, fields, copies) are opened; a split keeps them in
+                   one part
+    check          read all cubes once; what was found is kept beside them until they change
+    What is None is read from suite.json beside the cubes.
+    Raises CubesError (a ValueError) when the cubes cannot be used, or with one sentence that lists what is to be said;
+    warns (UserWarning) of what looks odd.
     """
-    check = {True: "auto", False: "none"}.get(check, check)
     if not isinstance(path, str | Path):
-        raise refusal("open_cubes", f"{type(path).__name__} as the path", "one file or folder", "open each by itself")
-    for name, value, known in (("field_type", field_type, (None, *FIELD_TYPES)), ("check", check, CHECKS)):
-        if value not in known:
-            raise refusal(f"{name}={value!r}", f"an unknown {name}", f"one of {', '.join(known[1:])}", "choose one")
-    if check == "none" and not normalize and field_type not in ("overdensity", "delta"):
-        found, expected = "normalize=False without a check", "a check, which finds the common mean"
-        raise refusal(path, found, expected, 'pass check="full"')
+        advice = "put the cubes, or links to them, in a folder of their own"
+        raise refusal("open_cubes", f"a {type(path).__name__} as the path", "one file or folder", advice)
     path = Path(path).expanduser()
-    layout = find_layout(path, format, ReaderOptions(set_name, field, dataset, params))
-    _check_size(layout, path)
-    box, box_from, cautions = _box_size(box_size, layout, path)
-    report = check_suite(layout, field_type, check) if check != "none" else None
-    if report is not None:
-        cautions += report.cautions(box / layout.side, one_at_a_time="/1P/" in layout.ids[0])
-        field_type = report.field_type
-    found = {
-        "box_size": box,
-        "box_from": box_from,
-        "field_type": field_type or guess_field_type(layout.raw(0), f"cube 0 of {layout.source}", layout.field_type),
-        "cautions": (*layout.cautions, *cautions),
-    }
-    suite = CubeSuite(**vars(layout) | found, normalize=normalize, report=report)
+    existing(path)
+    values = (set_name, redshift, field, box_size, field_type, params, line_of_sight, allow_same_universe or None)
+    told = read_record(path, TOLD) | {k: v for k, v in zip(TOLD, values, strict=True) if v is not None}
+    layout = camels.find(path, told) or quijote.find(path, told) or plain(path, told)
+    layout.box_size, layout.box_from = _box_size(path, layout, told.get("box_size"))
+    layout.field_type, sight = told.get("field_type", layout.field_type), told.get("line_of_sight")
+    choices = (("field_type", layout.field_type, FIELD_TYPES), ("line_of_sight", sight, (0, 1, 2, "none")))
+    for name, value, known in choices:
+        if value is not None and value not in known:
+            raise refusal(path, f"{name}={value!r}", f"one of {', '.join(map(str, known))}", "choose one")
+    folder, table = path if path.is_dir() else path.parent, told.get("params", layout.table)
+    _ask(path, layout, folder, table)
+    if isinstance(table, str | Path) and table not in ("none", OWN):
+        table = next((p for p in (Path(table).expanduser(), folder / table) if p.is_file()), table)
+    found = {"params": cube_parameters(table, layout), "line_of_sight": sight if sight != "none" else None}
+    suite = CubeSuite(**vars(layout), **found)
+    if not 2 <= suite.box_size <= 5000:
+        suite.cautions.append(f"a box of {suite.box_size:g} Mpc/h; this looks like kpc/h or Gpc/h")
+    if check:
+        suite.check = check_cubes(suite)
+        suite.cautions += suite.check.cautions(suite.box_size / suite.side)
+        if len({*suite.universes}) < suite.n_cubes and not (layout.related or told.get("allow_same_universe")):
+            a, b, r = suite.check.alike
+            same = f"cubes with the same largest modes ({suite.ids[a]} and {suite.ids[b]}: r = {r:.2f})"
+            advice = (
+                "choose with redshift=, field= or set_name=, or pass allow_same_universe=True (suite.json: "
+                '"allow_same_universe": true), and they stay in one part of the split'
+            )
+            raise refusal(
+                path, f"{same}: one universe in several snapshots, fields or copies", "a universe each", advice
+            )
     for caution in suite.cautions:
         warnings.warn(caution, UserWarning, stacklevel=2)
     return suite
+
+
+def _ask(path: Path, layout: Layout, folder: Path, table) -> None:
+    """Raise CubesUnsaid with all that the user has to say of cubes, what is found of it, and the line to write."""
+    needs = list(layout.needs)
+    if layout.box_size is None:
+        needs.append("box_size= [Mpc/h]")
+    if layout.field_type is None:
+        needs.append("field_type= density (positive, linear in mass; any unit), delta, overdensity or counts")
+    beside = [] if layout.columns else tables_beside(layout, folder)
+    if table is None and (beside or not (layout.columns or layout.needs or own_parameters(layout).empty)):
+        needs.append(f'params= "{beside[0] if beside else OWN}" or "none"')
+    if not needs:
+        return
+    names = [need.partition("=")[0] for need in needs]
+    also = " ".join(f"--data.{name.replace('_', '-')} ..." for name in names)
+    cube, told = layout.files[0].read(0), attributes(layout.files[0])
+    shape, mean = "x".join(map(str, layout.files[0].shape)), np.mean(cube, dtype=np.float64)
+    found = f"{layout.source}, {shape} {cube.dtype}, minimum {np.min(cube):.4g}, mean {mean:.4g}"
+    if told:
+        found += f"; attributes {', '.join(f'{name} = {as_text(value)}' for name, value in list(told.items())[:12])}"
+    line = f'open_cubes("{path}", {", ".join(f"{name}=..." for name in names)})'
+    advice = f"write {line}, {also}, or the same in suite.json (python -m uvae_lib inspect {path})"
+    unsaid = refusal(path, found, "; ".join(needs), advice, CubesUnsaid)
+    unsaid.needs, unsaid.layout = names, layout
+    raise unsaid
+
+
+def _box_size(path: Path, layout: Layout, given) -> tuple[float | None, str]:
+    """Box [Mpc/h] and what told it: the user, the layout, or attributes with a unit; None when nothing does."""
+    box, box_from = layout.box_size, layout.box_from
+    if not layout.columns:
+        boxes = {box_of(stack) for stack in layout.files}
+        if len(boxes) > 1:
+            raise refusal(path, f"boxes of {', '.join(map(str, boxes))} [Mpc/h]", "one box size", "open each by itself")
+        (box,), box_from = boxes, "as the file says"
+    if given is None:
+        return box, box_from
+    size = (read_length(given) or [None])[0] if isinstance(given, str) else given
+    if not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
+        raise refusal(path, f"a box size of {given!r}", "a positive number [Mpc/h]", 'pass 25.0, or "25 Mpc/h"')
+    if box_from == "as the file says" and box and abs(box / size - 1) > 1e-3:
+        layout.cautions.append(f"box_size={given} is taken, although the file says {box:g} Mpc/h")
+    return float(size), "as given"
 
 
 def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
     """The cubes of a configuration, with all its options: for commands, notebooks and stored runs alike.
 
     set_name   another set beside the one of the configuration, to which its parameter file does not belong
-    Raises CubesError, and warns, as `open_cubes` does.
+    Raises CubesError, and warns, as `open_cubes` does; also for slices thicker than the cubes allow.
     """
     options = {name: getattr(data, name) for name in OPTIONS}
-    if data.params not in (None, "none"):
-        options["params"] = locate(data.params)
+    if data.params not in (None, "none", OWN):
+        options["params"] = next((str(p) for p in [locate(data.params)] if p.is_file()), data.params)
     if set_name not in (None, data.set_name):
         options |= {"set_name": set_name, "params": None}
-    return open_cubes(locate(data.path), **options)
+    suite = open_cubes(locate(data.path), **options)
+    if not 1 <= data.thickness <= (most := suite.n_planes if suite.n_planes == suite.side else 1):
+        expected = f"1 to {most}" if most > 1 else "1: ready-made maps are no neighbours"
+        raise refusal(suite.source, f"data.thickness={data.thickness}", expected, "correct it")
+    return suite
 
 
 def fit_image_size(data: DataConfig, suite: CubeSuite) -> DataConfig:
@@ -234,32 +324,3 @@ def split_cubes(
     parts = dict(zip(("test", "val", "train"), np.split(order, [n_test, n_test + n_val]), strict=True))
     part_of = {universes[u]: name for name, members in parts.items() for u in members}
     return {name: [i for i in range(n_cubes) if part_of[labels[i]] == name] for name in ("train", "val", "test")}
-
-
-def _check_size(layout: SuiteFiles, path: Path) -> None:
-    """Raise CubesError for cubes of one voxel, or larger than the memory."""
-    if layout.side < 2:
-        raise refusal(path, f"{layout.side} voxels a side", "at least 2", "give larger cubes")
-    need, free = 3 * 4 * layout.side**2 * layout.n_planes, psutil.virtual_memory().available
-    if need > free:
-        found, expected = f"cubes that take {_size(need)} each to read", f"at most the {_size(free)} that are free"
-        raise refusal(path, found, expected, "cut the cubes, or use a machine with more memory")
-
-
-def _box_size(given, layout: SuiteFiles, path: Path) -> tuple[float, str, list[str]]:
-    """Box [Mpc/h], what told it, and what to warn of: as given, as found, or one Mpc/h a voxel with a warning."""
-    box, told = (layout.box_size, layout.box_from) if given is None else (given, "as given")
-    if box is None:
-        text = f"no box size found for {path}: {layout.side} Mpc/h assumed (1 Mpc/h a voxel)"
-        return float(layout.side), "assumed, 1 Mpc/h a voxel", [f"{text}; pass box_size= (--data.box-size) [Mpc/h]"]
-    if not isinstance(box, int | float | np.number) or not 0 < box < math.inf:
-        raise refusal(path, f"a box size of {box!r}", "a positive number", "pass box_size= in Mpc/h (--data.box-size)")
-    if not 2 <= box <= 5000:
-        unit = "kpc/h" if box > 5000 else "Gpc/h"
-        return box, told, [f"suspicious unit: a box of {box:g} Mpc/h; box_size is in Mpc/h, this looks like {unit}"]
-    return float(box), told, [layout.box_caution] if given is None and layout.box_caution else []
-
-
-def _size(n_bytes: float) -> str:
-    unit, scale = ("GiB", 2**30) if n_bytes >= 2**30 else ("MiB", 2**20)
-    return f"{n_bytes / scale:.3g} {unit}"

@@ -204,7 +204,7 @@ class PlaneExplorer(Explorer):
     def _where(self, thickness: int = 1) -> str:
         """Cube, axis and place of the plane, as text."""
         start, stop = (self._pixel * (self.plane.value + n) for n in (0, thickness))
-        return f"{self._cube_text()}: {'xyz'[self.axis.value]} = {start:.1f} to {stop:.1f} Mpc/h"
+        return f"{self._cube_text()}: {AXES[self.axis.value]} = {start:.1f} to {stop:.1f} Mpc/h"
 
 
 class SliceExplorer(PlaneExplorer):

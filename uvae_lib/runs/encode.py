@@ -4,7 +4,6 @@ Slices are standardised pixels (`Run.to_pixels`), (S, 1, H, H) from one cube; z 
 Random numbers come from a torch.Generator that is given.
 """
 
-import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ from ..cropping import cut_slices, log_density, spread_planes, whole_planes
 from ..cubes.suite import CubeSuite
 from .run import Run
 
+MOST_MEAN, MOST_SPREAD = 0.8, 3.0  # of the standardised pixels of one cube's slices: 0.3 and 1.3 are usual
 AT_A_TIME = 32  # slices that are encoded or decoded
 
 
@@ -26,11 +26,79 @@ class Posterior(NamedTuple):
     logvar: Tensor
 
     def sample(self, generator: Generator) -> Tensor:
-        noise = torch.randn(self.mu.shape, generator=generator)
+        noise = torch.randn(self.mu.shape, generator=generator, dtype=self.mu.dtype)
         return torch.addcmul(self.mu, noise, (0.5 * self.logvar).exp())
 
 
-def spread_slices(run: Run, suite: CubeSuite, cube: int, n_slices: int, seed: int = 0, shift: float = 0.0) -> Tensor:
+def check_same_kind(suite: CubeSuite, run: Run, allow_other_voxels: bool = False) -> None:
+    """Raise ValueError for cubes of another kind than a run was trained on: voxel size, box, field or redshift.
+
+    allow_other_voxels  they may be; what the model says of them is not calibrated
+    """
+    if suite.side < (size := run.config.data.image_size):
+        raise ValueError(f"found cubes of {suite.side}^3; the run's slices have {size} pixels; give larger cubes")
+    kinds = {
+        "voxels [Mpc/h]": (suite.box_size / suite.side, run.box_size / run.side),
+        "box [Mpc/h]": (suite.box_size, run.box_size),
+        "field": (suite.field, run.info.get("field")),
+        "redshift": (suite.redshift, run.info.get("redshift")),
+    }
+    differ = []
+    for name, (found, known) in kinds.items():
+        text = isinstance(found, str)
+        if None not in (found, known) and (found != known if text else abs(found - known) > 1e-3 * abs(known)):
+            differ.append(f"{name} {found}, not {known}" if text else f"{name} {found:.4g}, not {known:.4g}")
+    if differ and not allow_other_voxels:
+        raise ValueError(
+            f"found {suite.source} with {'; '.join(differ)}, as {run.folder} was trained on; a model is used on what "
+            "it was trained for; train on these cubes, or pass allow_other_voxels=True and calibrate what it says"
+        )
+
+
+def check_cube(y: np.ndarray | Tensor) -> Tensor:
+    """A cube as contiguous float32: y (P, N, N) overdensity, of any dtype, order of bytes and strides.
+
+    Raises ValueError for another shape, for what is not finite or negative, and for a mean that is not 1.
+    """
+    y = np.asarray(y)
+    if y.ndim != 3 or y.shape[-1] != y.shape[-2] or y.dtype.kind not in "fiu":
+        raise ValueError(f"found an array {y.shape} of {y.dtype}; expected a cube (N, N, N) of real numbers")
+    y = np.ascontiguousarray(y, dtype=np.float32)
+    low, mean = float(y.min()), float(y.mean(dtype=np.float64))
+    if not (low >= 0 and abs(mean - 1) < 0.1):  # NaN is no pass
+        raise ValueError(
+            f"found a cube with minimum {low:.4g} and mean {mean:.4g}; expected an overdensity y = rho / <rho>, mean 1 "
+            "and never negative; divide a density by its mean, add 1 to a delta, or open its file with open_cubes"
+        )
+    return torch.from_numpy(y)
+
+
+def check_slices(run: Run, slices: np.ndarray | Tensor) -> Tensor:
+    """Slices as contiguous float32 pixels (S, 1, H, H), from tensors or arrays of any dtype and strides.
+
+    Raises ValueError for another shape, for what is not finite, and for a mean and spread that no standardised slices
+    have; warns of what looks like log densities.
+    """
+    size = run.config.data.image_size
+    shape, kind = tuple(slices.shape), slices.dtype
+    if len(shape) != 4 or shape[1:] != (1, size, size) or not shape[0]:
+        raise ValueError(f"found slices of shape {shape}; expected (S, 1, {size}, {size}), the slices of one cube")
+    if isinstance(slices, np.ndarray):
+        slices = torch.from_numpy(np.ascontiguousarray(slices, dtype=np.float32))
+    x = slices.detach().to(torch.float32).contiguous()
+    std, mean = (float(v) for v in torch.std_mean(x, correction=0))
+    if not (abs(mean) < MOST_MEAN and 1 / MOST_SPREAD < std < MOST_SPREAD):  # NaN is no pass
+        raise ValueError(
+            f"found slices of {kind} with mean {mean:.4g} and standard deviation {std:.4g}; expected standardised "
+            "pixels, about 0 and 1; cut them with spread_slices or cut_cube, or apply run.to_pixels to an overdensity"
+        )
+    return x
+
+
+def spread_slices(
+    run: Run, suite: CubeSuite, cube: int, n_slices: int, seed: int = 0, shift: float = 0.0,
+    allow_other_voxels: bool = False,
+) -> Tensor:  # fmt: skip
     """Slices of one cube as standardised pixels, from different planes of all axes: (n_slices, 1, H, H).
 
     The planes of an axis are evenly spread from a random first one; corners are random; no turns and no flips.
@@ -38,9 +106,11 @@ def spread_slices(run: Run, suite: CubeSuite, cube: int, n_slices: int, seed: in
     n_slices  at most `most_slices`
     shift     moves planes by this share of their spacing, and corners by this share of the cube: with 0.5, further
               slices of the same cube
+    allow_other_voxels  see `check_same_kind`
 
-    Raises ValueError when the cube has fewer planes.
+    Raises ValueError when the cube has fewer planes, or is of another kind than the run was trained on.
     """
+    check_same_kind(suite, run, allow_other_voxels)
     return cut_cube(run, suite.overdensity(cube), n_slices, seed, suite.axes, shift)
 
 
@@ -52,14 +122,18 @@ def most_slices(run: Run, suite: CubeSuite) -> int:
 def cut_cube(
     run: Run, y: np.ndarray, n_slices: int, seed: int = 0, axes: tuple[int, ...] = (0, 1, 2), shift: float = 0.0
 ) -> Tensor:
-    """`spread_slices` of a cube given as an array: y (P, N, N) overdensity -> (n_slices, 1, H, H) pixels."""
+    """`spread_slices` of a cube given as an array: y (P, N, N) overdensity -> (n_slices, 1, H, H) pixels.
+
+    Raises ValueError for what is no overdensity, and for more slices than the cube has.
+    """
+    y = check_cube(y)
     rng, data = np.random.default_rng(seed), run.config.data
     n_planes, side, spacing = len(y), y.shape[-1], len(y) / -(-n_slices // len(axes))
     first = rng.integers(0, n_planes, len(axes)) + round(shift * spacing)
     cuts = whole_planes(*spread_planes(n_slices, n_planes, axes, data.thickness, first))
     row, col = torch.from_numpy((rng.integers(0, side, (2, n_slices)) + round(shift * side)) % side)
     cuts = replace(cuts, row=row, col=col)
-    x = cut_slices(log_density(torch.from_numpy(y), data.eps)[None], cuts, data.image_size, data.thickness)
+    x = cut_slices(log_density(y, data.eps)[None], cuts, data.image_size, data.thickness)
     return (x - run.mean) / run.std
 
 
@@ -76,30 +150,21 @@ def set_features(run: Run, slices: Tensor, features: Tensor | None = None) -> Te
 
 
 def trained_context(run: Run, n_slices: int) -> int:
-    """Slices that the model is to be given at a time, when so many are at hand.
-
-    A sum changes scale with the number of slices: a model that sums is given the number that it was trained with, one
-    that takes the mean all of them. Fewer than it was trained with warns.
-    """
-    train = run.config.training
-    if run.config.model.pooling == "mean":
-        return n_slices
-    if n_slices < train.set_size - 1:
-        warnings.warn(
-            f"a set of {n_slices} slices is smaller than the {train.set_size - 1} that this model sums: what it says "
-            f"of it is a guess; give at least {train.set_size - 1}, or train with model.pooling=mean",
-            stacklevel=3,
-        )
-    return min(n_slices, train.set_size - 1)
+    """Slices that the model is given at a time, when so many are at hand: a sum at most as many as in training."""
+    if run.config.model.pooling == "sum":
+        return min(n_slices, run.config.training.set_size - 1)
+    return n_slices
 
 
 def encode_cube(run: Run, slices: Tensor, features: Tensor | None = None) -> Posterior:
     """q(z | slices of one cube).
 
-    slices    (S, 1, H, H)
+    slices    (S, 1, H, H) standardised pixels, a tensor or an array
     features  `slice_features` of them, where they are at hand
+
+    Raises ValueError for slices that are none of this run's (`check_slices`).
     """
-    return encode_set(run, set_features(run, slices, features))
+    return encode_set(run, set_features(run, check_slices(run, slices), features))
 
 
 @torch.inference_mode()

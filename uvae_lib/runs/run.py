@@ -11,8 +11,8 @@ import csv
 import gzip
 import hashlib
 import json
-import logging
 import platform
+import re
 import subprocess
 import zlib
 from collections.abc import Iterator
@@ -29,21 +29,16 @@ from torch import Tensor, nn
 
 from ..cropping import log_density, overdensity
 from ..cubes.suite import CubeSuite, open_data
-from ..files import write_atomically
+from ..files import lock_folder, write_atomically
 from ..model import UniverseVAE
 from ..presets import Config, from_dict, locate, to_dict
 
-try:
-    import fcntl
-except ImportError:  # Windows has no locks of this kind
-    fcntl = None
-
-log = logging.getLogger(__name__)
+PACKAGE = "uvae-lib"
 SPLITS = ("train", "val", "test")
-NEEDED = {"config", "side", "box_size", "mean", "std", "split", "pool_size", "finished"}  # in run.json
+NEEDED = {"config", "side", "box_size", "mean", "std", "split", "pool_size", "finished", "fingerprint"}  # in run.json
 FREE = (  # fields that may change in a run
     "simulation.", "data.path", "data.params", "data.check", "data.pool_", "training.accelerator",
-    "training.devices", "training.num_nodes", "flows.",
+    "training.devices", "training.num_nodes", "training.steps", "flows.",
 )  # fmt: skip
 FLOWS = "flows.safetensors"
 
@@ -127,12 +122,14 @@ def covers_box(config: Config, side: int) -> bool:
 
 
 def load_run(folder: str | Path, which: str = "best") -> Run:
-    """Read a run folder (or the weights that come with the project: load_run("weights/reference")).
+    """Read a run folder, or the weights that come with the project: load_run("weights/note").
 
+    folder   from the working directory, or else from the project's folder (`presets.locate`)
     which    "best": the lowest validation loss;  "last": the final weights
     Raises FileNotFoundError for what is not there, ValueError for a file that is damaged or of another model.
     """
-    folder = Path(folder)
+    folder = folder if Path(folder).expanduser().exists() else locate(folder)
+    folder = Path(folder).expanduser()
     info, config = read_info(folder)
     with torch.device("meta"):  # no weights are drawn: all come from the file
         model = build(config, info["side"])
@@ -157,15 +154,7 @@ def lock_run(folder: Path) -> Iterator[None]:
 
     The lock goes with the process, however that ends. Raises ValueError when another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
-        if fcntl:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"another process is training {folder}; wait for it, or use another --name") from None
-            except OSError as error:  # some file systems of clusters have no locks
-                log.info("%s cannot be locked: %s", folder, error)
+    with lock_folder(folder, f"another process is training {folder}; wait for it, or use another --name"):
         for pattern in (".*.tmp", "checkpoints/.*.tmp"):
             for left in folder.glob(pattern):
                 left.unlink()
@@ -175,16 +164,39 @@ def lock_run(folder: Path) -> Iterator[None]:
 def read_info(folder: Path) -> tuple[dict, Config]:
     """run.json and the configuration in it. Raises FileNotFoundError or ValueError, with what to do."""
     path = folder / "run.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{folder} is no run: it has no run.json; train one with `python -m uvae_lib train`")
+    if not path.is_file():
+        raise FileNotFoundError(_no_run(folder))
+    advice = "restore it, or train under another --name"
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-        missing = sorted(NEEDED - set(info))
-        if missing:
+        advice = _newer(info.get("versions", {}).get(PACKAGE, "0")) or advice
+        if missing := sorted(NEEDED - set(info)):
             raise ValueError(f"it has no {', '.join(missing)}")
         return info, from_dict(info["config"])
     except (ValueError, TypeError, AttributeError) as error:  # JSON and UTF-8 errors are ValueErrors
-        raise ValueError(f"{path} cannot be used: {error}; restore it, or remove {folder} and train again") from error
+        raise ValueError(f"{path} cannot be used: {error}; {advice}") from error
+
+
+def _no_run(folder: Path) -> str:
+    """What stands in place of a run folder, and which runs there are."""
+    if folder.is_file():
+        found = f"{folder} is a file, and no run: a run is a folder with run.json"
+    elif folder.is_dir():
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        found = f"{folder} (with {', '.join(names[:4]) or 'nothing in it'}) is no run: it has no run.json"
+    else:
+        found = f"{folder} is no run: there is no such folder"
+    paths = [path.parent for home in ("runs", "weights") for path in sorted(locate(home).glob("*/run.json"))]
+    others = ", ".join(f"{path.parent.name}/{path.name}" for path in paths)
+    return f"{found}; train one with `python -m uvae_lib train`" + (f", or take one of {others}" if others else "")
+
+
+def _newer(made: str) -> str:
+    """A sentence when a run was made by a later version of this package, else nothing."""
+    have = version(PACKAGE)
+    if [int(n) for n in re.findall(r"\d+", made)] <= [int(n) for n in re.findall(r"\d+", have)]:
+        return ""
+    return f"it was made by version {made} of {PACKAGE}, this is {have}: update (git pull, make setup)"
 
 
 def _load_weights(path: Path, model: nn.Module) -> None:
@@ -280,7 +292,7 @@ def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:
             f"{suite.source} has {found[0]} cubes of {found[1]}^3 in {found[2]:g} Mpc/h; {folder} was trained on "
             f"{expected[0]} of {expected[1]}^3 in {expected[2]:g} Mpc/h; give the same suite, or another run name"
         )
-    if "fingerprint" in info and info["fingerprint"]["cubes"] != suite.fingerprint["cubes"]:  # earlier runs have none
+    if info["fingerprint"]["cubes"] != suite.fingerprint["cubes"]:
         raise ValueError(
             f"{suite.source} holds other cubes than those that {folder} was trained on: as many and as large, with "
             "other numbers; give the same suite, or another run name"
@@ -289,7 +301,7 @@ def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:
 
 def provenance() -> dict:
     """Versions, commit and machine, to write beside results."""
-    packages = ("torch", "torchvision", "lightning", "numpy")
+    packages = (PACKAGE, "torch", "torchvision", "lightning", "numpy")
     return {
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "commit": _commit(),

@@ -19,18 +19,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from ..cubes.suite import CubeSuite, open_cubes, open_data
-from ..files import write_atomically
+from ..files import lock_folder, write_atomically
 from ..presets import PRESETS, Config, SimulationConfig, locate
 from .particle_mesh import METHOD, simulate_cube
 
 SETS = ("LH", "CV", "1P")
 ORDER = ("CV", "1P", "LH")  # of simulation: the controls first
 PACKAGES = ("jaxpm", "jax", "numba", "numpy", "scipy")
-LOCK = ".simulation.lock"
 OURS = re.compile(r"Grids_Mcdm_JaxPM_(LH|CV|1P)_\d+_z=0\.0\.npy(\.partial)?|params_(LH|CV|1P)_JaxPM\.txt")
 BROKEN = (
     "a simulating process ended before its cube was done: the memory (about 1 GB a process at 128^3) or the disk is "
@@ -60,14 +58,8 @@ def simulate_suite(
         if missing:
             advice = 'install the extra: pip install -e ".[simulate]"'
             raise ModuleNotFoundError(f"simulation needs {', '.join(missing)}; {advice}", name=missing[0])
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder / LOCK, timeout=0):
-                _fill_sets({name: _UnfinishedSet(folder, name, config) for name in names}, config.processes, progress)
-        except Timeout:
-            raise ValueError(
-                f"another process is simulating into {folder}; wait for it, or name another folder"
-            ) from None
+        with lock_folder(folder, f"another process is simulating into {folder}; wait for it, or name another folder"):
+            _fill_sets({name: _UnfinishedSet(folder, name, config) for name in names}, config.processes, progress)
     return {name: open_cubes(folder / grid_name(name, config.side)) for name in names}
 
 
@@ -78,7 +70,7 @@ def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
     Raises FileNotFoundError where the path is not the one of a preset that simulates, and nothing is there.
     """
     path = locate(config.data.path)
-    if config.data.path in {preset.data.path for preset in PRESETS.values() if preset.name != "cmd"}:
+    if config.data.path in {preset.data.path for preset in PRESETS.values() if n_cubes(preset.simulation)}:
         if not path.exists() or any(path.glob("simulation_*.json")):
             simulate_suite(path, config.simulation)
     elif not path.exists():
@@ -87,6 +79,11 @@ def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
             "`python -m uvae_lib download`, or simulate some there with `python -m uvae_lib simulate --data.path`"
         )
     return open_data(config.data, set_name)
+
+
+def n_cubes(config: SimulationConfig) -> int:
+    """Cubes of all sets; a preset without any is one for public cubes."""
+    return config.n_lh + config.n_cv + config.n_1p
 
 
 def recorded_settings(folder: Path, side: int, set_name: str = "LH") -> dict:
@@ -147,6 +144,10 @@ def _fill_sets(sets: dict[str, "_UnfinishedSet"], processes: int, progress: bool
                     bar.update()
         except BrokenProcessPool as error:
             raise BrokenProcessPool(BROKEN) from error
+        except (AssertionError, RuntimeError) as error:
+            if not (asked := os.environ.get("JAX_PLATFORMS")):
+                raise
+            raise ValueError(f"found JAX_PLATFORMS={asked}, on which JAX does not start here; unset it") from error
         finally:  # whoever stops the run keeps the cubes that are under way
             for future in as_completed(running):
                 if not future.exception():

@@ -26,11 +26,11 @@ from ..runs.run import (
     read_info,
     weights_as_bytes,
 )
-from .checkpoints import RunKeeper, checkpoints, newest_checkpoint
+from .checkpoints import checkpoints, newest_checkpoint
 from .module import LitUniverseVAE, module_settings
 from .slices import pool_size, survey
 from .start import discriminants, slice_power
-from .trainer import chosen_device, device_used, process_rank, share_sets, train_module, wait_for
+from .trainer import chosen_device, device_used, process_rank, train_module, wait_for
 
 SURVEYED_SLICES = 12  # of a cube, for the taught start
 
@@ -39,7 +39,7 @@ def fit(
     config: Config, folder: str | Path | None = None, *, resume: bool = False, progress: bool = True,
     callbacks: list[Callback] | None = None,
 ) -> Run:  # fmt: skip
-    """Train a Universe VAE and return the run; a finished run is returned as it is.
+    """Train a Universe VAE and return the run; a finished run is returned as it is, or goes on to more steps.
 
     folder      runs/<config.name> when absent
     resume      go on from the newest whole checkpoint of an unfinished run; from the start when there is none
@@ -49,8 +49,8 @@ def fit(
     checkpoint is kept; ConnectionError when a process of a distributed job ended; OSError when a file of the run cannot
     be written; KeyboardInterrupt at Ctrl-C and SIGTERM, after the step is saved (at once when pressed again).
 
-    Several processes (training.devices, num_nodes) share the sets of a step: sets_per_step is raised to a multiple of
-    them. fit returns in each, as Lightning's trainer does.
+    Several processes (training.devices, num_nodes) share the sets of a step, of which there must be a multiple of them.
+    fit returns in each, as Lightning's trainer does.
     Without cubes for validation (one or two cubes) best.safetensors holds the last weights.
 
     Determinism: on one machine the same configuration, seed, pool_size and number of threads give the same history
@@ -58,18 +58,20 @@ def fit(
     counts, machines or versions of torch; a GPU, whose convolutions add up in no fixed order.
     """
     folder = Path(folder or locate("runs") / config.name)
-    rank = process_rank()
+    rank, train = process_rank(), config.training
+    if rank and train.devices * train.num_nodes == 1:
+        raise ValueError(
+            f"this is process {rank} of a job whose run has one device; give training.devices and training.num_nodes "
+            "the processes of a node and the nodes of the job, or start one process"
+        )
     suite = open_data(config.data)
     config = replace(config, data=fit_image_size(config.data, suite))
-    n_sets = config.training.sets_per_step
     if rank:
         wait_for(folder / "run.json")
     info, config = _known_run(config, suite, folder, writes=not rank)
     if not info or not info["finished"]:
         with nullcontext() if rank else lock_run(folder):
             info = info or _new_run(config, suite, folder)
-            if not rank and n_sets != (now := config.training.sets_per_step):
-                warnings.warn(f"{now} sets a step in place of {n_sets}, so that all processes have some", stacklevel=2)
             if not rank and not info["split"]["val"]:
                 warnings.warn(
                     f"no cube is left for validation ({suite.n_cubes} in {suite.source}): best.safetensors will hold "
@@ -84,20 +86,29 @@ def fit(
 
 
 def _known_run(config: Config, suite: CubeSuite, folder: Path, writes: bool) -> tuple[dict | None, Config]:
-    """run.json of a folder, None where there is none, and the configuration with sets that its processes can share.
+    """run.json of a folder, None where there is none, and the configuration with as many steps as were asked for.
 
     writes   this process says in run.json where the cubes are now
     Raises ValueError for a run of another configuration, or of other cubes.
     """
     if not (folder / "run.json").exists():
-        return None, share_sets(config, config.training)
+        return None, config
     info, found = read_info(folder)
-    config = share_sets(config, found.training)
     if differ := differences(found, config):
         raise ValueError(
             f"{folder} holds a run of another configuration: {', '.join(differ)}; use another --name, or remove it"
         )
     check_same_cubes(suite, info, folder)
+    if found.training.steps < config.training.steps:
+        if not checkpoints(folder):
+            raise ValueError(
+                f"{folder} ended after {found.training.steps} steps and holds no checkpoint from which it could go on "
+                f"to {config.training.steps}; train under another --name"
+            )
+        info |= {"config": to_dict(config), "finished": False}
+        if writes:
+            write_atomically(folder / "run.json", as_json(info))
+    config = replace(config, training=replace(config.training, steps=max(config.training.steps, found.training.steps)))
     if found.data.path != config.data.path and writes:
         move_data(folder, config.data.path)
         info, _ = read_info(folder)
@@ -109,7 +120,7 @@ def _train(
 ) -> None:
     """Train to the end and write what a finished run has."""
     settings = module_settings(info, config)
-    if checkpoints(folder) and not resume:
+    if checkpoints(folder) and not resume and not (folder / "last.safetensors").exists():
         raise ValueError(
             f"{folder} holds an unfinished run ({checkpoints(folder)[-1].name}); go on with --resume (resume=True), "
             "or use another --name"
@@ -136,7 +147,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     with torch.device("meta"):
         build(config, suite.side)  # refuses what cannot be built before anything is read
     names = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, 0, ids=names)
+    split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, 0, ids=suite.universes)
     taught = config.training.taught_steps
     mean, std, slices = survey(
         suite, split["train"], SURVEYED_SLICES if taught else 0, data.image_size, data.thickness, data.eps
@@ -149,6 +160,8 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         "side": suite.side,
         "box_size": float(suite.box_size),
         "box_from": suite.box_from,
+        "field": suite.field,
+        "redshift": suite.redshift,
         "mean": mean,
         "std": std,
         "split": split,
@@ -174,22 +187,6 @@ def _pool_size(config: Config, suite: CubeSuite, n_train: int) -> int:
         suite, n_train, dtype=getattr(torch, data.storage), device=device,
         n_pools=1 if device.type == "cuda" else config.training.devices,
     )  # fmt: skip
-
-
-class LiveCurves(Callback):
-    """Draws `plots.loss_curves` below the bar in a notebook, anew every 100 steps."""
-
-    def on_train_start(self, trainer, module) -> None:
-        from IPython.display import display
-
-        self.shown = display(display_id=True)
-        self.rows = next(c for c in trainer.callbacks if isinstance(c, RunKeeper)).rows
-
-    def on_train_batch_end(self, trainer, module, *_) -> None:
-        if trainer.global_step % 100 == 0 and self.rows and self.shown:
-            from ..plots.curves import loss_curves
-
-            self.shown.update(loss_curves(pd.DataFrame(self.rows)))
 
 
 def weighted_terms(history: pd.DataFrame) -> pd.DataFrame:

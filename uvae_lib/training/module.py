@@ -20,7 +20,7 @@ from ..model import LATENT_DIM
 from ..presets import Config, from_dict, to_dict
 from ..runs.run import build
 from .slices import CubePool, SliceSets, leave_one_out
-from .start import WEIGHT_Z, TaughtStart, hush
+from .start import TaughtStart, hush
 
 VALIDATION_STEPS = 8  # batches of held-out sets, always the same
 SETTINGS = ("side", "mean", "std", "split", "pool_size", "power", "discriminants")  # of run.json, for a module
@@ -64,15 +64,11 @@ class TrainingModule(pl.LightningModule):
         self.logged: dict[str, Tensor] = {}
 
     def make_model(self) -> nn.Module:
-        """The network that is trained, its weights drawn from torch's global state."""
-        raise NotImplementedError
+        """The network that is trained, its weights drawn from torch's global state.
 
-    def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a step, and the scalars that are logged."""
-        raise NotImplementedError
-
-    def held_out(self) -> dict[str, float]:
-        """Numbers on held-out cubes; `val_loss` chooses the best weights."""
+        A subclass has also `step_terms(step)`: the loss, and the scalars that are logged; and `held_out()`: numbers on
+        held-out cubes, of which `val_loss` chooses the best weights.
+        """
         raise NotImplementedError
 
     @property
@@ -186,7 +182,7 @@ class LitUniverseVAE(TrainingModule):
         model = build(self.config, self.hparams.side)
         if steps := self.config.training.taught_steps:
             power, rows = torch.tensor(self.hparams.power), torch.tensor(self.hparams.discriminants)
-            self.start = TaughtStart(self.config.data.image_size, power, rows, steps)
+            self.start = TaughtStart(power, rows, steps)
             hush(model)
         return model
 
@@ -198,13 +194,14 @@ class LitUniverseVAE(TrainingModule):
             terms = self._terms(self.model.forward_sets(sets, context, noise), sets, kl_z, kl_h)
             return terms["loss"], terms
         with torch.no_grad():
-            universes = self.start.universes(*self.slices.universes(step), self.hparams.mean, self.hparams.std)
+            cubes, size = self.slices.universes(step), self.config.data.image_size
+            universes = self.start.universes(*cubes, size, self.hparams.mean, self.hparams.std)
         if step < self.start.steps:
             loss, output = self.start.loss(self.model, sets, context, universes, noise)
             return loss, self._terms(output, sets, kl_z, kl_h) | {"loss": loss}
         output = self.model.forward_sets(sets, context, noise)
         terms = self._terms(output, sets, kl_z, kl_h)
-        terms["loss"] = terms["loss"] + WEIGHT_Z * weight * self.start.loss_of_z(*output[1][1:], universes)
+        terms["loss"] = terms["loss"] + weight * self.start.loss_of_z(*output[1][1:], universes)
         return terms["loss"], terms
 
     def _terms(self, output: tuple, sets: Tensor, kl_z: float, kl_h: float) -> dict[str, Tensor]:

@@ -216,7 +216,7 @@ class SliceSets:
         return (x - self.mean) / self.std
 
     def universes(self, step: int) -> tuple[Tensor, Tensor, list[int]]:
-        """Cubes of a step: those held, (C, P, N, N), the slot of each set's, (sets of this process,), and slots' indices."""
+        """Cubes of a step's sets: those held, (C, P, N, N), the slot of each set's, and the suite's index of a slot."""
         volumes, names = self.pool.at(step)
         return volumes, self.cuts(step).cube[self.rank :: self.world_size, 0], names
 

@@ -1,68 +1,65 @@
 """The taught start: for the first steps the networks are given answers that are known without any training.
 
-    h's mean      fits the code of a slice: its largest Fourier modes, whitened, as a map (`FourierCode`)
+    h's mean      fits the code of a slice: its largest Fourier modes, whitened, as a map (`slice_code`)
     decoder_h     makes the slice of that code and the posterior's noise
     p(h | z)      fits the code: decoder_z learns how the spectrum of h follows the universe
-    q(z | set)    fits what tells universes apart: linear discriminants of log P(k) and moments (`discriminants`)
+    q(z | set)    fits what tells universes apart, linear discriminants of log P(k) and moments (`discriminants`), and
+                  its width the error of that
 
 Then the note's loss alone goes on; what z was taught fades over as many steps again (`TaughtStart.weight_of_z`). Within
 some thousand steps h has left the modes: they are a start, not a constraint.
 
-The code: a map of C x m x m numbers moves with the slice, cell by cell, if it holds C Fourier modes of each class of
-wave numbers that differ by multiples of m. The C with the least |k| of every class fill a disc in the plane of wave
-numbers (radius 12.8 for 512 modes, in units of the fundamental mode): the largest principal components of a
-statistically homogeneous field. Divided by the mean power of their |k| the modes are white, and an orthogonal matrix
-turns them to functions with a place, the orthonormal functions nearest to bumps at 512 points (Loewdin's
-orthogonalisation; Wannier functions in a crystal).
+The code is a picture of the slice's largest modes, made white, at 512 points: a square lattice of 16 x 16 and a second
+one between its points, for which the modes |k_x| + |k_y| < 16 are just as many. Points of a cell of h's map are its
+channels, so that the code moves with the slice, cell by cell.
 """
 
 import math
-from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..cropping import cut_slices, spread_planes, whole_planes
 from ..loss import kl_by_dimension
-from ..model import UniverseVAE, map_shape
+from ..model import UniverseVAE
 from ..statistics import ring_mean, rings
 
-WIDTH = 0.5  # of the bumps, over the mean distance of points
+POINTS = 16  # along an edge of each of the two lattices
 N_TAUGHT = 8  # numbers of z that are taught
-WEIGHT_CODE, WEIGHT_PRIOR, WEIGHT_Z = 4000.0, 1000.0, 500.0  # beside the squared error of a slice, thousands at first
+WEIGHT_CODE, WEIGHT_PRIOR = 4000.0, 1000.0  # beside the squared error of a slice, thousands at first
+WEIGHT_Z, WEIGHT_WIDTH = 20_000.0, 500.0  # of z's means, and of its widths [nats]
 N_SLICES = 24  # of a cube, from which its discriminants are known
 
 
 class TaughtStart:
     """Answers for the first steps of a training, and the loss that asks for them.
 
-    image_size   pixels along a slice
-    power        mean |FFT|^2 of standardised slices in rings (`slice_power`)
-    rows         (d + 1, n) `discriminants`
-    steps        of teaching
+    power   mean |FFT|^2 of standardised slices in rings (`slice_power`)
+    rows    (d + 1, n) `discriminants`
+    steps   of teaching
     """
 
-    def __init__(self, image_size: int, power: Tensor, rows: Tensor, steps: int):
-        self.steps, self.rows, self.power = steps, rows, power
-        self.code = FourierCode(image_size, power)
+    def __init__(self, power: Tensor, rows: Tensor, steps: int):
+        self.power, self.rows, self.steps = power, rows, steps
         self.known: dict[int, Tensor] = {}
 
     def weight_of_z(self, step: int) -> float:
         """1 while the networks are taught, then falling to 0 over as many steps."""
         return min(1.0, max(0.0, 2 - (step + 1) / self.steps))
 
-    def universes(self, volumes: Tensor, slots: Tensor, names: list[int], mean: float, std: float) -> Tensor:
+    def universes(self, volumes: Tensor, slots: Tensor, names: list[int], size: int, mean: float, std: float) -> Tensor:
         """The discriminants of cubes, over slices spread over each: known once, whichever step asks first.
 
         volumes, names   the cubes held, (C, P, N, N) of x, and their indices in the suite
         slots            (B,) which of them
-        mean, std        of x
+        size             pixels along a slice;  mean, std: of x
         Returns (B, n).
         """
         for slot in set(slots.tolist()):
             if names[slot] not in self.known:
-                x = slices_of(volumes[slot], N_SLICES, self.code.image_size, mean, std)
+                x = slices_of(volumes[slot], N_SLICES, size, mean, std)
                 self.known[names[slot]] = self.discriminants(x).mean(dim=0)
         return torch.stack([self.known[names[slot]] for slot in slots.tolist()])
 
@@ -79,7 +76,7 @@ class TaughtStart:
         sets (B, S, 1, H, H), context and noise as for `forward_sets`;  universes (B, n) of the sets
         """
         x = sets.flatten(0, 1)
-        code = self.code(x).flatten(1)
+        code = slice_code(x, self.power).flatten(1)
         f = model.encoder.features(x)
         z = model.deep_set(model.encoder.set_features(f).unflatten(0, sets.shape[:2]), context).flatten(0, 1)
         z, z_mu, z_logvar = model.reparameterize(z, noise[0])
@@ -89,19 +86,20 @@ class TaughtStart:
         recon = model.decoder_h(seen)
         loss = (recon - x).square().sum() / len(x) + WEIGHT_CODE * (mu - code).square().mean()
         loss = loss + 0.5 * WEIGHT_PRIOR * (h_logvar + (code - h_mu).square() * (-h_logvar).exp()).mean()
-        loss = loss + WEIGHT_Z * self.loss_of_z(z_mu, z_logvar, universes)
+        loss = loss + self.loss_of_z(z_mu, z_logvar, universes)
         return loss, (recon, (z, z_mu, z_logvar), (h, h_mu, h_logvar), (seen, mu, logvar))
 
     def loss_of_z(self, mu: Tensor, logvar: Tensor, universes: Tensor) -> Tensor:
-        """-log q(discriminants | set) [nats, but for a constant], and KL of z's other numbers to N(0, 1).
+        """Squared error of z's first means, -log of the Gaussian density of that error, and KL of z's other numbers.
 
+        A density alone teaches the means too late: while z says nothing its width is one, and its gradient small.
         mu, logvar (B S, D);  universes (B, n), one for S targets. Returns a scalar, the mean over targets.
         """
         n = universes.shape[1]
-        wanted = universes.repeat_interleave(len(mu) // len(universes), dim=0)
-        gap = (wanted - mu[:, :n]).square() * (-logvar[:, :n]).exp()
-        likelihood = 0.5 * (gap + logvar[:, :n]).sum(dim=1).mean()
-        return likelihood + kl_by_dimension(mu[:, n:], logvar[:, n:]).sum(dim=1).mean()
+        gap = (universes.repeat_interleave(len(mu) // len(universes), dim=0) - mu[:, :n]).square()
+        width = 0.5 * (gap.detach() * (-logvar[:, :n]).exp() + logvar[:, :n]).sum(dim=1).mean()
+        others = kl_by_dimension(mu[:, n:], logvar[:, n:]).sum(dim=1).mean()
+        return WEIGHT_Z * gap.mean() + WEIGHT_WIDTH * (width + others)
 
 
 @torch.no_grad()
@@ -120,10 +118,11 @@ def slices_of(volume: Tensor, n: int, size: int, mean: float, std: float, axes=(
 
 def slice_power(img: Tensor) -> Tensor:
     """Mean |FFT|^2 (unitary) of slices (B, 1, H, H) in the rings round(|k| / k_f) = 0, 1, ...: (B, n_rings)."""
-    found = rings(img.shape[-1])
-    ring, weight, count = (torch.as_tensor(x, device=img.device) for x in found[:3])
+    ring, *numbers, _ = rings(img.shape[-1])
+    ring = torch.tensor(ring, device=img.device)
+    weight, count = (torch.tensor(x, dtype=img.dtype, device=img.device) for x in numbers)
     modes = torch.fft.rfft2(img[:, 0], norm="ortho").abs().square()
-    return ring_mean(modes, ring, weight.to(modes), count.to(modes))
+    return ring_mean(modes, ring, weight, count)
 
 
 def summary(img: Tensor, power: Tensor) -> Tensor:
@@ -145,8 +144,9 @@ def summary(img: Tensor, power: Tensor) -> Tensor:
 def discriminants(slices: Tensor, power: Tensor, n: int = N_TAUGHT) -> Tensor:
     """Fisher's linear discriminants of cubes: what of `summary` differs most from cube to cube.
 
-    Between slices of one cube they scatter independently. Each has mean zero and, over cubes, variance one, so that
-    what tells tilted spectra apart is as loud as the amplitude, which varies far more.
+    Between slices of one cube they scatter independently. Each has mean zero, and over cubes as means of their slices
+    variance one, times the share of that variance that is no scatter: what tells tilted spectra apart is as loud as the
+    amplitude, which varies far more, and what tells nothing is quiet.
 
     slices   (n_cubes, s, 1, H, H), standardised
     power    (n_rings,) of them
@@ -162,72 +162,26 @@ def discriminants(slices: Tensor, power: Tensor, n: int = N_TAUGHT) -> Tensor:
         cube = np.repeat(np.arange(len(slices)), slices.shape[1])
         fisher = LinearDiscriminantAnalysis(solver="eigen", shrinkage=1e-3).fit((numbers - mean) / std, cube)
         directions = fisher.scalings_[:, :chosen] / std[:, None]
-        of_cubes = (numbers @ directions).reshape(len(slices), -1, chosen).mean(axis=1)
-        directions = directions / of_cubes.std(axis=0).clip(min=1e-12)
+        read = (numbers @ directions).reshape(len(slices), -1, chosen)
+        of_cubes = read.mean(axis=1).var(axis=0).clip(min=1e-12)
+        real = 1 - (read.var(axis=1).mean(axis=0) / read.shape[1] / of_cubes).clip(max=1)  # share that is no scatter
+        directions = directions * real / np.sqrt(of_cubes)
         rows[:, :chosen] = np.concatenate([directions, -mean[None] @ directions])
     return torch.from_numpy(rows).float()
 
 
-class FourierCode:
-    """Slices to a map of white numbers, their largest Fourier modes: (B, 1, H, H) -> (B, C, m, m), linear.
+@torch.no_grad()
+def slice_code(img: Tensor, power: Tensor) -> Tensor:
+    """A slice's largest modes, white, as a map: linear, (B, 1, H, H) -> (B, C, m, m) with C m^2 = 512, m = H / 32.
 
-    image_size   pixels along a slice
-    power        (n_rings,) mean |FFT|^2 (unitary) of standardised slices, positive
-    latent_dim   C m^2 numbers
-    The values in a cell of the map are turned to the cell's own principal components, largest first.
+    power   (n_rings,) mean |FFT|^2 (unitary) of such slices, positive
     """
-
-    def __init__(self, image_size: int, power: Tensor, latent_dim: int = 512):
-        self.image_size, self.shape = image_size, map_shape(image_size, latent_dim)
-        self.k, self.is_sine, self.places = (torch.from_numpy(x) for x in _places(image_size, self.shape))
-        ring = torch.hypot(*self.k.double()).round().long()
-        scale = torch.where(ring == 0, 1.0, math.sqrt(2))  # k and -k are one wave
-        self.factor = scale / power[ring].sqrt()
-        cell = self.places.unflatten(0, self.shape)[:, 0, 0].double()
-        covariance = (cell * power[ring]) @ cell.T
-        self.mix = torch.linalg.eigh(covariance).eigenvectors.flip(1).T.float().contiguous()
-
-    @torch.no_grad()
-    def __call__(self, img: Tensor) -> Tensor:
-        on = img.device
-        modes = torch.fft.fft2(img[:, 0].float(), norm="ortho")[:, self.k[0].to(on), self.k[1].to(on)]
-        modes = torch.where(self.is_sine.to(on), -modes.imag, modes.real) * self.factor.to(modes.real)
-        h = (modes @ self.places.to(on).T).unflatten(1, self.shape)
-        return torch.einsum("ij,bjrc->birc", self.mix.to(on), h)
-
-
-@lru_cache(maxsize=8)
-def _places(image_size: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Wave numbers (2, C m^2) of the modes, which are sines, and the orthogonal matrix from modes to the map."""
-    (channels, m, _), n = shape, math.prod(shape)
-    k, is_sine = _least(image_size, channels, m)
-    step = np.arange(m) / m
-    bump = (np.arange(channels)[:, None] + 0.5) / 1.3247179572447460 ** np.array([1, 2]) % 1 / m  # spread evenly:
-    row, col = (bump[:, i, None, None] + step.reshape([(-1, 1), (1, -1)][i]) for i in (0, 1))  # Roberts's sequence
-    phase = 2 * np.pi * (k[0] * (row + 0 * col).reshape(-1, 1) + k[1] * (col + 0 * row).reshape(-1, 1))
-    blur = np.exp(-0.5 * (2 * np.pi * WIDTH) ** 2 * (k**2).sum(axis=0) / n)
-    u, _, v = np.linalg.svd(np.where(is_sine, np.sin(phase), np.cos(phase)) * blur)
-    return k, is_sine, (u @ v).astype(np.float32)
-
-
-def _least(image_size: int, channels: int, m: int) -> tuple[np.ndarray, np.ndarray]:
-    """The cosines and sines of least |k|, as many of each class modulo m: k (2, channels m^2), is_sine."""
-    k = np.arange(-image_size // 2 + 1, image_size // 2)
-    row, col = (x.ravel() for x in np.meshgrid(k, k, indexing="ij"))
-    once = (col > 0) | ((col == 0) & (row >= 0))  # k and -k are one wave
-    row, col = row[once], col[once]
-    label, mirror = row % m * m + col % m, -row % m * m + -col % m
-    alike = np.minimum(label, mirror)  # a cosine or a sine belongs to a class and to its mirror image
-    kept, room = [], {}
-    for i in np.lexsort((row, col, row**2 + col**2)):
-        free = room.setdefault(alike[i], channels * (1 if label[i] == mirror[i] else 2))
-        new = [False, True][: min(free, 1 if row[i] == col[i] == 0 else 2)]
-        kept += [(row[i], col[i], is_sine) for is_sine in new]
-        room[alike[i]] -= len(new)
-    if len(kept) < channels * m**2:
-        raise ValueError(
-            f"found {channels * m**2} numbers of h at image_size={image_size}; the taught start needs as many modes "
-            "below the Nyquist frequency: use training.taught_steps=0"
-        )
-    found = np.array(kept)
-    return found[:, :2].T.copy(), found[:, 2].astype(bool)
+    size = img.shape[-1]
+    rows, columns = torch.fft.fftfreq(size, 1 / size, device=img.device), torch.arange(size // 2 + 1, device=img.device)
+    ring = torch.hypot(rows[:, None], columns.float()).round().long()
+    kept = rows.abs()[:, None] + columns < POINTS
+    n_kept = 2 * POINTS * (POINTS - 1) + 1
+    white = torch.fft.rfft2(img[:, 0].float()) * (kept * size / math.sqrt(n_kept) / power.to(img.device)[ring].sqrt())
+    field, step = torch.fft.irfft2(white, s=(size, size)), size // POINTS
+    points = torch.stack([field[:, ::step, ::step], field[:, step // 2 :: step, step // 2 :: step]], dim=1)
+    return F.pixel_unshuffle(points, POINTS * 32 // size)

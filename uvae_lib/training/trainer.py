@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -131,7 +130,7 @@ class _Bar(TQDMProgressBar):
 
 @contextmanager
 def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
-    """Let Ctrl-C end training after the step, which is saved; pressed again, at once."""
+    """Let Ctrl-C, and SIGUSR1 by which clusters warn, end training after the step, which is saved; again, at once."""
 
     def ask(signum, frame) -> None:
         if keeper.stop_asked:
@@ -142,11 +141,13 @@ def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # where no signal arrives
         yield
         return
-    handler = signal.signal(signal.SIGINT, ask)
+    numbers = [signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    handlers = [signal.signal(number, ask) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -174,22 +175,10 @@ def process_rank() -> int:
     return rank_zero_only.rank or int(os.environ.get("NODE_RANK", 0))
 
 
-def share_sets(config: Config, job: TrainConfig) -> Config:
-    """A configuration whose sets a step can be shared by the processes of a job, and by its own."""
-    train = config.training
-    n_job, n = job.devices * job.num_nodes, train.devices * train.num_nodes
-    n_sets = -(-train.sets_per_step // n_job) * n_job
-    if n_sets % n:
-        raise ValueError(f"{n_sets} sets a step cannot be shared by {n} processes; use as many as divide them")
-    return replace(config, training=replace(train, sets_per_step=n_sets))
-
-
 def wait_for(path: Path) -> None:
     """Wait until the first process of the job has written run.json."""
     until = time.monotonic() + PATIENCE
     while not path.exists():
         if time.monotonic() > until:
-            raise ConnectionError(
-                f"waited {PATIENCE} s for {path} of the job's first process; see what that process says"
-            )
+            raise ConnectionError(f"waited {PATIENCE} s for {path} of the job's first process; see what that says")
         time.sleep(0.1)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..statistics import rings
+from uvae_lib.statistics import rings
 
 COUNTS = (1, 3, 15, 30)  # planes
 
