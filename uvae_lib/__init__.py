@@ -18,7 +18,7 @@ if "torch" not in sys.modules:
 
 _HOMES = {
     "model": ("UniverseVAE", "format_table"),
-    "loss": ("mse_loss", "kl_loss", "note_loss"),
+    "loss": ("mse_loss", "kl_loss", "kl_by_dimension", "note_loss"),
     "cropping": ("log_density", "overdensity", "periodic_crop"),
     "cubes": ("open_cubes", "split_cubes"),
     "cubes.suite": ("fit_image_size",),

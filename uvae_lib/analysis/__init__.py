@@ -1,7 +1,7 @@
 """Evaluation on held-out cubes."""
 
 from .controls import familiarity
-from .evaluate import SAMPLES, evaluate_run, other_slices, summary
+from .evaluate import SAMPLES, evaluate_run, merits, other_slices, summary
 from .features import encode_cubes, open_set, suite_features
 from .metrics import main_directions
 from .posterior import load_posterior, run_posterior
@@ -9,4 +9,4 @@ from .responses import cubes_along
 from .samples import smoothed
 
 __all__ = ["SAMPLES", "cubes_along", "encode_cubes", "evaluate_run", "familiarity", "load_posterior", "main_directions",
-           "open_set", "other_slices", "run_posterior", "smoothed", "suite_features", "summary"]  # fmt: skip
+           "merits", "open_set", "other_slices", "run_posterior", "smoothed", "suite_features", "summary"]  # fmt: skip

@@ -8,6 +8,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ SAMPLES = {  # key of metrics["samples"]: what it is called
     "completed": "reconstructions, completed",
     "observed": "new slices of observed universes",
     "prior": "universes from N(0, I)",
-    "note": "the note's own samples of observed universes",
+    "note": "the note's draws, decoded means",
 }
 VERSION = 6  # of metrics.json
 
@@ -156,14 +157,15 @@ def _cosmology(run: Run, table: FeatureTable, one_p: CubeSuite | None, n: int, m
     """What z knows of the parameters, where they are known, and what moving it along them does."""
     learned, test = table.rows(run.split["train"] + run.split["val"]), table.rows(run.split["test"])
     names = table.names.tolist()
+    nothing = {"names": [], "truth": [], "probes": {}, "labels": {}, "responses": {}}
     if not names:
         missing["parameters"] = "the cubes have no Omega_m or sigma_8; pass params= to open_cubes"
-        return {}
+        return nothing
     if len(learned.cubes) < metrics.FEWEST_LEARNED:
         missing["parameters"] = (
             f"{len(learned.cubes)} cubes teach no probe: use {metrics.FEWEST_LEARNED} or more to train on"
         )
-        return {}
+        return nothing
     found = {"names": names, "truth": test.params.tolist(), "probes": metrics.probe_table(learned, test, n)}
     fixed = [name for name, value in found["probes"]["z"]["r2"].items() if not math.isfinite(value)]
     if fixed:
@@ -184,6 +186,21 @@ def _cosmology(run: Run, table: FeatureTable, one_p: CubeSuite | None, n: int, m
     found["responses"] = responses.parameter_walks(run, learned, one_p, n_slices=int(table.sizes[-1]))
     found["closure"] = responses.closure(run, learned, n_slices=n)
     return found
+
+
+def merits(found: dict) -> dict[str, dict[str, float]]:
+    """How far drawn slices are from true ones: {statistic: {sample: |mean difference|}}, for `plots.bullets`.
+
+    found   what `evaluate_run` returned
+    In units of the scatter of true slices against other true ones; NaN where one universe shows no scatter. Completed
+    reconstructions are absent: they keep the places of the truth.
+    """
+    samples, kinds = found["samples"], {key: label for key, label in SAMPLES.items() if key != "completed"}
+    gaps = np.abs(np.array([samples[key]["gap"] for key in kinds], dtype=float))
+    return {
+        name: dict(zip(kinds.values(), row, strict=True))
+        for name, row in zip(samples["true"]["names"], gaps.T.tolist(), strict=True)
+    }
 
 
 def summary(found: dict) -> str:

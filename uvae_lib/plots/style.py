@@ -114,29 +114,33 @@ def new_axes(*size, **options) -> Axes:
     return new_figure(*size, **options).subplots()
 
 
-def two_panels(ratio: float, widths: tuple[float, float] = (1, 1)) -> tuple[Picture, np.ndarray]:
+def two_panels(ratio: float, widths: Sequence[float] = (1, 1)) -> tuple[Picture, np.ndarray]:
     """Two panels side by side, or, in one column of a journal, on each other in a figure three times as high.
 
-    In a journal's style they have letters, (a) and (b).
+    In a journal's style they have letters, (a) and (b). With more widths there are as many panels.
     """
     figure = new_figure(PAGE, ratio)
     wide = figure.get_figwidth() >= NARROW
-    figure.set_figheight((1 if wide else 3) * figure.get_figheight())
-    axes = figure.subplots(1, 2, width_ratios=widths) if wide else figure.subplots(2, 1)
-    for ax, letter in zip(axes, "ab" if figure.get_figwidth() != PAGE else "", strict=False):
+    figure.set_figheight((1 if wide else 1.5 * len(widths)) * figure.get_figheight())
+    grid = {"ncols": len(widths), "width_ratios": widths} if wide else {"nrows": len(widths)}
+    axes = figure.subplots(squeeze=False, **grid).ravel()
+    for ax, letter in zip(axes, "abcdef" if figure.get_figwidth() != PAGE else "", strict=False):
         ax.set_title(f"({letter})", loc="left", size=rcParams["axes.labelsize"])
     return figure, axes
 
 
 @plot
-def side_by_side(*draws: Callable, ratio: float = 0.45, widths: tuple[float, float] = (1, 1)) -> Figure:
-    """Two plots of one panel as the `two_panels` of one figure.
+def side_by_side(*draws: Callable, ratio: float = 0.45, widths: Sequence[float] = (), why: str = "") -> Figure:
+    """Plots of one panel as the `two_panels`, or more, of one figure.
 
-    draws    two, called with ax=, e.g. `partial(plots.closure_arrows, asked, read)`
+    draws    called with ax=, e.g. `partial(plots.closure_arrows, asked, read)`
     ratio    height / width of the figure where it is wide
-    widths   of the panels, relative to each other
+    widths   of the panels, relative to each other; equal when absent
+    why      what the figure says where there are no draws
     """
-    figure, axes = two_panels(ratio, widths)
+    figure, axes = two_panels(ratio, widths or [1] * max(1, len(draws)))
+    if not draws:
+        axes[0].text(0.5, 0.5, why, ha="center", wrap=True)
     for draw, ax in zip(draws, axes, strict=True):
         draw(ax=ax)
     return figure
