@@ -201,14 +201,10 @@ def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float]
     aims     {what is compared: the value to be below, drawn as the end of a grey bar}
     """
     ax = ax or new_axes(COLUMN, 0.12 + 0.08 * len(merits))
-    colours = {}
+    ax.barh(range(len(merits)), [aims.get(name, 0) for name in merits], color="0.9", height=0.7, zorder=0)
     for label in next(iter(merits.values())):
-        colours[label] = role(label, list(colours.values()))
-    for row, (name, values) in enumerate(merits.items()):
-        ax.barh(row, aims.get(name, 0), color="0.9", height=0.7, zorder=0)
-        for label, value in values.items():
-            ax.plot(value, row, "o", color=colours[label], ms=1.6 * dot(), label=None if row else label)
-    ax.axvline(1, **FAINT)
+        values, taken = [row[label] for row in merits.values()], [line.get_color() for line in ax.lines]
+        ax.plot(values, range(len(merits)), "o", color=role(label, taken), ms=1.6 * dot(), label=label)
     ax.set_yticks(range(len(merits)), list(merits))
     wavenumbers(ax)
     ax.set(xlabel="in units of the scatter of true slices", ylim=(len(merits) - 0.5, -0.5))

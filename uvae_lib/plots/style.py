@@ -119,11 +119,10 @@ def two_panels(ratio: float, widths: Sequence[float] = (1, 1)) -> tuple[Picture,
 
     In a journal's style they have letters, (a) and (b). With more widths there are as many panels.
     """
-    figure = new_figure(PAGE, ratio)
+    figure, n = new_figure(PAGE, ratio), len(widths)
     wide = figure.get_figwidth() >= NARROW
-    figure.set_figheight((1 if wide else 1.5 * len(widths)) * figure.get_figheight())
-    grid = {"ncols": len(widths), "width_ratios": widths} if wide else {"nrows": len(widths)}
-    axes = figure.subplots(squeeze=False, **grid).ravel()
+    figure.set_figheight((1 if wide else 1.5 * n) * figure.get_figheight())
+    axes = np.ravel(figure.subplots(*(1, n) if wide else (n, 1), width_ratios=widths if wide else None))
     for ax, letter in zip(axes, "abcdef" if figure.get_figwidth() != PAGE else "", strict=False):
         ax.set_title(f"({letter})", loc="left", size=rcParams["axes.labelsize"])
     return figure, axes
@@ -138,9 +137,8 @@ def side_by_side(*draws: Callable, ratio: float = 0.45, widths: Sequence[float] 
     widths   of the panels, relative to each other; equal when absent
     why      what the figure says where there are no draws
     """
-    figure, axes = two_panels(ratio, widths or [1] * max(1, len(draws)))
-    if not draws:
-        axes[0].text(0.5, 0.5, why, ha="center", wrap=True)
+    draws = draws or [lambda ax: ax.text(0.5, 0.5, why, ha="center", wrap=True)]
+    figure, axes = two_panels(ratio, widths or [1] * len(draws))
     for draw, ax in zip(draws, axes, strict=True):
         draw(ax=ax)
     return figure
