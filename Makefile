@@ -87,7 +87,7 @@ explore: setup ## turn a universe by hand: a page of sliders on the shipped weig
 	$(PY) -m voila notebooks/explore.ipynb --Voila.ip=127.0.0.1 --port=$(EXPLORE_PORT) --no-browser \
 	    --token=$$token
 
-notebooks: setup ## run all notebooks and keep their outputs in them (UVAE_PRESET=smoke|demo|reference, default demo)
+notebooks: setup ## run all notebooks and keep their outputs in them (UVAE_PRESET=smoke|demo|note, default demo)
 	$(PY) notebooks/run.py --inplace
 
 figures: setup ## every figure at the width of MNRAS, A&A, ApJ and NeurIPS, as PDF (UVAE_PRESET, default demo)

@@ -2,7 +2,7 @@
 
     python notebooks/run.py [--inplace | --out DIR] [--html DIR] [--timeout S] [notebook ...]
 
-UVAE_PRESET (smoke, demo, reference; default demo) says how much they do, UVAE_DATA where the cubes are.
+UVAE_PRESET (smoke, demo, note; default demo) says how much they do, UVAE_DATA where the cubes are.
 A notebook is written only when all its cells passed, whole, and without what differs between two equal runs;
 metadata.uvae then holds the preset, the hash of its cells and the commit. A failed one goes to build/failed.
 """
