@@ -242,7 +242,7 @@ training.steps=0 training.sets_per_step=0 training.taught_steps=-1 training.ema=
 training.lr=nan training.lr=inf training.seed=-1 data.thickness=0 data.thickness=-3 data.image_size=0 data.eps=0.0
 data.eps=nan data.val_fraction=1.0 data.test_fraction=-0.1 data.box_size=0.0 data.box_size=-25.0 data.box_size=inf
 data.pool_size=0 loss.kl_z=-1.0 loss.kl_h=nan simulation.side=0 simulation.n_lh=-1 simulation.n_steps=0
-simulation.processes=0 simulation.box_size=0.0 flows.steps=0 flows.batch=0 flows.width=0""".split()
+simulation.processes=0 simulation.box_size=0.0 flows.steps=0 flows.width=0""".split()
 
 
 @pytest.mark.parametrize("setting", WRONG)

@@ -258,7 +258,7 @@ def from_dict(values: dict, cls: type = Config):
 
 COUNTS = {
     "side", "n_steps", "processes", "image_size", "thickness", "pool_size", "steps", "set_size", "sets_per_step",
-    "val_every", "devices", "num_nodes", "width", "batch",
+    "val_every", "devices", "num_nodes", "width",
 }  # fmt: skip
 POSITIVE = {"box_size", "eps", "lr"}
 SHARES = {"ema", "val_fraction", "test_fraction"}
