@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from benchmarks.ship import ship_run
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
 from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uvae_lib.cubes.suite import open_cubes
-from uvae_lib.generation.export import export_run
 from uvae_lib.runs.run import load_run, move_data
 from uvae_lib.training.checkpoints import checkpoints
 from uvae_lib.training.fit import fit, weighted_terms
@@ -157,7 +157,7 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss(trained):
 
 def test_an_exported_run_is_less_than_half_the_bytes_and_nearly_the_same_numbers(trained, tmp_path):
     run = trained[0]
-    files = export_run(run.folder, tmp_path / "shipped")
+    files = ship_run(run.folder, tmp_path / "shipped")
     copy, packed = load_run(tmp_path / "shipped"), tmp_path / "shipped" / "best.safetensors.gz"
     assert packed.stat().st_size < 0.45 * (run.folder / "best.safetensors").stat().st_size
     assert {path.name for path in files} >= {packed.name, "run.json", "history.csv"}

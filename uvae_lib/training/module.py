@@ -176,7 +176,6 @@ class TrainingModule(pl.LightningModule):
         network.train(training)
         return numbers
 
-
     def settle(self, network: nn.Module) -> None:
         """Measure what an averaged network needs beside its weights, before it is judged."""
 
