@@ -11,7 +11,9 @@ import uvae_lib
 EXPECTED = """
 UniverseVAE mse_loss kl_loss periodic_crop log_density overdensity open_cubes split_cubes simulate_suite SliceSets
 Config load_preset fit load_run encode_cube encode_slices load_posterior reconstruct sample_slices spread_slices
-traverse power_spectrum plots widgets"""
+traverse power_spectrum plots widgets format_table note_loss fit_image_size load_suite parameters_of_sets same_phases
+locate fourier_pca project fvu build LiveCurves CubePool standardisation complete_means fit_flows PixelExplorer
+cube_explorer thinned"""
 HEAVY = {"lightning", "pytorch_lightning", "seaborn", "scipy.stats", "sklearn", "jax", "tyro"}
 
 
