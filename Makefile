@@ -66,7 +66,7 @@ demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures 
 	$(PY) -m uvae_lib train-flows --preset demo
 	$(PY) -m uvae_lib evaluate --preset demo
 	UVAE_PRESET=demo $(PY) notebooks/run.py --out build/demo --html figures/demo
-	@echo "make demo: the notebooks with their pictures are in figures/demo; make lab opens them to play with"
+	@echo "make demo: open figures/demo/04_latent_traversals.html first: its sliders move; make lab opens the notebooks themselves"
 
 # Suite and run of the smoke preset are made anew, so that the notebooks meet the code as it is now.
 test: setup ## ruff, pytest, and all notebooks on the smoke preset
@@ -83,11 +83,11 @@ lab: setup ## JupyterLab on the notebooks, on this machine only
 
 explore: setup ## turn a universe by hand: a page of sliders on the shipped weights, on this machine only
 	@token=$$($(PY) -c 'import secrets; print(secrets.token_hex(16))'); \
-	echo "explore: open http://127.0.0.1:$(EXPLORE_PORT)/?token=$$token (the first time cubes are simulated: a minute or two)"; \
+	echo "explore: open http://127.0.0.1:$(EXPLORE_PORT)/?token=$$token"; \
 	$(PY) -m voila notebooks/explore.ipynb --Voila.ip=127.0.0.1 --port=$(EXPLORE_PORT) --no-browser \
 	    --token=$$token
 
-notebooks: setup ## run all notebooks and keep their outputs in them (UVAE_PRESET=smoke|demo|reference, default demo)
+notebooks: setup ## run all notebooks and keep their outputs in them (UVAE_PRESET=smoke|demo|note, default demo)
 	$(PY) notebooks/run.py --inplace
 
 figures: setup ## every figure at the width of MNRAS, A&A, ApJ and NeurIPS, as PDF (UVAE_PRESET, default demo)

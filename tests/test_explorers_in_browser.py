@@ -51,8 +51,7 @@ def trained(tmp_path_factory):
     from uvae_lib.training.fit import fit
 
     folder = tmp_path_factory.mktemp("trained")
-    model = {"norm": "group", "zero_init": True, "fourier_start": True}
-    config = tiny_config(lognormal_suite(folder / "data"), model=model, steps=3)
+    config = tiny_config(lognormal_suite(folder / "data"), steps=3)
     run = fit(config, folder / "run", progress=False)
     run.model.decoder_z.layers[-1].weight.mul_(30)  # a few steps leave p(h | z) nearly deaf
     (run.folder / "best.safetensors").write_bytes(weights_as_bytes(run.model))
@@ -63,14 +62,14 @@ def trained(tmp_path_factory):
 def show(page, lab, trained):
     """Opens a notebook that shows an explorer, and waits for its pictures."""
 
-    def open_it(name, explorer, first=""):
+    def open_it(name, explorer, first="", shown=PICTURE):
         source = first + OPEN.format(run=str(trained), explorer=explorer)
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
         nb.metadata.kernelspec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
         nbformat.write(nb, lab.folder / f"{name}.ipynb")
         page.set_viewport_size({"width": 1650, "height": 1000})
         open_and_run(page, lab, f"{name}.ipynb")
-        page.wait_for_function(SHOWN, arg=PICTURE)
+        page.wait_for_function(SHOWN, arg=shown)
         return page
 
     return open_it
@@ -95,31 +94,52 @@ def test_keys_on_the_sliders_of_the_slice_explorer_move_its_picture(show):
     assert not errors(page)
 
 
-def test_keys_on_the_sliders_of_the_latent_explorer_move_its_picture(show):
-    page = show("latents", "LatentExplorer(run, suite, n_slices=4)")
-    assert moved(page, "sigma_8", times=8) and moved(page, "seed", times=3)
-    assert moved(page, "h0", times=20)
+def test_keys_on_the_sliders_of_all_three_tabs_move_the_slice(show):
+    page = show("latents", "LatentExplorer(run, suite)")
+    assert moved(page, "sigma_8", times=8)
+    page.get_by_text("Universe z", exact=True).click()
+    assert moved(page, "z0", times=5)
+    page.get_by_text("Place h", exact=True).click()
+    assert moved(page, "unit_h", times=20)
+    before = picture(page, PICTURE)
+    page.get_by_role("button", name="new place").click()
+    changed_picture(page, PICTURE, before)
     assert not errors(page)
+
+
+def test_six_clicks_and_the_quiz_tells_the_score(show):
+    page = show("quiz", "Quiz(run, suite)", shown=".uvae-quiz img")
+    for number in range(1, 7):
+        page.get_by_role("button", name=str(number), exact=True).click()
+    page.get_by_role("button", name="reveal").click()
+    page.get_by_text(re.compile(r"\d of 6 found; blindly")).wait_for()
+    assert not errors(page)
+
+
+def test_a_page_from_a_file_moves_by_the_keys_without_a_kernel(page, trained, tmp_path):
+    from uvae_lib.explore import SliceExplorer, pages
+    from uvae_lib.runs.run import load_run
+
+    file = tmp_path / "slices.html"
+    file.write_text(f"<meta charset=utf-8>{pages.moving(SliceExplorer(load_run(trained).open_suite()))}")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(file.as_uri())
+    image = page.locator(".uvae-page img")
+    first, text = image.get_attribute("src"), page.locator(".uvae-page p").inner_text()
+    page.locator(".uvae-page input").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert image.get_attribute("src") != first and page.locator(".uvae-page p").inner_text() != text
+    page.keyboard.press("ArrowLeft")
+    assert image.get_attribute("src") == first
+    page.locator(".uvae-page button").last.click()
+    page.wait_for_function("first => document.querySelector('.uvae-page img').src !== first", arg=first)
+    assert not [url for url in asked if not url.startswith(("file:", "data:"))]
 
 
 def test_keys_turn_the_cube_and_cut_it(show):
     page = show("cube", "CubeExplorer(suite)")
     assert [moved(page, name, times=5) for name in ("azimuth", "tilt", "plane")] == [True] * 3
-    assert not errors(page)
-
-
-def test_a_slice_is_completed_when_the_hand_rests(show):
-    imports = (
-        "dataclasses import replace",
-        "uvae_lib.presets import FlowConfig",
-        "uvae_lib.variants.flows import Flows",
-    )
-    flows = "replace(run, flows=Flows(run.model, FlowConfig(ode_steps=1), True))"
-    first = "".join(f"from {name}\n" for name in imports)
-    page = show("completed", f"LatentExplorer({flows}, suite, n_slices=4)", first)
-    page.get_by_text("completed slice: at the anchor").wait_for()
-    assert moved(page, "h0", times=3)
-    page.get_by_text(re.compile(r"completed slice: h dir\. \d \+0\.3 σ")).wait_for()
     assert not errors(page)
 
 
@@ -150,7 +170,7 @@ def test_moving_a_slider_keeps_the_picture_element(show):
 
 
 def test_the_reconstruction_explorer_can_be_read_in_the_dark(show):
-    page = show("dark", "ReconstructionExplorer(run, suite, n_slices=4)")
+    page = show("dark", "ReconstructionExplorer(run, suite)")
     page.evaluate("window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
     assert moved(page, "rank")
@@ -179,7 +199,7 @@ def test_notebook_4_runs_and_its_sliders_turn_the_universe(page, lab, smoke):
     page.set_viewport_size({"width": 1650, "height": 1000})
     open_and_run(page, lab, "notebooks/04_latent_traversals.ipynb", timeout=300)
     page.wait_for_function(SHOWN, arg=PICTURE)
-    assert moved(page, "h0", times=20) and not errors(page)
+    assert moved(page, "sigma_8", times=8) and not errors(page)
 
 
 @pytest.fixture(scope="module")
@@ -198,13 +218,14 @@ def served(trained, tmp_path_factory):
         yield server
 
 
-def test_the_page_of_make_explore_shows_three_explorers_that_move(page, served):
+def test_the_page_of_make_explore_shows_two_explorers_that_move(page, served):
     page.set_viewport_size({"width": 1500, "height": 2500})
     page.set_default_timeout(180_000)
     page.goto(f"{served.url}/?token={served.token}", wait_until="commit")
-    page.locator(".uvae-explorer").nth(2).wait_for()
+    page.locator(".uvae-explorer").nth(1).wait_for()
     page.wait_for_function(SHOWN, arg=PICTURE)
-    assert moved(page, "plane") and not page.locator(".jp-RenderedText[data-mime-type*=stderr]").count()
+    assert moved(page, "sigma_8", times=8)
+    assert not page.locator(".jp-RenderedText[data-mime-type*=stderr]").count()
 
 
 def test_the_page_of_make_explore_asks_for_its_token(page, served):

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from benchmarks.ship import ship_run
 from suites import lognormal_suite, tiny_config
 
-from uvae_lib.generation.export import export_run
 from uvae_lib.generation.flows import (
     N_GIVEN,
     Flows,
@@ -323,7 +323,7 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_numbers(trained, run_fol
 
 
 def test_exported_flows_are_those_of_the_run_in_bfloat16(trained, run_folder, tmp_path):
-    kept = export_run(run_folder, tmp_path / "out")
+    kept = ship_run(run_folder, tmp_path / "out")
     assert tmp_path / "out" / "flows.safetensors" in kept
     there = flows_of(load_run(tmp_path / "out")).state_dict()
     for name, value in flows_of(trained).state_dict().items():

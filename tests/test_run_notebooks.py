@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import pytest
+from suites import lognormal_suite
 
 DRIVER = Path(__file__).resolve().parents[1] / "notebooks" / "run.py"
 WIDGETS_AND_PICTURE = """
@@ -68,7 +69,37 @@ def test_the_notebook_says_what_made_it(two_runs):
 
 
 def test_the_page_holds_the_picture(two_runs):
-    assert "data:image/png;base64," in two_runs[2].read_text()
+    assert "data:image/webp;base64," in two_runs[2].read_text()
+
+
+@pytest.fixture(scope="module")
+def moving_page(tmp_path_factory):
+    """A notebook with an explorer, run for pages: (notebook, page)."""
+    folder = tmp_path_factory.mktemp("moving_page")
+    suite = lognormal_suite(folder / "data")
+    opened = f"open_cubes({str(suite)!r}, box_size=32.0)"
+    source = f"from uvae_lib import open_cubes, widgets\nwidgets.SliceExplorer({opened})"
+    path = write(folder / "slices.ipynb", source)
+    result = drive(folder, "--out", folder / "out", "--html", folder / "pages", path)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder / "out" / "slices.ipynb", folder / "pages" / "slices.html"
+
+
+def test_explorers_move_on_a_page_and_are_stills_in_the_notebook(moving_page):
+    notebook, page = moving_page
+    kinds = {kind for output in nbformat.read(notebook, as_version=4).cells[0].outputs for kind in output.data}
+    assert kinds == {"image/png", "text/plain"}
+    assert '<div class="uvae-page">' in page.read_text() and page.stat().st_size < 5e6
+
+
+@pytest.mark.browser
+def test_the_sliders_of_a_page_move_from_a_file(moving_page, page):
+    page.goto(moving_page[1].as_uri())
+    image = page.locator(".uvae-page img")
+    first = image.get_attribute("src")
+    page.locator(".uvae-page input").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert image.get_attribute("src") != first
 
 
 def test_progress_names_each_cell(two_runs):

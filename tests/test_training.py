@@ -9,13 +9,14 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from benchmarks.ship import ship_run
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
 from suites import lognormal_suite, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from uvae_lib.cubes.suite import open_cubes
-from uvae_lib.generation.export import export_run
 from uvae_lib.runs.run import load_run, move_data
 from uvae_lib.training.checkpoints import checkpoints
 from uvae_lib.training.fit import fit, weighted_terms
@@ -156,7 +157,7 @@ def test_the_best_weights_are_those_of_the_lowest_validation_loss(trained):
 
 def test_an_exported_run_is_less_than_half_the_bytes_and_nearly_the_same_numbers(trained, tmp_path):
     run = trained[0]
-    files = export_run(run.folder, tmp_path / "shipped")
+    files = ship_run(run.folder, tmp_path / "shipped")
     copy, packed = load_run(tmp_path / "shipped"), tmp_path / "shipped" / "best.safetensors.gz"
     assert packed.stat().st_size < 0.45 * (run.folder / "best.safetensors").stat().st_size
     assert {path.name for path in files} >= {packed.name, "run.json", "history.csv"}
@@ -180,6 +181,20 @@ def test_the_same_seed_gives_the_same_history_and_weights_and_another_another(tr
     other = replace(config, training=replace(config.training, seed=1, steps=2))
     assert fit(other, tmp_path / "other", progress=False).history["loss"][0] != run.history["loss"][0]
     shutil.rmtree(tmp_path / "other")
+
+
+def test_the_averaged_network_has_batch_statistics_of_its_own(trained):
+    """Those that training keeps are of the weights of each step, not of their average."""
+    module = trained[2].module
+    name = "encoder.trunk.bn1.running_var"
+    own, kept = (dict(network.named_buffers())[name] for network in (module.average, module.model))
+    assert not torch.equal(own, kept)
+    with torch.no_grad():
+        sets = [module.slices.sets(step).flatten(0, 1) for step in range(6, 14)]
+        wrapped = [F.pad(x, (3,) * 4, mode="circular") for x in sets]
+        conv = module.average.encoder.trunk.conv1.weight
+        variances = torch.stack([F.conv2d(x, conv, stride=2).var((0, 2, 3)) for x in wrapped])
+    torch.testing.assert_close(own, variances.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_finished_run_is_returned_as_it_is(trained):

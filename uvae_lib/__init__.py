@@ -28,18 +28,19 @@ _HOMES = {
     "statistics": ("power_spectrum", "fourier_pca", "project", "fvu"),
     "runs": ("load_run",),
     "runs.run": ("build",),
-    "runs.encode": ("encode_cube", "encode_slices", "reconstruct", "spread_slices"),
-    "runs.traverse": ("traverse",),
+    "runs.encode": ("decode", "encode_cube", "encode_slices", "reconstruct", "spread_slices"),
+    "runs.traverse": ("decode_universe", "place_of", "traverse"),
+    "runs.universes": ("universes_of",),
     "training": ("fit",),
     "training.fit": ("LiveCurves",),
     "training.slices": ("CubePool", "SliceSets", "standardisation"),
-    "generation.sample": ("sample_slices", "complete_means"),
+    "generation.sample": ("complete_means", "draw_h", "sample_slices"),
     "generation.training": ("fit_flows",),
     "explore.pixels": ("PixelExplorer", "cube_explorer", "thinned"),
     "analysis.posterior": ("load_posterior",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = {"plots": "plots", "widgets": "explore.explorers"}
+_MODULES = {"plots": "plots", "widgets": "explore"}
 __all__ = sorted([*_HOME, *_MODULES])
 
 

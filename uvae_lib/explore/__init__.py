@@ -1,5 +1,7 @@
-"""Explorers: sliders over cubes, slices, latents and reconstructions."""
+"""Explorers: sliders over cubes, slices, latents and reconstructions; a quiz, and a reader of cubes."""
 
-from .explorers import CubeExplorer, LatentExplorer, ReconstructionExplorer, SliceExplorer
+from .explorers import CubeExplorer, ReconstructionExplorer, SliceExplorer
+from .latents import LatentExplorer
+from .reading import CubeReader, Quiz
 
-__all__ = ["CubeExplorer", "LatentExplorer", "ReconstructionExplorer", "SliceExplorer"]
+__all__ = ["CubeExplorer", "CubeReader", "LatentExplorer", "Quiz", "ReconstructionExplorer", "SliceExplorer"]

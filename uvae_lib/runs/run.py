@@ -201,7 +201,7 @@ def _newer(made: str) -> str:
 
 def _load_weights(path: Path, model: nn.Module) -> None:
     """Fill a model from a safetensors file, in float32; safetensors hold numbers and nothing that could run."""
-    packed = path.with_name(f"{path.name}.gz")  # as `export_run` writes it
+    packed = path.with_name(f"{path.name}.gz")  # as shipped runs have it
     if not path.exists() and not packed.exists():
         raise FileNotFoundError(f"{path.parent} holds no {path.name}: no validation was finished; train it further")
     try:

@@ -3,13 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from ..cubes.suite import CubeSuite
-from ..presets import PARAMETERS
-from .encode import decode, encode_cube, prior_of_h, spread_slices
+from .encode import decode, prior_of_h
 from .run import Run
 
 
@@ -23,6 +20,12 @@ def decode_universe(run: Run, z: Tensor, place: Tensor) -> Tensor:
     return decode(run, prior.mu + place * (0.5 * prior.logvar).exp())
 
 
+def place_of(run: Run, z: Tensor, h: Tensor) -> Tensor:
+    """Where h (n, 512) is in p(h | z), in units of its width: z (512,) -> (n, 512)."""
+    prior = prior_of_h(run, z[None])
+    return (h - prior.mu) / (0.5 * prior.logvar).exp()
+
+
 def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Tensor | None = None) -> Tensor:
     """Decoded slices along a line in h, or in z at a fixed place in p(h | z).
 
@@ -34,9 +37,7 @@ def traverse(run: Run, anchor: Tensor, direction: Tensor, values: Tensor, z: Ten
     steps = values[:, None] * direction
     if z is None:
         return decode(run, anchor + steps)
-    here = prior_of_h(run, z[None])
-    place = (anchor - here.mu) / (0.5 * here.logvar).exp()
-    return decode_universe(run, z + steps, place.expand(len(steps), -1))
+    return decode_universe(run, z + steps, place_of(run, z, anchor).expand(len(steps), -1))
 
 
 class ParameterSheet(NamedTuple):
@@ -75,57 +76,32 @@ def _terms(x: np.ndarray, n: int) -> np.ndarray:
     return np.column_stack([np.ones(len(x)), *x.T, *pairs])[:, :n]
 
 
-def suite_sheet(
-    run: Run, suite: CubeSuite, n_slices: int = 9, most: int = 32
-) -> tuple[ParameterSheet | None, pd.DataFrame]:
-    """The `parameter_sheet` of a suite's cubes, and the parameters that it was fitted to, for walks along them.
+class Directions(NamedTuple):
+    """Principal directions of the z of known cubes.
 
-    suite      best a Latin hypercube; cubes with one parameter moved at a time (1P) tell nothing of products
-    n_slices   of a cube are encoded
-    most       cubes, evenly spread, are used when there are more
-
-    The table has Omega_m and sigma_8 where they vary, and no column where not more cubes than parameters are known.
+    centre (512,)      mean of z over the cubes
+    steps (n, 512)     orthogonal; each as long as the spread of the cubes along it
+    share (n,)         of their variance
     """
-    cubes = np.linspace(0, suite.n_cubes - 1, min(most, suite.n_cubes)).round().astype(int)
-    known = suite.params[[name for name in PARAMETERS if name in suite.params]].iloc[cubes]
-    known = known.loc[:, known.nunique() > 1]
-    if not len(known.columns) or len(cubes) <= len(known.columns):
-        return None, known.iloc[:, :0]
-    slices = (spread_slices(run, suite, int(cube), n_slices, seed=int(cube)) for cube in cubes)
-    z = np.stack([encode_cube(run, some).mu.numpy() for some in slices])
-    return parameter_sheet(z, known.to_numpy()), known
+
+    centre: Tensor
+    steps: Tensor
+    share: Tensor
 
 
-def decoded_directions(run: Run, h: Tensor, width: Tensor, n: int) -> Tensor:
-    """Directions of h that change its decoded slice most: the first singular vectors of the decoder, scaled by width.
+def cube_directions(z: Tensor, n: int, contrast: np.ndarray | None = None) -> Directions:
+    """The n directions of z along which cubes differ most (PCA), fewer where there are fewer cubes.
 
-    They are found by four rounds of subspace iteration, with two directions more than asked for.
-    h, width (512,)   where, and how far h reaches there, as the width of p(h | z) says
-    Returns (n, 512), steps of one width, the strongest first.
+    z         (m, 512) means of q(z) of m cubes
+    contrast  (m,) sigma_8, say: steps point to where it grows; without it their largest number is positive
     """
-    found, step = torch.randn(len(h), n + 2, generator=Generator().manual_seed(0)), 0.25
-    at = h.expand(n + 2, -1).clone().requires_grad_()
-    mean = run.model.decoder_h(at)
-    for _ in range(4):
-        moves = step * torch.linalg.qr(found).Q.T * width
-        change = (decode(run, h + moves) - decode(run, h - moves)) / (2 * step)
-        found = (torch.autograd.grad(mean, at, change.clone(), retain_graph=True)[0] * width).T
-    return torch.linalg.svd(found, full_matrices=False).U.T[:n] * width
-
-
-def prior_directions(run: Run, z: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Directions of z that change p(h | z) most: the eigenvectors of its Fisher information with regard to z.
-
-    z (512,)   where; directions are in widths of z's prior N(0, I)
-    n          of them, the strongest first
-
-    Returns unit vectors (n, 512), their largest component positive, and (n,) the KL [nats] between p(h | z) one unit
-    further and p(h | z), to second order.
-    """
-    z = z.clone()  # of an inference, in which no gradient is known
-    jacobian = torch.autograd.functional.jacobian(lambda z: run.model.decoder_z(z[None])[0], z, vectorize=True)
-    d_mu, d_logvar = jacobian.chunk(2)
-    d_mu = d_mu / (0.5 * prior_of_h(run, z[None]).logvar[0, :, None]).exp()
-    _, strength, vectors = torch.linalg.svd(torch.cat([d_mu, d_logvar / 2**0.5]), full_matrices=False)
-    largest = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
-    return (vectors * largest.sign())[:n], strength[:n].square() / 2
+    centre = z.mean(dim=0)
+    u, s, ways = torch.linalg.svd(z - centre, full_matrices=False)
+    if contrast is None:
+        sign = ways.gather(1, ways.abs().argmax(dim=1, keepdim=True))[:, 0].sign()
+    else:
+        values = torch.tensor(contrast, dtype=z.dtype)
+        sign = ((u.T @ (values - values.mean())) >= 0).to(z.dtype) * 2 - 1
+    n = min(n, len(z) - 1)
+    steps = ways * (sign * s / max(len(z) - 1, 1) ** 0.5)[:, None]
+    return Directions(centre, steps[:n], (s.square() / s.square().sum())[:n])
