@@ -32,7 +32,6 @@ _HOMES = {
     "runs.traverse": ("decode_universe", "place_of", "traverse"),
     "runs.universes": ("universes_of",),
     "training": ("fit",),
-    "training.fit": ("LiveCurves",),
     "training.slices": ("CubePool", "SliceSets", "standardisation"),
     "generation.sample": ("complete_means", "draw_h", "sample_slices"),
     "generation.training": ("fit_flows",),
