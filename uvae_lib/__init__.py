@@ -39,7 +39,7 @@ _HOMES = {
     "analysis.posterior": ("load_posterior",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = {"plots": "plots", "widgets": "explore"}
+_MODULES = {"analysis": "analysis", "plots": "plots", "widgets": "explore"}
 __all__ = sorted([*_HOME, *_MODULES])
 
 

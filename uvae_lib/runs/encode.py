@@ -4,6 +4,7 @@ Slices are standardised pixels (`Run.to_pixels`), (S, 1, H, H) from one cube; z 
 Random numbers come from a torch.Generator that is given.
 """
 
+import warnings
 from dataclasses import replace
 from typing import NamedTuple
 
