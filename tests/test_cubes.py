@@ -432,7 +432,8 @@ ARRAYS = {
     "truth values": (Y > 1, "values of type bool"),
     "texts": (Y.astype("U8"), "values of type <U8"), "none": (Y[:0], r"shape \(0, "),
     "a picture": (Y[0, 0], r"\(16, 16\)"),
-    "no cube": (Y[..., :7], "cut or reshape"), "NaN": (altered(lambda y: y.__setitem__((1, 2, 3), np.nan)), "cube 1 .*1 NaN"),
+    "no cube": (Y[..., :7], "cut or reshape"),
+    "NaN": (altered(lambda y: y.__setitem__((1, 2, 3), np.nan)), "cube 1 .*1 NaN"),
     "infinity": (altered(lambda y: y.__setitem__((1, 2), np.inf)), "0 NaN and 16 infinite"),
     "negative": (altered(lambda y: y.__setitem__((0, 0, 0), -2.5e-6)), "cube 1 .*never negative"),
     "zeros": (altered(lambda y: y.__setitem__(slice(None), 0)), "cube 1 .*all voxels 0, a constant cube"),
@@ -495,7 +496,8 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path):
     (tmp_path / "notes" / "notes.txt").write_text("hello")
     for path, words in (("loop.npy", "no valid path"), ("pipe.npy", "no regular file"),
                         ("empty", "an empty folder"),
-                        ("notes", "1 files, none of them cubes"), ("x" * 300, "too long"), ("a\0b", "no valid path")):  # fmt: skip
+                        ("notes", "1 files, none of them cubes"), ("x" * 300, "too long"),
+                        ("a\0b", "no valid path")):  # fmt: skip
         with pytest.raises(CubesError, match=words):
             open_cubes(tmp_path / path)
     with pytest.raises(FileNotFoundError, match="no such file or folder; expected cubes; check the path"):

@@ -13,6 +13,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb"
 def plain(folder: Path, n: int) -> str:
     """Cubes without parameters in one file; returns its path."""
     (file,) = lognormal_suite(folder, n).glob("Grids*")
+    (folder / "params_LH_IllustrisTNG.txt").unlink()
     return str(file.rename(folder / "cubes.npy"))
 
 
@@ -33,7 +34,7 @@ def test_all_notebooks_end_well(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("UVAE_HOME", str(tmp_path))
     monkeypatch.setenv("UVAE_PRESET", "smoke")
     monkeypatch.setenv("UVAE_DATA", make(tmp_path / "data", *arguments))
-    monkeypatch.setenv("UVAE_OPTIONS", "--data.box-size 32")
+    monkeypatch.setenv("UVAE_OPTIONS", "--data.box-size 32 --data.field-type overdensity")
     monkeypatch.setenv("TQDM_DISABLE", "1")
     for notebook in NOTEBOOKS:
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]

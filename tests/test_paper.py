@@ -27,7 +27,7 @@ SCRIPT = "import sys, test_paper; test_paper.paper.save(test_paper.grid(), sys.a
 
 def curves(venue="mnras", columns=1):
     with paper.style(venue, columns):
-        return plots.spectra(K, {"truth": 100 * K**-1.5, "model": 90 * K**-1.5}, "truth")
+        return plots.spectra(K, {"truth": 100 * K**-1.5, "model": 90 * K**-1.5})
 
 
 def grid():

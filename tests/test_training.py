@@ -9,6 +9,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from benchmarks.ship import ship_run
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save_file
@@ -180,6 +181,20 @@ def test_the_same_seed_gives_the_same_history_and_weights_and_another_another(tr
     other = replace(config, training=replace(config.training, seed=1, steps=2))
     assert fit(other, tmp_path / "other", progress=False).history["loss"][0] != run.history["loss"][0]
     shutil.rmtree(tmp_path / "other")
+
+
+def test_the_averaged_network_has_batch_statistics_of_its_own(trained):
+    """Those that training keeps are of the weights of each step, not of their average."""
+    module = trained[2].module
+    name = "encoder.trunk.bn1.running_var"
+    own, kept = (dict(network.named_buffers())[name] for network in (module.average, module.model))
+    assert not torch.equal(own, kept)
+    with torch.no_grad():
+        sets = [module.slices.sets(step).flatten(0, 1) for step in range(6, 14)]
+        wrapped = [F.pad(x, (3,) * 4, mode="circular") for x in sets]
+        conv = module.average.encoder.trunk.conv1.weight
+        variances = torch.stack([F.conv2d(x, conv, stride=2).var((0, 2, 3)) for x in wrapped])
+    torch.testing.assert_close(own, variances.mean(dim=0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_finished_run_is_returned_as_it_is(trained):

@@ -17,24 +17,29 @@ if "torch" not in sys.modules:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
-    "model": ("UniverseVAE",),
-    "loss": ("mse_loss", "kl_loss"),
+    "model": ("UniverseVAE", "format_table"),
+    "loss": ("mse_loss", "kl_loss", "note_loss"),
     "cropping": ("log_density", "overdensity", "periodic_crop"),
     "cubes": ("open_cubes", "split_cubes"),
+    "cubes.suite": ("fit_image_size",),
     "simulation": ("simulate_suite",),
+    "simulation.suite": ("load_suite", "parameters_of_sets", "same_phases"),
     "presets": ("Config", "load_preset", "locate"),
-    "statistics": ("power_spectrum",),
+    "statistics": ("power_spectrum", "fourier_pca", "project", "fvu"),
     "runs": ("load_run",),
+    "runs.run": ("build",),
     "runs.encode": ("decode", "encode_cube", "encode_slices", "reconstruct", "spread_slices"),
     "runs.traverse": ("decode_universe", "place_of", "traverse"),
     "runs.universes": ("universes_of",),
     "training": ("fit",),
-    "training.slices": ("SliceSets",),
+    "training.slices": ("CubePool", "SliceSets", "standardisation"),
     "generation.sample": ("complete_means", "draw_h", "sample_slices"),
+    "generation.training": ("fit_flows",),
+    "explore.pixels": ("PixelExplorer", "cube_explorer", "thinned"),
     "analysis.posterior": ("load_posterior",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES = {"plots": "plots", "widgets": "explore"}
+_MODULES = {"analysis": "analysis", "plots": "plots", "widgets": "explore"}
 __all__ = sorted([*_HOME, *_MODULES])
 
 

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import shutil
 import sys
 import warnings
 from concurrent.futures.process import BrokenProcessPool
@@ -119,7 +118,7 @@ def train_flows(run: Path, steps: int | None = None, progress: bool = True) -> N
     from .generation.training import fit_flows
 
     flows = flows_of(fit_flows(run, steps=steps, progress=progress))
-    print(f"{run / 'flows.safetensors'} is written: draws in {flows.settings.ode_steps} steps")
+    print(f"{run / 'flows.safetensors'} is written: draws in {flows.n_steps} steps")
 
 
 def evaluate(
@@ -132,13 +131,9 @@ def evaluate(
         n_slices: slices of each cube
         data_path: where its cubes are now, when they have moved; the run keeps it
     """
-    from matplotlib import rcParams
-
     from .analysis.evaluate import evaluate_run, summary
     from .runs.run import move_data, read_info
 
-    if rcParams["text.usetex"] and not shutil.which("latex"):
-        raise ValueError("found text.usetex: True in matplotlibrc and no LaTeX here; install it, or set it to False")
     data_path, (_, config) = data_path or os.environ.get("UVAE_DATA"), read_info(run)
     if data_path and locate(data_path).resolve() != locate(config.data.path).resolve():
         move_data(run, data_path)

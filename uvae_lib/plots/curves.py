@@ -6,109 +6,84 @@ curve       (n,), or (median, low, high) of (n,) each, drawn as a line in a band
 width       that of rcParams["figure.figsize"] where a style sets it (`paper.style`), else one for the screen
 response    (value, low, high) of (n,) each
 ax          a plot of one panel makes a Figure and returns it, or draws into the axes `ax` and returns those
+colours     by what a label names: `style.ROLES`
 No figure is made by pyplot: each is shown once when it is the last line of a cell, and by `display(figure)`.
 """
 
+# ruff: noqa: F405
+
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import rcParams
+import pandas as pd
+from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from ..statistics import r2
-from .diagram import model_diagram  # noqa: F401
-from .slices import crop_on_cube, cube_estimates, reconstructions, slice_grid, traversal_strip  # noqa: F401
-from .style import (  # noqa: F401
-    COLOURS,
-    COLUMN,
-    DENSITY_MAP,
-    DIFFERENCE_MAP,
-    FAINT,
-    LENGTH,
-    LOG_DENSITY,
-    LOOK,
-    MARK,
-    NARROW,
-    PAGE,
-    PIXELS,
-    SYMBOLS,
-    TRUTH,
-    WAVENUMBER,
-    as_array,
-    as_band,
-    colour_bar,
-    cube_label,
-    dot,
-    draw_curves,
-    new_axes,
-    new_figure,
-    plot,
-    shared_norm,
-    side_by_side,
-    symmetric_norm,
-    two_panels,
-    wavenumbers,
-)
+from .style import *  # noqa: F403
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-SIMULATED = "1P cubes"  # the label of the curve that is drawn in black
-HISTORY = {  # panels of `loss_curves`
-    "squared error per slice": ("l2", "val_l2"),
-    "unexplained variance": ("fvu", "val_fvu"),
-    "KL of $z$  [nats]": ("kl_z", "val_kl_z"),
-    "KL of $h$  [nats]": ("kl_h", "val_kl_h"),
-    "active units": ("active_z", "active_h"),
-    "learning rate": ("lr",),
-}
+POWER = r"$P(k)$  [(Mpc/$h$)$^2$]"
+HISTORY = {"unexplained variance": "fvu", "KL of $z$  [nats]": "kl_z", "KL of $h$  [nats]": "kl_h"}  # of `loss_curves`
 
 
 # --- points
 
 
 @plot
-def clusters(
-    groups: Mapping[str, object], xlabel: str, ylabel: str, colour=None, colour_name: str = "",
-    *, ax: Axes | None = None,
-) -> Figure:  # fmt: skip
-    """Sets of cubes as points in a plane; the first set may be coloured by a parameter.
+def cosmologies(params: Mapping[str, pd.DataFrame]) -> Figure:
+    """The cubes' Omega_m and sigma_8, a marker for each set, with the distributions of the first set beside.
 
-    groups        {label: (n, 2)}
-    colour        (n,) values of the parameter for the first of them
-    colour_name   of the parameter
+    params   {set: parameters} (LH, CV, 1P)
+    Where a table has no columns Omega_m and sigma_8, the figure says so.
     """
-    ax = ax or new_axes(COLUMN, 0.8)
-    for number, (label, points) in enumerate(groups.items()):
-        x, y = as_array(points).T
-        if number == 0 and colour is not None:
-            shown = ax.scatter(x, y, c=as_array(colour), s=4 * dot() ** 2, cmap="viridis", label=label)
-            colour_bar(shown, ax, SYMBOLS.get(colour_name, colour_name), extend="neither")
-        else:
-            marks = {"ms": 1.8 * dot(), "mfc": "none"} if number else {"ms": dot()}
-            ax.plot(x, y, "osD^vP"[number], color=COLOURS[number], label=label, **marks)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    if len(groups) > 1:
-        above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": len(groups), "borderaxespad": 0.2}
-        ax.legend(handletextpad=0.2, **above)
+    import seaborn as sns
+
+    ax = new_axes(0.7 * COLUMN, 0.9)
+    if lacking := {label for label, table in params.items() if not set(SYMBOLS) <= set(table)}:
+        ax.text(0.5, 0.5, f"{', '.join(lacking)}: no Omega_m and sigma_8", transform=ax.transAxes, ha="center")
+        return ax.figure
+    kinds = ("o", BASELINE, 0.8, 1), ("*", DRAWN, 2.6, 3), ("D", MODEL, 1.2, 2)
+    for (label, table), (mark, colour, times, order) in zip(params.items(), kinds, strict=False):
+        look = {"color": colour, "ms": times * dot(), "zorder": order, "label": f"{label} ({len(table)})"}
+        ax.plot(table["Omega_m"], table["sigma_8"], mark, **look)
+    sides = ((0, 1.02, 1, 0.14), {"sharex": ax}, "x"), ((1.02, 0, 0.14, 1), {"sharey": ax}, "y")
+    for (place, shared, axis), name in zip(sides, SYMBOLS, strict=True):
+        side = ax.inset_axes(place, **shared)
+        sns.histplot(next(iter(params.values())), bins=8, color="0.75", lw=0, ax=side, **{axis: name})
+        side.set_axis_off()
+    ax.set(xlabel=SYMBOLS["Omega_m"], ylabel=SYMBOLS["sigma_8"])
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.15), ncols=3, handletextpad=0.1, columnspacing=1)
     return ax.figure
 
 
-def cosmologies(params: "Mapping[str, pd.DataFrame]", *, ax: Axes | None = None) -> Figure:
-    """The cubes' Omega_m and sigma_8, one marker for each set.
+@plot
+def sheet(plane, params: pd.DataFrame, labels: Sequence[str] = ("PC 1 of $z$", "PC 2 of $z$")) -> Figure:
+    """Cubes on the plane of two directions of z, a panel a parameter, with the curved grid on which one is constant.
 
-    params   {set: parameters} (LH, CV, 1P)
-    Raises ValueError where a table has no columns Omega_m and sigma_8.
+    plane    (n, 2) places of the cubes
+    params   (n, 2) their parameters
+    labels   of the two directions
     """
-    for label, table in params.items():
-        if not {"Omega_m", "sigma_8"} <= set(table):
-            raise ValueError(f"found parameters {', '.join(table) or 'none'} of {label}; expected Omega_m and sigma_8")
-    points = {f"{label} ({len(table)})": table[["Omega_m", "sigma_8"]].to_numpy() for label, table in params.items()}
-    return clusters(points, SYMBOLS["Omega_m"], SYMBOLS["sigma_8"], ax=ax)
+    plane = as_array(plane)
+    figure, axes = two_panels(0.45)
+    known = as_array(params)
+    low, high = known.min(axis=0), known.max(axis=0)
+
+    def terms(p: np.ndarray) -> np.ndarray:
+        """1, a, b, a^2, ab, b^2 of (..., 2) parameters from 0 to 1: a curved sheet is fitted to the cubes."""
+        a, b = np.moveaxis(p, -1, 0)
+        return np.stack([np.ones_like(a), a, b, a * a, a * b, b * b], axis=-1)
+
+    fit = np.linalg.lstsq(terms((known - low) / (high - low)), plane, rcond=None)[0]
+    lines = np.stack(np.meshgrid(np.linspace(0, 1, 5), np.linspace(0, 1, 30)), axis=-1)  # one parameter constant
+    for ax, name in zip(axes, params, strict=False):
+        for grid in (lines, lines[..., ::-1]):
+            ax.plot(*np.moveaxis(terms(grid) @ fit, -1, 0), **FAINT | {"ls": "-"})
+        shown = ax.scatter(*plane.T, c=as_array(params[name]), s=4 * dot() ** 2, cmap="viridis")
+        colour_bar(shown, ax, SYMBOLS.get(name, name), extend="neither")
+        ax.set(xlabel=labels[0], ylabel=labels[1])
+    return figure
 
 
 @plot
@@ -116,44 +91,39 @@ def probe_scatter(truth, predicted, error=None, name: str = "Omega_m", *, ax: Ax
     """A parameter as predicted from z against its true value, one point a cube, with R^2 in the corner.
 
     truth, predicted   (n,) values of the parameter
-    error              (n,) one standard deviation of each prediction
+    error              (n,) one standard deviation of each prediction: their median is drawn once, in the corner
     name               of the parameter
     Raises ValueError for truth and predictions of different shapes.
     """
     truth, predicted = as_array(truth), as_array(predicted)
     if truth.shape != predicted.shape or truth.ndim != 1:
-        raise ValueError(
-            f"found truth of shape {truth.shape} and predictions of {predicted.shape}; expected (n,) twice"
-        )
+        raise ValueError(f"found truth of shape {truth.shape}, predictions of {predicted.shape}; expected (n,) twice")
     ax = ax or new_axes(COLUMN * 0.75, 1.0, squares=True)
-    ax.errorbar(truth, predicted, None if error is None else as_array(error), fmt="o", ms=dot(), elinewidth=0.8)
+    ax.plot(truth, predicted, "o", ms=dot(), color=Z)
     both = np.concatenate([truth, predicted])
     limits = np.array([both.min(), both.max()]) + 0.06 * np.ptp(both) * np.array([-1, 1])
     ax.plot(limits, limits, **FAINT | {"ls": "-"})
+    if error is not None:
+        ax.errorbar(*(limits @ [[0.1, 0.8], [0.9, 0.2]]), np.median(as_array(error)), color=Z, elinewidth=0.8)
     symbol = SYMBOLS.get(name, name)
     ax.set(xlabel=f"true {symbol}", ylabel=f"{symbol} from $z$", xlim=limits, ylim=limits, aspect="equal")
     ax.locator_params(nbins=5)
-    score = r2(truth[:, None], predicted[:, None])[0]
-    ax.text(0.05, 0.95, f"$R^2 = {score:.2f}$", transform=ax.transAxes, va="top")
+    ax.text(0.05, 0.95, f"$R^2 = {r2(truth[:, None], predicted[:, None])[0]:.2f}$", transform=ax.transAxes, va="top")
     return ax.figure
 
 
 @plot
-def strips(groups: Mapping[str, object], xlabel: str, limit: float, *, ax: Axes | None = None) -> Figure:
-    """Groups of numbers as rows of dots.
+def closure_arrows(asked, read, *, ax: Axes | None = None) -> Figure:
+    """Arrows in the plane of the parameters, from the cosmology that was asked for to the one that is read.
 
-    groups   {label: (n,)}
-    xlabel   what the numbers are
-    limit    drawn as a dashed line
+    asked, read   (n, 2) Omega_m and sigma_8
     """
-    ax = ax or new_axes(COLUMN, 0.12 + 0.13 * len(groups))
-    for row, (values, colour) in enumerate(zip(map(as_array, groups.values()), COLOURS, strict=False)):
-        shift = 0.25 * np.linspace(-1, 1, len(values)) if len(values) > 1 else 0
-        ax.plot(values, row + shift * np.ones(len(values)), "o", ms=1.3 * dot(), alpha=0.75, color=colour)
-    ax.axvline(limit, **FAINT)
-    ax.set_yticks(range(len(groups)), list(groups))
-    ax.set(xlabel=xlabel, ylim=(len(groups) - 0.5, -0.5))
-    ax.tick_params(axis="y", length=0)
+    (x, y), (u, v) = as_array(asked).T, (as_array(read) - as_array(asked)).T
+    ax = ax or new_axes(COLUMN * 0.75, 0.9)
+    ax.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1, color=DRAWN, width=0.006)
+    ax.plot(x, y, "o", color=TRUTH, ms=dot())
+    ax.plot(x + u, y + v, alpha=0)  # the limits hold the heads
+    ax.set(xlabel=SYMBOLS["Omega_m"], ylabel=SYMBOLS["sigma_8"], title="asked (dot), read (head)")
     return ax.figure
 
 
@@ -161,129 +131,85 @@ def strips(groups: Mapping[str, object], xlabel: str, limit: float, *, ax: Axes 
 
 
 @plot
-def pixel_histograms(samples: Mapping[str, np.ndarray], *, ax: Axes | None = None) -> Figure:
-    """Distributions of log densities, {label: values of any shape}, all in the same 120 bins; "truth" is black."""
-    arrays = {label: as_array(values).ravel() for label, values in samples.items()}
-    everything = np.concatenate(list(arrays.values()))
-    margin = 0.01 * np.ptp(everything) or 0.5
-    edges = np.linspace(everything.min() - margin, everything.max() + margin, 121)
+def spectra(k, curves: Mapping[str, object], ylabel: str = POWER, *, ax: Axes | None = None) -> Figure:
+    """Power spectra {label: curve} at wavenumbers k (n,) [h/Mpc], of the unit that ylabel names, over four decades."""
     ax = ax or new_axes(COLUMN, 0.65)
-    for label, values in arrays.items():
-        colour = {"color": TRUTH} if label == "truth" else {}
-        ax.stairs(np.histogram(values, edges, density=True)[0], edges, label=label, **colour)
-    ax.set(xlabel=LOG_DENSITY, ylabel="probability density", xlim=edges[[0, -1]], yscale="log")
-    ax.legend()
+    lines(k, curves, WAVENUMBER, ylabel, yscale="log", ax=ax)
+    ax.set_ylim(bottom=max(ax.get_ylim()[0], 1e-4 * ax.get_ylim()[1]))
     return ax.figure
 
 
 @plot
-def cube_distributions(
-    edges, densities, values=None, name: str = "sigma_8", xlabel: str = LOG_DENSITY, *, ax: Axes | None = None
-) -> Figure:
-    """Distributions of pixels, one line a cube, coloured by a parameter where there is one.
-
-    edges       (b + 1,) of the bins
-    densities   (n, b) probability densities of n cubes
-    values      (n,) of the parameter
-    name        of the parameter
-    """
-    edges, densities = as_array(edges), as_array(densities)
-    ax = ax or new_axes(COLUMN, 0.65)
-    lines = [np.stack([np.repeat(edges, 2)[1:-1], np.repeat(row, 2)], axis=1) for row in densities]
-    drawn = ax.add_collection(LineCollection(lines, lw=0.8, alpha=0.8, colors=None if values is not None else "0.4"))
-    if values is not None:
-        drawn.set(array=as_array(values), cmap="viridis")
-        colour_bar(drawn, ax, SYMBOLS.get(name, name), extend="neither")
-    limits = densities[densities > 0].min() / 2, 2 * densities.max()
-    ax.set(xlabel=xlabel, ylabel="probability density", xlim=edges[[0, -1]], yscale="log", ylim=limits)
+def power_ratio(k, curves: Mapping[str, object], reference: str, *, ax: Axes | None = None) -> Figure:
+    """Power spectra of ordered universes, {label: (n,)} at k (n,), over the one that `reference` names."""
+    ax, shades = ax or new_axes(COLUMN, 0.65), iter(colormaps["viridis"](np.linspace(0, 0.85, len(curves))))
+    for (label, power), shade in zip(curves.items(), shades, strict=True):
+        ratio, colour = as_array(power) / as_array(curves[reference]), TRUTH if label == reference else shade
+        ax.plot(k, ratio, color=colour)
+        place = {"va": "center", "transform": ax.get_yaxis_transform()}
+        ax.text(1.03, np.median(ratio[len(ratio) // 2 :]), label, color=colour, **place)
+    ax.set(xlabel=WAVENUMBER, ylabel=r"$P(k)$ over the black one", xlim=(float(k[0]), float(k[-1])))
+    wavenumbers(ax)
     return ax.figure
-
-
-@plot
-def spectra(
-    k, curves: Mapping[str, object], reference: str | None = None, ylabel: str = r"$P(k)$  [(Mpc/$h$)$^2$]",
-    *, ax: Axes | None = None,
-) -> Figure:  # fmt: skip
-    """Power spectra, and below them their ratio to one of them.
-
-    k           (n,) wavenumbers [h/Mpc]
-    curves      {label: curve}, of the unit that ylabel names
-    reference   the label, drawn in black, that the others are divided by in a second panel, unless ax is given
-    Raises ValueError for a reference that is not among the curves.
-    """
-    if reference is not None and reference not in curves:
-        raise ValueError(f"found no curve {reference!r} to divide by; expected one of {', '.join(curves)}")
-    lower = None
-    if ax is None and reference is not None:
-        ax, lower = new_figure(COLUMN, 0.9).subplots(2, sharex=True, height_ratios=(2.5, 1))
-    ax = ax or new_axes(COLUMN, 0.65)
-    draw_curves(ax, k, curves, WAVENUMBER, ylabel, truth=reference)
-    ax.set_yscale("log")
-    ax.legend()
-    if reference is not None:
-        divisor = as_band(curves[reference])[0]
-        ax.set_ylim(bottom=max(ax.get_ylim()[0], 0.1 * divisor.min()))
-    if lower is not None:
-        divided = {label: as_band(curve) / divisor for label, curve in curves.items()}
-        draw_curves(lower, k, divided, WAVENUMBER, f"ratio to\n{reference}", truth=reference)
-        reach = np.clip(1.3 * np.nanmax([np.abs(band[0] - 1) for band in divided.values()]), 0.2, 1)
-        lower.set_ylim(1 - reach, 1 + reach)
-        ax.label_outer()
-        ax.figure.align_ylabels()
-    return ax.figure
-
-
-@plot
-def ratios(panels: Mapping[str, tuple]) -> Figure:
-    """Curves that are 1 where a sample is like the truth, a panel a statistic, all with one legend.
-
-    panels   {what is divided: (label of x, x (n,), {label: curve})}; x is logarithmic where it is a wavenumber
-    """
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    figure, lines = new_figure(PAGE * columns / 2, 0.8 * rows / columns), {}
-    for number, (title, (xlabel, x, curves)) in enumerate(panels.items(), start=1):
-        ax = figure.add_subplot(rows, columns, number)
-        draw_curves(ax, x, curves, xlabel, title, truth=next(iter(curves)), level=1)
-        ax.set_ylim(max(ax.get_ylim()[0], -0.5), min(ax.get_ylim()[1], 2.5))
-        lines |= {line.get_label(): line for line in ax.get_legend_handles_labels()[0]}
-    figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=2)
-    return figure
 
 
 @plot
 def fidelity(k, r: Mapping[str, object], T: Mapping[str, object]) -> Figure:
     """How much of the truth a reconstruction keeps, scale by scale: phases r(k), amplitudes T(k) = sqrt(P / P_true).
 
-    k      (n,) wavenumbers [h/Mpc]
-    r, T   {label: curve}
+    k      (n,) wavenumbers [h/Mpc]; the wavelength stands on top
+    r, T   {label: curve}; NaN ends a line
     """
     figure, axes = two_panels(0.42)
-    panels = (r, 0.9, "correlation  $r(k)$"), (T, 1.0, "transfer function  $T(k)$")
-    for ax, (curves, level, ylabel) in zip(axes, panels, strict=True):
-        draw_curves(ax, k, curves, WAVENUMBER, ylabel, level=level)
+    panels = (r, "correlation  $r(k)$", 0.9), (T, "transfer function  $T(k)$", 1.0)
+    for ax, (curves, ylabel, level) in zip(axes, panels, strict=True):
+        lines(k, curves, WAVENUMBER, ylabel, level=level, ax=ax)
         ax.set_ylim(min(0, ax.get_ylim()[0]), max(1.05, ax.get_ylim()[1]))
-    axes[0].legend()
+        top = ax.secondary_xaxis("top", functions=(lambda k: 2 * np.pi / np.maximum(k, 1e-9),) * 2)
+        top.set_xlabel(f"wavelength  [{LENGTH}]")
+        plain_numbers(top)
     return figure
 
 
 @plot
-def pca_limit(n_components, unexplained, n_latent: int = 512, *, ax: Axes | None = None) -> Figure:
+def pca_limit(
+    n_components, unexplained, n_latent: int = 512, model: float | None = None, *, ax: Axes | None = None
+) -> Figure:
     """Share of the variance that the best linear code of n numbers leaves unexplained.
 
     n_components   (m,) numbers in the code
     unexplained    (m,) shares
     n_latent       the number that is marked
+    model          share that a model with so many numbers leaves, a dot
     """
-    n, shares = as_array(n_components), as_array(unexplained)
-    ax = ax or new_axes(COLUMN, 0.65)
-    at = np.interp(np.log(n_latent), np.log(n), shares)
-    curve = {f"PCA: {at:.3f} at {n_latent}": shares}
-    draw_curves(ax, n, curve, "numbers in the code", "unexplained share of the variance", marks="o-")
-    ax.plot(n_latent, at, "o", ms=2 * dot(), mfc="none", color=COLOURS[0])
+    n, shares, ax = as_array(n_components), as_array(unexplained), ax or new_axes(COLUMN, 0.6)
+    at = float(np.interp(np.log(n_latent), np.log(n), shares))
+    if model is not None:
+        ax.plot(n_latent, model, "o", ms=2 * dot(), color=MODEL, label=f"this model, {model:.2f}")
+    curve = {f"PCA, {at:.2f} at {n_latent} numbers": shares}
+    lines(n, curve, "numbers in the code", "unexplained share of the variance", "o-", ax=ax)
     ax.axvline(n_latent, **FAINT)
-    ax.set(xscale="log", ylim=(0, 1.02))
-    ax.legend()
+    ax.set(ylim=(0, 1.02))
+    return ax.figure
+
+
+@plot
+def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float], *, ax: Axes | None = None) -> Figure:
+    """Figures of merit as rows: a dot for each sample, in units of the scatter of true slices against true ones.
+
+    merits   {what is compared: {sample: value}}
+    aims     {what is compared: the value to be below, drawn as the end of a grey bar}
+    """
+    ax = ax or new_axes(COLUMN, 0.12 + 0.08 * len(merits))
+    for row, (name, values) in enumerate(merits.items()):
+        ax.barh(row, aims.get(name, 0), color="0.9", height=0.7, zorder=0)
+        for label, value in values.items():
+            ax.plot(value, row, "o", color=role(label), ms=1.6 * dot(), label=None if row else label)
+    ax.axvline(1, **FAINT)
+    ax.set_yticks(range(len(merits)), list(merits))
+    wavenumbers(ax)
+    ax.set(xlabel="in units of the scatter of true slices", ylim=(len(merits) - 0.5, -0.5))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
     return ax.figure
 
 
@@ -291,43 +217,27 @@ def pca_limit(n_components, unexplained, n_latent: int = 512, *, ax: Axes | None
 
 
 @plot
-def loss_curves(history: "pd.DataFrame", panels: Mapping[str, Sequence[str]] = HISTORY) -> Figure:
-    """How a run learned: training as lines, held-out cubes as dots. What is not there yet is not drawn.
+def loss_curves(history: pd.DataFrame, panels: Mapping[str, str] = HISTORY, pca: float | None = None) -> Figure:
+    """How a run learned: each logged step light grey, the running median, held-out cubes as dots.
 
     history   one row a logged step: step, and the columns of the panels, NaN where they were not measured
-    panels    {title: columns}; the terms of the loss, KLs and numbers of active units, learning rate when absent
+    panels    {title: column}; its held-out values are in the column val_...
+    pca       unexplained variance of the best linear code of as many numbers, dashed in the first panel
+    What was not measured yet is not drawn.
     """
-    kinds = {  # of columns: label, colour and marks
-        "val": ("held-out cubes", COLOURS[1], "o-"),
-        "active_z": ("$z$", COLOURS[2], "o-"),
-        "active_h": ("$h$", COLOURS[4], "o-"),
-    }
-    figure = new_figure(PAGE, 1)
-    wide = figure.get_figwidth() >= NARROW
-    columns = (3 if len(panels) > 4 else len(panels)) if wide else 2
-    rows = -(-len(panels) // columns)
-    figure.set_figheight((0.29 if wide else 0.38) * rows * figure.get_figwidth())
-    for number, (title, names) in enumerate(panels.items(), start=1):
-        ax = figure.add_subplot(rows, columns, number)
-        for name in names:
-            shown = history[["step", name]].dropna() if name in history else ()
-            if len(shown):
-                kind = name.split("_")[0] if name.startswith("val_") else name
-                label, colour, marks = kinds.get(kind, ("training", COLOURS[0], "-"))
-                ax.plot(shown["step"], shown[name], marks, ms=dot(), color=colour, label=label)
-        if not ax.lines:
-            ax.text(0.5, 0.5, "not measured yet", transform=ax.transAxes, ha="center", color="0.5")
-        elif ax.dataLim.y0 >= 0:
-            ax.set_ylim(0, 1.05 * ax.dataLim.y1 or 1)
+    figure = new_figure(PAGE, 0.34)
+    for ax, (title, name) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        table = history.reindex(columns=["step", name, f"val_{name}"])  # NaN where nothing was measured yet
+        ax.plot(table["step"], table[name], color="0.82", lw=0.6, label="each step")
+        median = table[name].rolling(max(1, len(table) // 30), center=True, min_periods=1).median()
+        ax.plot(table["step"], median, color=role(title) if "$" in title else MODEL, label="running median")
+        ax.plot(table["step"], table[f"val_{name}"], "o", ms=1.3 * dot(), color=TRUTH, label="held-out cubes")
+        ax.set(xlabel="step", ylim=(0, 1.15 * table[name].quantile(0.98) if table[name].any() else 1))
         ax.set_title(title, size=rcParams["axes.labelsize"])
         ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
-        ax.locator_params(axis="x", nbins=4)
-        if title == "active units" and ax.lines:
-            ax.legend()
-    figure.supxlabel("step", size=rcParams["axes.labelsize"])
-    lines, labels = figure.axes[0].get_legend_handles_labels()
-    if len(lines) > 1:
-        figure.legend(lines, labels, loc="outside upper center", ncols=2)
+    if pca is not None:
+        figure.axes[0].axhline(pca, **FAINT, label="PCA of 512 modes")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
@@ -342,156 +252,54 @@ def coverage(levels, found: Mapping[str, object], n_cubes: int, *, ax: Axes | No
     found     {label: (l,)} shares found
     n_cubes   that were counted: the band is their 68 % binomial scatter
     """
-    levels = as_array(levels)
-    ax = ax or new_axes(COLUMN * 0.75, 0.95)
+    levels, ax = as_array(levels), ax or new_axes(COLUMN * 0.75, 0.95)
     scatter = np.sqrt(levels * (1 - levels) / n_cubes)
     ax.fill_between(levels, levels - scatter, levels + scatter, color="0.85", lw=0, label="68 % of chance")
-    ax.axline((0, 0), slope=1, **FAINT | {"ls": "-"})
     draw_curves(ax, levels, found, "stated share", "share of held-out cubes inside", marks="o-")
-    ax.set(xlim=(0, 1), ylim=(0, 1.02))
+    ax.axline((0, 0), slope=1, **FAINT | {"ls": "-"})
     ax.legend(loc="upper left")
     return ax.figure
 
 
 @plot
-def corner(draws, truth, names: Sequence[str]) -> Figure:
+def corner(draws, truth, names: Sequence[str], n_shown: int = 3000) -> Figure:
     """Draws from a posterior: each parameter's histogram, and below the diagonal the 68 and 95 % regions of each pair.
 
     draws (n, p), truth (p,)   names of the p parameters
+    n_shown                    of the draws are smoothed; the axes hold 99.8 % of all of them
     """
+    import seaborn as sns
+
     draws, truth, p = as_array(draws), as_array(truth), len(names)
-    figure = new_figure(COLUMN * 0.9, 1.0)
-    axes = figure.subplots(p, p, squeeze=False, sharex="col")
-    for i, j in np.ndindex(p, p):
-        ax = axes[i, j]
-        if j > i:
-            ax.remove()
-            continue
-        ax.axvline(truth[j], color="k", lw=0.8)
+    shown, limits = draws[:: max(1, len(draws) // n_shown)], np.quantile(draws, [0.001, 0.999], axis=0).T
+    figure, symbols = new_figure(COLUMN * 0.9, 1.0), [SYMBOLS.get(name, name) for name in names]
+    regions = {"levels": [0.05, 0.32, 1], "fill": True, "color": DRAWN, "alpha": 0.6, "gridsize": 60}
+    for i, j in zip(*np.tril_indices(p), strict=True):
+        ax = figure.add_subplot(p, p, i * p + j + 1, xlim=limits[j])
         if i == j:
-            ax.hist(draws[:, j], 30, density=True, histtype="step", color=COLOURS[0])
-            ax.set_yticks([])
+            sns.histplot(x=draws[:, j], bins=40, stat="density", color=DRAWN, element="step", alpha=0.3, ax=ax)
+            ax.set(yticks=[], ylabel="")
         else:
-            x, y, density, levels = densest(draws[:, j], draws[:, i])
-            for level in levels:
-                ax.contourf(x, y, density, [level, np.inf], colors=COLOURS[0], alpha=0.3)
-            ax.contour(x, y, density, levels, colors=COLOURS[0], linewidths=0.8)
-            ax.axhline(truth[i], color="k", lw=0.8)
-            ax.set_ylabel(SYMBOLS.get(names[i], names[i]))
-        if i == p - 1:
-            ax.set_xlabel(SYMBOLS.get(names[j], names[j]))
-    return figure
-
-
-def densest(x: np.ndarray, y: np.ndarray, shares=(0.95, 0.68)) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Where draws (n,), (n,) are dense: centres of cells (c,) twice, smoothed density (c, c) with y down the rows, and
-    the densities, lowest first, inside whose contours these shares of the draws lie."""
-    from scipy.ndimage import gaussian_filter
-
-    counts, *edges = np.histogram2d(y, x, 40, [[v.min() - 0.1 * np.ptp(v), v.max() + 0.1 * np.ptp(v)] for v in (y, x)])
-    density = gaussian_filter(counts, 1.5, mode="constant")
-    places = (np.digitize(v, e[1:-1]) for v, e in zip((y, x), edges, strict=True))
-    levels = np.quantile(density[tuple(places)], 1 - np.array(shares))  # of the draws: smoothing widens the density
-    return *((e[1:] + e[:-1]) / 2 for e in edges[::-1]), density, levels
-
-
-@plot
-def slices_needed(sizes, r2, r2_power, error, read_width, trained: int, names: Sequence[str]) -> Figure:
-    """How many slices are enough: R^2 from z and from P(k), and the error beside what the width of q(z) predicts.
-
-    sizes                         (s,) slices of a cube
-    r2, r2_power                  (s, p) of each parameter, from z and from P(k)
-    error, read_width             (s, p) in units of the parameter
-    trained                       slices of a set in training
-    names                         of the p parameters
-    """
-    figure, axes = two_panels(0.42)
-    panels = (r2, "o-", "$z$"), (r2_power, "--", "$P(k)$"), (error, "o-", "error"), (read_width, ":", "width of $q(z)$")
-    labels = "$R^2$ on held-out cubes", "in units of the parameter"
-    for number, (values, marks, what) in enumerate(panels):
-        curves = {f"{SYMBOLS.get(name, name)}, {what}": y for name, y in zip(names, as_array(values).T, strict=True)}
-        _per_slices(axes[number // 2], sizes, curves, labels[number // 2], marks)
-    low = np.nanmin([*as_array(r2).flat, *as_array(r2_power).flat, 1.0])
-    axes[0].set_ylim(max(low - 0.05, -0.5), 1)
-    axes[1].set_yscale("log")
-    for ax in axes:
-        ax.axvline(trained, **FAINT)
-        ax.legend(fontsize="small")
+            sns.kdeplot(x=shown[:, j], y=shown[:, i], ax=ax, **regions)
+            ax.axhline(truth[i], color=TRUTH, lw=0.8)
+            ax.set(ylim=limits[i], ylabel=symbols[i])
+        ax.axvline(truth[j], color=TRUTH, lw=0.8)
+        ax.set_xlabel(symbols[j])
     return figure
 
 
 @plot
-def kl_growth(sizes, parts, *, ax: Axes | None = None) -> Figure:
-    """KL(q(z) || N(0, I)) and its three parts against the number of slices that z is read from.
-
-    sizes   (s,) slices of a cube
-    parts   (s, 3) what widths, offset of the mean and spread of the means cost (`loss.kl_parts`) [nats]
-    """
-    parts = as_array(parts)
+def lines(
+    x, curves: Mapping[str, object], xlabel: str, ylabel: str, marks: str = "-", level: float | None = None,
+    yscale: str = "linear", *, ax: Axes | None = None,
+) -> Figure:  # fmt: skip
+    """Curves {label: curve} of x (n,), with their labels and a dashed level; points have their ticks on a log axis."""
     ax = ax or new_axes(COLUMN, 0.6)
-    names = "widths", "offset of the mean", "spread of the means"
-    curves = {"KL($z$)": parts.sum(axis=1)} | dict(zip(names, parts.T, strict=True))
-    _per_slices(ax, sizes, curves, "nats", "o-", truth="KL($z$)")
-    ax.set_ylim(0, 1.5 * curves["KL($z$)"].max())  # room for the legend
-    ax.legend(ncols=2)
-    return ax.figure
-
-
-def _per_slices(ax: Axes, sizes, curves: Mapping[str, object], ylabel: str, marks: str, truth: str = "") -> None:
-    """Curves against numbers of slices (s,), which are the ticks."""
-    draw_curves(ax, sizes, curves, "slices of a cube", ylabel, marks=marks, truth=truth)
-    ax.set_xscale("log")
-    ax.set_xticks(as_array(sizes), [f"{size:g}" for size in sizes], minor=False)
-    ax.minorticks_off()
-
-
-@plot
-def kl_by_rank(kl: Mapping[str, object], threshold: float = 0.01, *, ax: Axes | None = None) -> Figure:
-    """KL of every dimension, the largest first.
-
-    kl          {latent: (D,)} in any order [nats]
-    threshold   above which a dimension counts as active, dashed [nats]
-    """
-    ax = ax or new_axes(COLUMN, 0.6)
-    for (name, values), colour in zip(kl.items(), (COLOURS[2], COLOURS[4]), strict=False):
-        nats = np.sort(as_array(values))[::-1].clip(1e-6)
-        ax.plot(np.arange(1, len(nats) + 1), nats, color=colour, label=f"${name}$: {nats.sum():.1f} nats")
-    ax.axhline(threshold, **FAINT)
-    ax.set(xscale="log", yscale="log", xlabel="rank of the dimension", ylabel="KL  [nats]", ylim=(1e-4, None))
-    ax.legend()
-    return ax.figure
-
-
-@plot
-def response(name: str, k, edges, curves: Mapping[str, tuple]) -> Figure:
-    """How P(k) and the distribution of pixels respond to a parameter.
-
-    name     of the parameter
-    k        (n_k,) wavenumbers [h/Mpc]
-    edges    (b + 1,) of the bins of pixels
-    curves   {label: (dlnP, dpdf)}, two responses each, dpdf None where there is none; "1P cubes" is drawn in black
-    """
-    edges = as_array(edges)
-    figure, axes = two_panels(0.42)
-    power, pdf = ({label: pair[i] for label, pair in curves.items() if pair[i] is not None} for i in (0, 1))
-    slope = r"\mathrm{d}" + SYMBOLS.get(name, r"$\theta$").strip("$")
-    draw = partial(draw_curves, truth=SIMULATED, level=0)
-    draw(axes[0], k, power, WAVENUMBER, rf"$\mathrm{{d}}\ln P / {slope}$")
-    draw(axes[1], (edges[1:] + edges[:-1]) / 2, pdf, PIXELS, rf"$\mathrm{{d}}\,\mathrm{{PDF}} / {slope}$")
-    axes[0].legend()
-    return figure
-
-
-@plot
-def closure(asked, read: Mapping[str, object], name: str, *, ax: Axes | None = None) -> Figure:
-    """What the probe reads in slices against what was asked for.
-
-    asked   (v,) values of the parameter
-    read    {label: (v,)}; "1P cubes" is drawn in black
-    name    of the parameter
-    """
-    ax, symbol = ax or new_axes(COLUMN * 0.75, 0.9), SYMBOLS.get(name, name)
-    ax.axline((asked[0], asked[0]), slope=1, **FAINT | {"ls": "-"})
-    draw_curves(ax, asked, read, f"{symbol} asked", f"{symbol} read", marks="o-", truth=SIMULATED)
+    draw_curves(ax, x, curves, xlabel, ylabel, level=level, marks=marks)
+    if "o" in marks:
+        ax.set_xscale("log")
+        ax.set_xticks(as_array(x), [f"{number:g}" for number in x], minor=False)
+        ax.minorticks_off()
+    ax.set_yscale(yscale)
     ax.legend()
     return ax.figure

@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -21,16 +20,9 @@ from PIL import Image
 from ..files import atomic_path, plain_values, write_atomically
 from .style import DENSITY_MAP, as_array, shared_norm
 
-if TYPE_CHECKING:
-    from ..runs.run import Run
-
-WIDTHS = {  # [in], of one column and of the page
-    "mnras": (3.32, 6.97),
-    "aa": (88 / 25.4, 180 / 25.4),
-    "apj": (3.5, 7.1),
-    "neurips": (5.5, 5.5),
-}
-SIZES = {"mnras": 8.0, "aa": 8.0, "apj": 8.0, "neurips": 9.0}  # [pt], of labels; ticks and legends are 1 pt less
+# [in], of one column and of the page; [pt], of labels: ticks and legends are 1 pt less
+WIDTHS = {"mnras": (3.32, 6.97), "aa": (88 / 25.4, 180 / 25.4), "apj": (3.5, 7.1), "neurips": (5.5, 5.5)}
+SIZES = {"mnras": 8.0, "aa": 8.0, "apj": 8.0, "neurips": 9.0}
 
 
 def rc(venue: str, columns: int = 1) -> dict:
@@ -44,21 +36,14 @@ def rc(venue: str, columns: int = 1) -> dict:
         raise ValueError(f"found venue {venue!r}; expected one of {', '.join(WIDTHS)}")
     if columns not in (1, 2):
         raise ValueError(f"found columns={columns}; expected 1, or 2 for the width of the page")
+    import seaborn as sns
+
     width, size = WIDTHS[venue][columns - 1], SIZES[venue]
-    ticks = {"major.width": 0.6, "minor.width": 0.4, "major.size": 2.5, "minor.size": 1.5, "labelsize": size - 1}
-    return {f"{axis}tick.{name}": value for axis in "xy" for name, value in ticks.items()} | {
-        "figure.figsize": (width, 0.7 * width),
-        "font.family": "STIXGeneral",
-        "mathtext.fontset": "stix",
-        **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), size),
-        "legend.fontsize": size - 1,
-        "axes.linewidth": 0.6,
-        "lines.linewidth": 1.0,
-        "lines.markersize": 4.0,
-        "axes.labelpad": 2.0,
-        "axes.titlepad": 3.0,
-        "legend.labelspacing": 0.3,
-    }
+    small = dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize", "legend.title_fontsize"), size - 1)
+    sizes = dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), size)
+    fonts = {"font.family": "STIXGeneral", "mathtext.fontset": "stix", "figure.figsize": (width, 0.7 * width)}
+    space = {"axes.labelpad": 2.0, "axes.titlepad": 3.0, "legend.labelspacing": 0.3, "lines.markersize": 4.0}
+    return sns.plotting_context("paper", font_scale=0.8) | sizes | small | fonts | space | {"lines.linewidth": 1.0}
 
 
 def style(venue: str, columns: int = 1) -> AbstractContextManager:
@@ -66,13 +51,13 @@ def style(venue: str, columns: int = 1) -> AbstractContextManager:
     return rc_context(rc(venue, columns))
 
 
-def save(figure: Figure, path: str | Path, data: Mapping | None = None, run: "Run | None" = None) -> Path:
+def save(figure: Figure, path: str | Path, data: Mapping | None = None, run=None) -> Path:
     """Write a figure as PDF, and beside it, as path.json, the numbers that it shows and the run that made them.
 
     The page is exactly the figure's size; text is text (Type 42), images are bitmaps; equal figures give equal bytes.
 
     data    nested mappings, sequences, arrays, tensors, tables, numbers, texts; NaN and infinity become null
-    run     its name, preset values, commit and versions are noted
+    run     a `runs.run.Run`: its name, preset values, commit and versions are noted
     Returns the path. Raises ValueError for a path that is no .pdf, TypeError for data that JSON cannot hold.
     """
     path = Path(path)
@@ -96,11 +81,8 @@ def animate(frames, path: str | Path, duration: int = 120) -> Path:
     Returns the path; equal frames give equal bytes.
     """
     frames, path = as_array(frames)[:, ::-1], Path(path)
-    grey = np.uint8(np.round(255 * np.clip(shared_norm(frames)(frames), 0, 1)))
-    palette = (colormaps[DENSITY_MAP](range(256))[:, :3] * 255).round().astype(np.uint8).tobytes()
-    images = [Image.fromarray(frame).resize((384, 384), Image.Resampling.NEAREST) for frame in (*grey, *grey[-2:0:-1])]
-    for image in images:
-        image.putpalette(palette)
+    shades = np.uint8(255 * colormaps[DENSITY_MAP](shared_norm(frames)(frames))[..., :3])
+    images = [Image.fromarray(x).resize((384, 384), Image.Resampling.NEAREST) for x in (*shades, *shades[-2:0:-1])]
     with atomic_path(path) as temporary:
         images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
     return path

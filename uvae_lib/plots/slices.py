@@ -1,98 +1,104 @@
 """Slices and cubes as images."""
 
+# ruff: noqa: F405
+
 from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.axes import Axes
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from ..cropping import periodic_crop
-from .style import (
-    DENSITY_MAP,
-    DIFFERENCE_MAP,
-    LENGTH,
-    LOG_DENSITY,
-    MARK,
-    PAGE,
-    PIXELS,
-    WAVENUMBER,
-    as_array,
-    as_images,
-    colour_bar,
-    draw_curves,
-    new_axes,
-    new_figure,
-    plot,
-    shared_norm,
-    symmetric_norm,
-)
+from .style import *  # noqa: F403
 
 
 @plot
 def slice_grid(
     slices_log, box_size: float, titles: Sequence[str] | None = None, columns: int = 4,
-    row_labels: Sequence[str] | None = None, label: str = LOG_DENSITY, *, ax: Axes | None = None,
+    row_labels: Sequence[str] | None = None, label: str = LOG_DENSITY, marked: Sequence[int] = (),
+    *, ax: Axes | None = None,
 ) -> Figure:  # fmt: skip
     """Slices side by side with one colour scale, as one image.
 
     slices_log   (n, H, W) or (n, 1, H, W) log densities
     box_size     side of a slice [Mpc/h]
-    titles       n texts, drawn above the slices
+    titles       n texts above the slices, or one for each column
     columns      slices in a row
     row_labels   a text left of each row
     label        of the colour bar, where pixels are no log densities
-    Raises ValueError for another number of titles than slices, or of labels than rows.
+    marked       the column of each row whose slice is framed
+    Raises ValueError for another number of titles than slices or columns, or of labels than rows.
     """
     slices = as_images(slices_log)
     columns = min(columns, len(slices))
     rows = -(-len(slices) // columns)
     tiles = np.full((rows * columns, *slices.shape[1:]), np.nan)
     tiles[: len(slices)] = slices
-    if titles is not None and len(titles) != len(slices):
-        raise ValueError(f"found {len(titles)} titles for {len(slices)} slices; give one for each")
+    if titles is not None and len(titles) not in (len(slices), columns):
+        raise ValueError(f"found {len(titles)} titles for {len(slices)} slices; give one for each, or for each column")
     ax = ax or new_axes(min(PAGE, 1.2 + 3 * columns), 0.5 + rows / columns, squares=True)
     tiles = tiles.reshape(rows, columns, *slices.shape[1:])
-    image = _mosaic(ax, tiles, box_size, shared_norm(slices), texts=titles or (), row_labels=row_labels)
+    image = _mosaic(ax, tiles, box_size, shared_norm(slices), texts=titles or (), row_labels=row_labels, marked=marked)
     colour_bar(image, ax, label)
     return ax.figure
 
 
 @plot
+def universes_and_places(slices_log, box_size: float, universes: Sequence[str], *, ax: Axes | None = None) -> Figure:
+    """Universes as rows, the same places as columns: h changes along the pink arrow, z along the green one.
+
+    slices_log   (u, p, H, W) log densities
+    universes    u texts left of the rows
+    """
+    tiles = as_array(slices_log)
+    ax = ax or new_axes(PAGE, 0.5 + tiles.shape[0] / tiles.shape[1], squares=True)
+    image = _mosaic(ax, tiles, box_size, shared_norm(tiles), row_labels=universes)
+    colour_bar(image, ax, LOG_DENSITY)
+    over, beside = ((0, 1.03), (1, 1.03), {}), ((1.015, 1), (1.015, 0), {"rotation": -90, "va": "top"})
+    ways = (H, "$h$: another place", *over), (Z, "$z$: another universe", *beside)
+    for colour, text, start, end, turned in ways:
+        ax.annotate("", end, start, "axes fraction", arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 2})
+        ax.annotate(text, start, (4, 4), "axes fraction", textcoords="offset points", color=colour, **turned)
+    return ax.figure
+
+
+@plot
 def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float) -> Figure:
-    """A whole periodic plane with the outline of a crop, in pieces where it wraps, and the crop beside it.
+    """A periodic plane with its dimmed copies, on which a crop is one square across the seam, and the crop beside it.
 
     plane_log   (N, N) log density
     corner      (row, col) of the crop's first pixel, taken modulo N
     size        side of the crop [pixels], at most N
     box_size    side of the plane [Mpc/h]
-    Dashed lines in the crop are the edges of the box; equal letters mark equal pieces.
+    Dashed lines in the crop are edges of the box; letters mark the pieces, which lie in copies where it wraps.
     """
     plane = as_images(plane_log)[0]
     side, pixel = len(plane), box_size / len(plane)
     crop, norm = periodic_crop(plane, corner, size), shared_norm(plane)
-    figure = new_figure(PAGE, 0.7, squares=True)
+    figure = new_figure(PAGE, 0.6, squares=True)
     left, right = figure.subplots(1, 2)
-    for ax, values, title in ((left, plane, "periodic plane"), (right, crop, "crop")):
-        length = len(values) * pixel
-        image = ax.imshow(values, norm=norm, cmap=DENSITY_MAP, origin="lower", extent=(0, length, 0, length))
-        ax.set(title=title, xlabel=LENGTH, ylabel=LENGTH, xticks=_ticks(length), yticks=_ticks(length))
-    col, row = origin = np.array(corner[::-1], int) % side
-    cols, rows = ([(at, min(at + size, side)), (side, at + size)][: 1 + (at + size > side)] for at in (col, row))
-    for letter, (y, x) in zip("ABCD", product(rows, cols), strict=False):
-        shift, middle = side * (np.array([x[0], y[0]]) // side), np.array([sum(x), sum(y)]) / 2
-        left.add_patch(Rectangle((origin - shift) * pixel, *[size * pixel] * 2, fill=False, ec=MARK, lw=1.5))
-        for ax, start in ((left, shift), (right, origin)):
-            place = (middle - start) * pixel
+    origin, look = np.array(corner[::-1], int) % side, {"norm": norm, "cmap": DENSITY_MAP, "origin": "lower"}
+    ends = np.stack([origin, origin + size], axis=1).ravel() * pixel
+    dim = np.kron([[1, 0.5], [0.5, 0.5]], np.ones_like(plane))
+    left.imshow(np.tile(plane, (2, 2)), alpha=dim, extent=(0, 2 * box_size, 0, 2 * box_size), **look)
+    left.imshow(crop, extent=ends, **look)
+    left.add_patch(Rectangle(origin * pixel, *[size * pixel] * 2, fill=False, ec=MARK, lw=2))
+    image = right.imshow(crop, extent=(0, size * pixel, 0, size * pixel), **look)
+    for ax, title, length in ((left, "the plane and its copies", 2 * box_size), (right, "the crop", size * pixel)):
+        ends = {"xlim": (0, length), "ylim": (0, length), "xticks": _ticks(length), "yticks": _ticks(length)}
+        ax.set(title=title, xlabel=f"$x$  [{LENGTH}]", ylabel=f"$y$  [{LENGTH}]", **ends)
+    parts = [[(at, min(at + size, side)), (side, at + size)][: 1 + (at + size > side)] for at in origin]
+    for letter, (y, x) in zip("ABCD", product(*parts[::-1]), strict=False):
+        for ax, start in ((left, 0), (right, origin)):
+            place = (np.array([sum(x), sum(y)]) / 2 - start) * pixel
             ax.text(*place, letter, color=MARK, ha="center", va="center", weight="bold", size="large")
-    for draw, at, pieces in ((right.axhline, row, rows), (right.axvline, col, cols)):
+    for draw, at, pieces in zip((right.axvline, right.axhline), origin, parts, strict=True):
         if len(pieces) > 1:
-            draw((side - at) * pixel, color=MARK, ls="--")
+            draw((side - at) * pixel, color=MARK, ls="--", lw=1)
     colour_bar(image, [left, right], LOG_DENSITY)
     return figure
 
@@ -108,9 +114,7 @@ def reconstructions(truth, recon, box_size: float, titles: Sequence[str] | None 
     """
     truth, recon = as_images(truth), as_images(recon)
     if truth.shape != recon.shape:
-        raise ValueError(
-            f"found truth of shape {truth.shape} and reconstructions of {recon.shape}; expected equal shapes"
-        )
+        raise ValueError(f"found truth of {truth.shape}, reconstructions of {recon.shape}; expected equal shapes")
     residual = recon - truth
     figure = new_figure(0.8 * PAGE, len(truth) / 3 + 0.4, squares=True)
     left, right = figure.subplots(1, 2, width_ratios=(2 + _gap(truth) / truth.shape[-1], 1))
@@ -134,61 +138,29 @@ def traversal_strip(
     values       (rows, n) or (n,): where on the direction each frame is, printed above it
     row_labels   a text a row
     box_size     side of a slice [Mpc/h]
-    anchor       (H, W) or (rows, H, W): subtracted from the frames, which are then drawn with a symmetric map that
-                 ends where the first row does
+    anchor       (H, W) or (rows, H, W): subtracted from the frames, which are drawn on one symmetric scale
     value_name   what the values are, written above them
-    marked       the column of each row that is the anchor: it is outlined
+    marked       the column of each row that is the anchor: it shows the anchor itself, framed
     """
     frames = as_array(frames)
-    if frames.ndim != 4:
-        raise ValueError(f"found frames of shape {frames.shape}; expected (rows, n, H, W)")
     rows, n = frames.shape[:2]
-    norm, colours, label = shared_norm(frames), DENSITY_MAP, LOG_DENSITY
+    norm, colours, label, shown = shared_norm(frames), DENSITY_MAP, LOG_DENSITY, frames
     if anchor is not None:
-        frames = frames - as_images(anchor)[:, None]
-        norm, colours, label = symmetric_norm(frames[0]), DIFFERENCE_MAP, r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
-    values = as_array(values)
-    zero = 1e-3 * np.abs(values).max()  # what rounding leaves of it, and what nobody sees
-    sign = "+" if values.min() < -zero else ""
-    texts = [f"${v:{sign}.2g}$" if abs(v) > zero else "$0$" for v in values.ravel()]
+        shown = frames - as_images(anchor)[:, None]
+        norm, colours, label = (
+            symmetric_norm(shown),
+            DIFFERENCE_MAP,
+            r"$\ln\,(\rho / \rho_\mathrm{anchor})$",
+        )
+    texts = [f"${v:+.2g}$" if abs(v) > 1e-3 * np.abs(values).max() else "$0$" for v in as_array(values).ravel()]
     ax = ax or new_axes(PAGE, 0.5 + rows / n, squares=True)
-    image = _mosaic(ax, frames, box_size, norm, colours, texts=texts, row_labels=row_labels, marked=marked)
-    if value_name:
-        ax.set_title(value_name, size=rcParams["axes.labelsize"], pad=1.7 * rcParams["font.size"])
+    here = np.equal.outer(marked, np.arange(n))[..., None, None] if marked else False
+    anchors = np.where(here, frames, np.nan)
+    over = [(anchors, shared_norm(frames))] if anchor is not None and marked else []
+    image = _mosaic(ax, shown, box_size, norm, colours, texts=texts, row_labels=row_labels, marked=marked, over=over)
+    ax.set_title(value_name, size=rcParams["axes.labelsize"], pad=1.7 * rcParams["font.size"])
     colour_bar(image, ax, label)
     return ax.figure
-
-
-@plot
-def cube_estimates(
-    slices_log, recon_log, box_size: float, k, power, model_power, edges, pdf, model_pdf,
-    lines: Sequence[str] = (), title: str = "",
-) -> Figure:  # fmt: skip
-    """One cube as a run sees it: slices over reconstructions, P(k) and pixels beside the model's, and lines of text.
-
-    slices_log, recon_log   (n, H, W) log densities
-    box_size                side of a slice [Mpc/h]
-    k, power                (n_k,) wavenumbers [h/Mpc] and the cube's P(k)
-    model_power             (median, low, high) of (n_k,) each
-    edges                   (b + 1,) of the bins of pixels
-    pdf, model_pdf          (b,) densities
-    lines, title            text beside the curves
-    """
-    tiles = np.stack([as_images(slices_log), as_images(recon_log)])
-    figure = new_figure(PAGE, 0.95)
-    above, below = figure.subfigures(2, 1, height_ratios=(2, 1))
-    _mosaic(above.subplots(), tiles, box_size, shared_norm(tiles[0]), row_labels=["slice", "as the run\nsees it"])
-    left, middle, right = below.subplots(1, 3, width_ratios=(1, 1, 0.75))
-    curves = {"this cube": as_array(power), "the model's": tuple(model_power)}
-    draw_curves(left, k, curves, WAVENUMBER, "$P(k)$ of pixels", truth="this cube")
-    left.set_yscale("log")
-    left.legend()
-    for values, line in zip((pdf, model_pdf), left.lines, strict=True):
-        middle.stairs(as_array(values), as_array(edges), color=line.get_color())
-    middle.set(xlabel=PIXELS, ylabel="density", yscale="log", ylim=(1e-4, None))
-    right.axis("off")
-    right.text(0, 1, "\n".join([title, "", *lines]), va="top", linespacing=1.6, transform=right.transAxes)
-    return figure
 
 
 def _ticks(length: float, reach: float = 0.95) -> np.ndarray:
@@ -203,14 +175,15 @@ def _gap(tiles: np.ndarray) -> int:
 
 
 def _mosaic(
-    ax: Axes, tiles: np.ndarray, box_size: float, norm: Normalize, colours: str = DENSITY_MAP, *,
-    texts: Sequence[str] = (), row_labels: Sequence[str] | None = None, marked: Sequence[int] = (),
-) -> AxesImage:  # fmt: skip
+    ax: Axes, tiles: np.ndarray, box_size: float, norm, colours: str = DENSITY_MAP, *,
+    texts: Sequence[str] = (), row_labels: Sequence[str] | None = None, marked: Sequence[int] = (), over: Sequence = (),
+):  # fmt: skip
     """Draw tiles (rows, columns, H, W) as ONE image; the axes [Mpc/h] start anew at each tile.
 
     texts       above the tiles, row by row: of the first row alone where they are no more than columns
     row_labels  a text left of each row, instead of the axis
     marked      the column of each row that is outlined
+    over        (tiles, norm) drawn over these with the density map, but for NaN
     """
     rows, columns, height, width = tiles.shape
     if row_labels is not None and len(row_labels) != rows:
@@ -218,11 +191,12 @@ def _mosaic(
     tile_inches = 1.13 * ax.get_window_extent().width / ax.get_figure(root=True).dpi / columns
     gap = _gap(tiles)
     room = round(1.9 * rcParams["font.size"] / 72 / tile_inches * height) if len(texts) > columns else gap
-    canvas = np.pad(tiles[:, :, ::-1], ((0, 0), (0, 0), (0, room), (0, gap)), constant_values=np.nan)
-    canvas = canvas.swapaxes(1, 2).reshape(rows * (height + room), -1)[:-room, :-gap]
     pixel = box_size / width
-    extent = (0, canvas.shape[1] * pixel, canvas.shape[0] * pixel, 0)
-    image = ax.imshow(canvas, norm=norm, cmap=colours, extent=extent)
+    for part, scale, shades in (*((*layer, DENSITY_MAP) for layer in over), (tiles, norm, colours)):
+        canvas = np.pad(part[:, :, ::-1], ((0, 0), (0, 0), (0, room), (0, gap)), constant_values=np.nan)
+        canvas = canvas.swapaxes(1, 2).reshape(rows * (height + room), -1)[:-room, :-gap]
+        extent = (0, canvas.shape[1] * pixel, canvas.shape[0] * pixel, 0)
+        image = ax.imshow(canvas, norm=scale, cmap=shades, extent=extent, zorder=-(shades == colours))
     lefts, tops = np.arange(columns) * (width + gap) * pixel, np.arange(rows) * (height + room) * pixel
     ticks = _ticks(box_size, 0.95 if tile_inches > 0.12 * rcParams["font.size"] else 0.7)
     below = lefts[~np.isnan(tiles[-1]).all(axis=(1, 2))]  # the last row may not be full
@@ -236,8 +210,8 @@ def _mosaic(
         ax.tick_params(axis="y", length=0)
     ax.spines[:].set_visible(False)
     for top, column in zip(tops, marked, strict=False):
-        ax.add_patch(Rectangle((lefts[column], top), box_size, box_size, fill=False, ec="tab:green", lw=2))
+        ax.add_patch(Rectangle((lefts[column], top), box_size, box_size, fill=False, ec=MARK, lw=2))
     for text, (top, left) in zip(texts, product(tops, lefts), strict=False):
-        ax.annotate(text, (left + box_size / 2, top), xytext=(0, 2), textcoords="offset points", ha="center",
-                    va="bottom", gid="title")  # fmt: skip
+        place = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+        ax.annotate(text, (left + box_size / 2, top), gid="title", **place)
     return image

@@ -1,9 +1,8 @@
 """What all plots share: the figure that a notebook shows, its look, its colours and its scales."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from itertools import cycle
 
 import numpy as np
 from matplotlib import cycler, rc_context, rcParams, rcParamsDefault
@@ -15,27 +14,27 @@ from PIL import Image
 
 DENSITY_MAP, DIFFERENCE_MAP = "magma", "RdBu_r"  # both are safe for the colour-blind
 LOG_DENSITY = r"$\ln\,(\rho / \bar\rho + \epsilon)$"
-LENGTH, WAVENUMBER = "Mpc/$h$", r"$k$  [$h$/Mpc]"
-PIXELS = r"standardised pixel"
+LENGTH, WAVENUMBER, PIXELS = "Mpc/$h$", r"$k$  [$h$/Mpc]", "standardised pixel"
 SYMBOLS = {"Omega_m": r"$\Omega_m$", "sigma_8": r"$\sigma_8$"}
-# The ten colours of seaborn's palette "colorblind"
-COLOURS = "#0173b2 #de8f05 #029e73 #d55e00 #cc78bc #ca9161 #fbafe4 #949494 #ece133 #56b4e9".split()
-TRUTH, MARK = "0.1", "#56e4e0"  # grey level of what is true; a colour that shows on the density map
-PAGE, COLUMN = 8.5, 6.0  # [in], of wide and of single-panel figures on the screen
-NARROW = 5.0  # [in], below which panels stand on each other
+# Roles of colours: what is true, the model's mean, what it draws or completes, baselines (dashed), z, h
+TRUTH, MODEL, DRAWN, BASELINE, Z, H = "0.1", "#56b4e9", "#0b5cad", "0.55", "#2f9e5b", "#d6569c"
+COLOURS = (DRAWN, MODEL, Z, H, BASELINE)
+ROLES = {  # words in a label, and the colour of what they name; the first that fits is taken
+    "truth": TRUTH, "true": TRUTH, "simulated": TRUTH, "1P cubes": TRUTH,
+    "completed": DRAWN, "drawn": DRAWN, "new": DRAWN, "sample": DRAWN,
+    "mean": MODEL, "recon": MODEL, "decoded": MODEL, "this run": MODEL,
+    "PCA": BASELINE, "waves": BASELINE, "$P(k)$": BASELINE, "Gaussian": BASELINE, "$z$": Z, "$h$": H,
+}  # fmt: skip
+MARK = "#56e4e0"  # a colour that shows on the density map
+PAGE, COLUMN, NARROW = 8.5, 6.0, 5.0  # [in], of wide and of single-panel figures; below the last panels are stacked
 VISIBLE = 4  # of 255: a larger difference of colours shows as steps in a colour bar
-SHOWN, STORED = 110, 200  # pixels an inch on the screen, and at least in a file
+SHOWN, STORED = 110, 200  # pixels an inch on the screen, one for all figures, so that type has one size; in a file
 FAINT = {"color": "0.6", "lw": 0.8, "ls": "--", "zorder": 0}  # of lines that only guide the eye
 LOOK = {
-    "axes.prop_cycle": cycler(color=COLOURS),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "legend.handlelength": 1.5,
-    "image.interpolation": "none",
-    "figure.constrained_layout.h_pad": 0.06,
-    "figure.constrained_layout.w_pad": 0.06,
-}
+    "axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False,
+    "legend.frameon": False, "legend.handlelength": 1.5, "image.interpolation": "none",
+    "figure.constrained_layout.h_pad": 0.06, "figure.constrained_layout.w_pad": 0.06,
+}  # fmt: skip
 
 
 class Picture(Figure):
@@ -61,13 +60,14 @@ class Picture(Figure):
         A layout made anew at each drawing would shift by fractions of a pixel, and take most of the time.
         """
         self.draw_without_rendering()
-        for _ in range(2 if self._squares else 0):
-            for ax in self.axes:
-                shrink_titles(ax)
-            self.set_figheight(self.get_tightbbox().height + 0.12)
+        for _ in range(2):
+            if self._squares:
+                for ax in self.axes:
+                    shrink_titles(ax)
+                self.set_figheight(self.get_tightbbox().height + 0.12)
             self.draw_without_rendering()
         self.set_layout_engine("none")
-        self._voxels = max((_voxels_an_inch(image) for ax in self.axes for image in ax.images), default=STORED)
+        self._voxels = max((_voxels_an_inch(image) for ax in self.axes for image in ax.images), default=SHOWN)
         self.set_dpi(self._voxels * np.ceil(STORED / self._voxels))
         return self
 
@@ -114,28 +114,29 @@ def new_axes(*size, **options) -> Axes:
     return new_figure(*size, **options).subplots()
 
 
-def two_panels(ratio: float) -> tuple[Picture, np.ndarray]:
-    """Panels (a), (b) side by side, or, in one column of a journal, on each other in a figure three times as high."""
+def two_panels(ratio: float, widths: tuple[float, float] = (1, 1)) -> tuple[Picture, np.ndarray]:
+    """Two panels side by side, or, in one column of a journal, on each other in a figure three times as high.
+
+    In a journal's style they have letters, (a) and (b).
+    """
     figure = new_figure(PAGE, ratio)
     wide = figure.get_figwidth() >= NARROW
-    if not wide:
-        figure.set_figheight(3 * figure.get_figheight())
-    axes = figure.subplots(1, 2) if wide else figure.subplots(2, 1)
-    for ax, letter in zip(axes, "ab", strict=True):
+    figure.set_figheight((1 if wide else 3) * figure.get_figheight())
+    axes = figure.subplots(1, 2, width_ratios=widths) if wide else figure.subplots(2, 1)
+    for ax, letter in zip(axes, "ab" if figure.get_figwidth() != PAGE else "", strict=False):
         ax.set_title(f"({letter})", loc="left", size=rcParams["axes.labelsize"])
     return figure, axes
 
 
 @plot
-def side_by_side(*draws: Callable, ratio: float = 0.45) -> Figure:
-    """Two plots of one panel as panels (a), (b) of one figure, on each other in one column of a journal; one as it is.
+def side_by_side(*draws: Callable, ratio: float = 0.45, widths: tuple[float, float] = (1, 1)) -> Figure:
+    """Two plots of one panel as the `two_panels` of one figure.
 
-    draws   one or two, called with ax=, e.g. `partial(plots.closure, asked, read, name)`
-    ratio   height / width of the figure where it is wide
+    draws    two, called with ax=, e.g. `partial(plots.closure_arrows, asked, read)`
+    ratio    height / width of the figure where it is wide
+    widths   of the panels, relative to each other
     """
-    if len(draws) == 1:
-        return draws[0]()
-    figure, axes = two_panels(ratio)
+    figure, axes = two_panels(ratio, widths)
     for draw, ax in zip(draws, axes, strict=True):
         draw(ax=ax)
     return figure
@@ -149,11 +150,9 @@ def as_array(values) -> np.ndarray:
 def as_images(values) -> np.ndarray:
     """(n, H, W) of (H, W), (n, H, W) or (n, 1, H, W)."""
     images = as_array(values)
-    if images.ndim == 4 and images.shape[1] == 1:
-        images = images[:, 0]
-    if images.ndim not in (2, 3):
+    if images.ndim < 2 or (images.ndim == 4 and images.shape[1] != 1) or images.ndim > 4:
         raise ValueError(f"found slices of shape {images.shape}; expected (n, H, W) or (n, 1, H, W)")
-    return images if images.ndim == 3 else images[None]
+    return images.reshape(-1, *images.shape[-2:])
 
 
 def as_band(curve) -> np.ndarray:
@@ -184,20 +183,26 @@ def cube_label(params, cube: int) -> str:
     return "\n".join(known) or f"cube {cube}"
 
 
+def role(label: str, taken: Sequence[str] = ()) -> str:
+    """The colour of what a label names (`ROLES`); the first of COLOURS that is not taken where it names none."""
+    fits = [colour for word, colour in ROLES.items() if word in label]
+    return next((colour for colour in (*fits, *COLOURS) if colour not in taken), DRAWN)
+
+
 def draw_curves(
-    ax: Axes, x, curves: Mapping[str, object], xlabel: str, ylabel: str, *, truth: str | None = None,
-    level: float | None = None, marks: str = "-",
-) -> None:  # fmt: skip
+    ax: Axes, x, curves: Mapping[str, object], xlabel: str, ylabel: str, *, level: float | None = None, marks: str = "-"
+) -> None:
     """Curves of x (n,), each a line, in a band where there is one; wavenumbers are drawn from the first to the last.
 
-    curves   {label: curve}; the one that `truth` names is black
+    curves   {label: curve}, coloured by `role`
     level    where a dashed line is drawn across
-    marks    of the lines, as matplotlib writes them
+    marks    of the lines, as matplotlib writes them; baselines are dashed
     """
-    x, others = as_array(x), cycle(COLOURS)
+    x = as_array(x)
     for label, curve in curves.items():
-        band, colour = as_band(curve), TRUTH if label == truth else next(others)
-        ax.plot(x, band[0], marks, ms=dot(), color=colour, label=SYMBOLS.get(label, label))
+        band, colour = as_band(curve), role(label, [line.get_color() for line in ax.lines])
+        marked = marks.replace("-", "--") if colour == BASELINE else marks
+        ax.plot(x, band[0], marked, ms=dot(), color=colour, label=SYMBOLS.get(label, label))
         if len(band) == 3:
             ax.fill_between(x, band[1], band[2], color=colour, alpha=0.2, lw=0)
     if level is not None:
@@ -217,8 +222,12 @@ def colour_bar(image, ax, label: str, extend: str = "both", **options) -> None:
 def wavenumbers(ax: Axes) -> None:
     """A logarithmic axis with plain numbers at 1, 2 and 5."""
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set(major_formatter="{x:g}", minor_formatter="")
+    plain_numbers(ax)
+
+
+def plain_numbers(ax: Axes) -> None:
+    """Ticks of a logarithmic axis that exists: plain numbers at 1, 2 and 5."""
+    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
 
 
 def dot() -> float:

@@ -81,6 +81,28 @@ def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
     return open_data(config.data, set_name)
 
 
+def parameters_of_sets(config: Config) -> dict[str, pd.DataFrame]:
+    """The parameters of the cubes of each set (LH, CV, 1P) beside those of a configuration; of "cubes" without sets."""
+    suite, path = load_suite(config), locate(config.data.path)
+    names = [name for name in SETS if path.is_dir() and any(path.glob(f"*_{name}_*.npy"))]
+    return {name: load_suite(config, name).params for name in names} or {"cubes": suite.params}
+
+
+def same_phases(config: Config, name: str = "sigma_8", n: int = 3) -> tuple[CubeSuite, list[int]]:
+    """Cubes that differ in one parameter alone: a suite, and up to n of its cubes from the least to the largest value.
+
+    They are of the set 1P. Where there is none they are cubes of the suite itself, which differ in their phases too, in
+    the order of the parameter where that is known.
+    """
+    suite = load_suite(config, "1P") if "1P" in parameters_of_sets(config) else load_suite(config)
+    table = suite.params
+    others = table.drop(columns=name, errors="ignore")
+    alike = table[((others - others.median()).abs() < 1e-6).all(axis=1)]
+    table = alike if len(alike) > 1 else table
+    order = table.sort_values(name).index if name in table else table.index
+    return suite, [int(order[i]) for i in np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
+
+
 def n_cubes(config: SimulationConfig) -> int:
     """Cubes of all sets; a preset without any is one for public cubes."""
     return config.n_lh + config.n_cv + config.n_1p

@@ -167,11 +167,17 @@ class TrainingModule(pl.LightningModule):
         """`held_out` with the evaluated weights. Every process computes all of it, so that none waits for another."""
         network = self.evaluated
         training = network.training
+        if self.average:
+            with self.trainer.precision_plugin.forward_context():
+                self.settle(network)
         network.eval()
         with self.trainer.precision_plugin.forward_context():
             numbers = self.held_out()
         network.train(training)
         return numbers
+
+    def settle(self, network: nn.Module) -> None:
+        """Measure what an averaged network needs beside its weights, before it is judged."""
 
 
 class LitUniverseVAE(TrainingModule):
@@ -223,6 +229,17 @@ class LitUniverseVAE(TrainingModule):
         row = super().log_row(step)
         weights = dict(zip(("weight_z", "weight_h"), self._weights(step - 1), strict=True))
         return row | {"fvu": row["l2"] / row.pop("target_power")} | weights
+
+    def settle(self, network: nn.Module) -> None:
+        """Batch statistics of the averaged weights: those that training kept are of other weights."""
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.reset_running_stats()
+                layer.momentum = None  # a plain mean over the batches
+        network.train()
+        first = self.trainer.global_step
+        for step in range(first, first + VALIDATION_STEPS):
+            network.forward_sets(self.slices.sets(step), self.slices.contexts(step), self.noise(step))
 
     def held_out(self) -> dict[str, float]:
         """Terms on held-out cubes: `val_fvu` is the unexplained share of the variance."""

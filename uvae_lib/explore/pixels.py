@@ -1,0 +1,71 @@
+"""Sliders on the pixels themselves: eps of x = log(y + eps), and the number of waves that a slice is made of."""
+
+import base64
+
+import ipywidgets as ui
+import numpy as np
+import torch
+
+from .. import plots
+from ..cropping import EPS, log_density
+from ..cubes.suite import CubeSuite
+from ..statistics import fourier_pca, power_spectrum, project
+from .explorers import CubeExplorer, SliceExplorer
+
+WAVES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+def cube_explorer(suite: CubeSuite, cube: int = 0) -> ui.VBox:
+    """A `CubeExplorer`; a `SliceExplorer` for ready-made maps, which have no third side."""
+    return (CubeExplorer if suite.n_planes == suite.side else SliceExplorer)(suite, cube=cube)
+
+
+def thinned(y: np.ndarray, empty: float = 0.015, seed: int = 0) -> np.ndarray:
+    """A cube y as a catalogue of particles would give it: Poisson numbers, so few that a share `empty` has none."""
+    trial = np.geomspace(1, 1e4, 200)
+    shares = np.array([np.exp(-n * y.ravel()[::16]).mean() for n in trial])  # Poisson: chance of no particle
+    mean = trial[np.argmin(np.abs(shares - empty))]
+    return (np.random.default_rng(seed).poisson(mean * y) / mean).astype(np.float32)
+
+
+class PixelExplorer(ui.VBox):
+    """A plane of a cube: thinned and standardised at some eps, and as so many of its waves make it.
+
+    suite, cube   the cube; its first plane is shown
+    eps, waves    where the sliders start
+    """
+
+    def __init__(self, suite: CubeSuite, cube: int = 0, *, eps: float = EPS, waves: int = 512):
+        y, self._box = suite.overdensity(cube), suite.box_size
+        self._x, self._thinned = torch.from_numpy(log_density(y, EPS)), thinned(y)[0]
+        known = [n for n in WAVES if n <= self._x[0].numel() // 2]
+        options = {"style": {"description_width": "90px"}, "continuous_update": False}
+        self.eps = ui.FloatLogSlider(eps, min=-8, max=0, step=1, description="ε", readout_format=".0e", **options)
+        self.waves = ui.SelectionSlider(known, value=min(waves, known[-1]), description="waves kept", **options)
+        self.picture = ui.Image(format="png", width=935)
+        super().__init__([self.eps, self.waves, self.picture])
+        for slider in (self.eps, self.waves):
+            slider.observe(lambda _: self._draw(), names="value")
+        self._draw()
+
+    def _draw(self) -> None:
+        """The plane at the sliders' values: pixels above, waves below."""
+        pixels = log_density(self._thinned, self.eps.value)
+        pixels = (pixels - pixels.mean()) / pixels.std()
+        x, n = self._x[:1], self.waves.value
+        kept = project(x, fourier_pca(self._x, n))
+        k, power = power_spectrum(torch.cat([x, kept]), self._box)
+        figure = plots.new_figure(plots.PAGE, 0.8)
+        (image, histogram), (waves, spectrum) = figure.subplots(2, 2)
+        title = f"thinned, ε = {self.eps.value:.0e}"
+        plots.slice_grid(pixels[None], self._box, [title], label="standardised pixel", ax=image)
+        histogram.hist(pixels.ravel(), 120, color=plots.TRUTH, log=True)
+        histogram.set(xlabel="standardised pixel", ylabel="pixels")
+        plots.slice_grid(kept, self._box, [f"{n} waves"], ax=waves)
+        plots.spectra(k, {"truth": power[0], f"{n} waves": power[1]}, "$P(k)$ of $x$", ax=spectrum)
+        self.picture.value = figure.finish().png()
+
+    def _repr_mimebundle_(self, **options) -> dict:
+        """The sliders, and the picture as it is for a reader without a kernel."""
+        still = {"image/png": base64.b64encode(self.picture.value).decode(), "text/plain": "PixelExplorer"}
+        return super()._repr_mimebundle_(**options) | still
