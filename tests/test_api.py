@@ -10,10 +10,10 @@ import uvae_lib
 
 EXPECTED = """
 UniverseVAE mse_loss kl_loss periodic_crop log_density overdensity open_cubes split_cubes simulate_suite SliceSets
-Config load_preset locate fit load_run encode_cube encode_slices load_posterior reconstruct sample_slices spread_slices
-traverse complete_means decode decode_universe draw_h place_of universes_of power_spectrum analysis plots widgets format_table
-note_loss fit_image_size load_suite parameters_of_sets same_phases fourier_pca project fvu build CubePool
-standardisation fit_flows PixelExplorer cube_explorer thinned"""
+Config load_preset locate fit load_run encode_cube encode_slices load_posterior reconstruct sample_slices
+spread_slices traverse complete_means decode decode_universe draw_h place_of universes_of power_spectrum analysis
+plots widgets format_table note_loss fit_image_size load_suite parameters_of_sets same_phases fourier_pca project
+fvu build CubePool standardisation fit_flows PixelExplorer cube_explorer thinned"""
 HEAVY = {"lightning", "pytorch_lightning", "seaborn", "scipy.stats", "sklearn", "jax", "tyro"}
 
 
