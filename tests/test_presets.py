@@ -242,7 +242,7 @@ training.steps=0 training.sets_per_step=0 training.taught_steps=-1 training.ema=
 training.lr=nan training.lr=inf training.seed=-1 data.thickness=0 data.thickness=-3 data.image_size=0 data.eps=0.0
 data.eps=nan data.val_fraction=1.0 data.test_fraction=-0.1 data.box_size=0.0 data.box_size=-25.0 data.box_size=inf
 data.pool_size=0 loss.kl_z=-1.0 loss.kl_h=nan simulation.side=0 simulation.n_lh=-1 simulation.n_steps=0
-simulation.processes=0 simulation.box_size=0.0 flows.steps=0 flows.batch=0 flows.width=0""".split()
+simulation.processes=0 simulation.box_size=0.0 flows.steps=0 flows.width=0""".split()
 
 
 @pytest.mark.parametrize("setting", WRONG)
@@ -264,3 +264,44 @@ def test_a_name_that_is_no_folder_is_refused(name):
 @each_preset
 def test_the_numbers_of_a_preset_can_be_had(preset):
     assert check_config(preset) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--data.box 50", "Unrecognized"),
+        ("--data.thickness 0", "data.thickness=0; expected 1 or more"),
+        ("--data.box-size fifty", "fifty"),
+        ('--name "first', "No closing quotation"),
+    ],
+)
+def test_an_error_in_uvae_options_names_it(monkeypatch, options, said):
+    monkeypatch.setenv("UVAE_OPTIONS", options)
+    with pytest.raises(ValueError, match="found UVAE_OPTIONS=") as refusal:
+        load_preset("smoke")
+    assert said in str(refusal.value)
+
+
+def test_folders_of_two_redshifts_are_two_names(project, monkeypatch):
+    monkeypatch.chdir(project)
+    names = set()
+    for path in ("cubes/z=0.0", "cubes/z=0.5", "cubes/z=0.5.npy"):
+        monkeypatch.setenv("UVAE_DATA", path)
+        names.add(load_preset("smoke").name)
+    assert names == {"smoke-z=0.0", "smoke-z=0.5"}
+
+
+def test_cubes_of_one_name_in_two_folders_have_runs_of_two_names(project, monkeypatch):
+    monkeypatch.chdir(project)
+    for place in ("a/cubes", "b/cubes"):
+        (project / place).mkdir(parents=True)
+    (project / "runs" / "smoke-cubes").mkdir(parents=True)
+    trained = {"config": to_dict(replace(SMOKE, data=replace(SMOKE.data, path="a/cubes")))}
+    (project / "runs" / "smoke-cubes" / "run.json").write_text(json.dumps(trained))
+    names = []
+    for path in ("a/cubes", "b/cubes"):
+        monkeypatch.setenv("UVAE_DATA", path)
+        names.append(load_preset("smoke").name)
+    assert names[0] == "smoke-cubes" and re.fullmatch("smoke-cubes-[0-9a-f]{6}", names[1])
+    (project / "a" / "cubes").rmdir()  # moved: the run is the one of these cubes
+    assert load_preset("smoke").name == "smoke-cubes"

@@ -7,11 +7,15 @@ smoke   tests and CI: 32-pixel slices of six small cubes, seconds
 cmd     CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
 """
 
+import json
 import math
 import os
 import re
 import shlex
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
@@ -151,6 +155,40 @@ class Config:
         train = self.training
         if train.set_size < 2:
             raise ValueError(f"found training.set_size={train.set_size}; a target needs context: use at least 2")
+        check_config(self)
+
+
+COUNTS = {
+    "side", "n_steps", "processes", "image_size", "thickness", "pool_size", "steps", "set_size", "sets_per_step",
+    "val_every", "devices", "num_nodes", "width",
+}  # fmt: skip
+POSITIVE = {"box_size", "eps", "lr"}
+SHARES = {"ema", "val_fraction", "test_fraction"}
+
+
+def check_config(config: Config) -> None:
+    """Refuse numbers and names that no run can have, with the name of the field. Raises ValueError.
+
+    Counts are 1 or more, sizes and rates above 0, averages and fractions in [0, 1); other numbers are not negative,
+    except logarithms (logvar_).
+    """
+    if not config.name.strip(". ") or set(config.name) & set("/\\"):
+        raise ValueError(f'found name="{config.name}"; expected the name of a folder in runs/, e.g. --name first')
+    sections = {f.name: getattr(config, f.name) for f in fields(config) if is_dataclass(getattr(config, f.name))}
+    for section, part in sections.items():
+        for f in fields(part):
+            value = getattr(part, f.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or f.name.startswith("logvar"):
+                continue
+            if f.name in COUNTS:
+                fits, expected = value >= 1, "1 or more"
+            elif f.name in POSITIVE:
+                fits, expected = 0 < value < math.inf, "a number above 0"
+            else:
+                below = 1 if f.name in SHARES else math.inf
+                fits, expected = 0 <= value < below, "0 or more" + (", less than 1" if f.name in SHARES else "")
+            if not fits:
+                raise ValueError(f"found {section}.{f.name}={value}; expected {expected}")
 
 
 # What the note leaves open, chosen by measurement (docs/note.md has the table): 24 targets a step; h's posterior starts
@@ -212,12 +250,31 @@ def load_preset(name: str | None = None) -> Config:
     preset = PRESETS[name]
     if path := os.environ.get("UVAE_DATA"):
         data = replace(preset.data, path=path)
-        preset = replace(preset, name=f"{name}-{locate(path).resolve().stem}", data=data)
-    if words := shlex.split(os.environ.get("UVAE_OPTIONS", "")):
+        preset = replace(preset, name=_name_of_runs(name, path), data=data)
+    if options := os.environ.get("UVAE_OPTIONS", "").strip():
         import tyro
 
-        preset = tyro.cli(Config, default=preset, prog="UVAE_OPTIONS", args=words)
+        said = StringIO()
+        try:
+            with redirect_stderr(said):
+                preset = tyro.cli(Config, default=preset, prog="UVAE_OPTIONS", args=shlex.split(options))
+        except (ValueError, SystemExit) as error:
+            words = str(error) if isinstance(error, ValueError) else re.sub(r"[^ -~]|-{3,}", " ", said.getvalue())
+            raise ValueError(f"found UVAE_OPTIONS={options!r}: {' '.join(words.split())[:300]}") from None
     return preset
+
+
+def _name_of_runs(name: str, path: str) -> str:
+    """NAME-CUBES of the cubes at a path; a digest of the path follows where a run on other cubes has that name."""
+    place = locate(path).resolve()
+    name = f"{name}-{re.sub(r'[.][A-Za-z][A-Za-z0-9]*$', '', place.name)}"
+    try:
+        info = json.loads((locate("runs") / name / "run.json").read_text(encoding="utf-8"))
+        other = locate(info["config"]["data"]["path"]).resolve()
+    except (OSError, ValueError, KeyError, TypeError):
+        return name
+    same = other == place or not other.exists()  # cubes that have moved
+    return name if same else f"{name}-{sha256(str(place).encode()).hexdigest()[:6]}"
 
 
 def locate(path: str | Path) -> Path:
@@ -254,36 +311,3 @@ def from_dict(values: dict, cls: type = Config):
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {', '.join(unknown)}; expected {', '.join(known)}")
     return cls(**{k: from_dict(v, known[k].type) if is_dataclass(known[k].type) else v for k, v in values.items()})
-
-
-COUNTS = {
-    "side", "n_steps", "processes", "image_size", "thickness", "pool_size", "steps", "set_size", "sets_per_step",
-    "val_every", "devices", "num_nodes", "width", "batch",
-}  # fmt: skip
-POSITIVE = {"box_size", "eps", "lr"}
-SHARES = {"ema", "val_fraction", "test_fraction"}
-
-
-def check_config(config: Config) -> None:
-    """Refuse numbers and names that no run can have, with the name of the field. Raises ValueError.
-
-    Counts are 1 or more, sizes and rates above 0, averages and fractions in [0, 1); other numbers are not negative,
-    except logarithms (logvar_).
-    """
-    if not config.name.strip(". ") or set(config.name) & set("/\\"):
-        raise ValueError(f'found name="{config.name}"; expected the name of a folder in runs/, e.g. --name first')
-    sections = {f.name: getattr(config, f.name) for f in fields(config) if is_dataclass(getattr(config, f.name))}
-    for section, part in sections.items():
-        for f in fields(part):
-            value = getattr(part, f.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or f.name.startswith("logvar"):
-                continue
-            if f.name in COUNTS:
-                fits, expected = value >= 1, "1 or more"
-            elif f.name in POSITIVE:
-                fits, expected = 0 < value < math.inf, "a number above 0"
-            else:
-                below = 1 if f.name in SHARES else math.inf
-                fits, expected = 0 <= value < below, "0 or more" + (", less than 1" if f.name in SHARES else "")
-            if not fits:
-                raise ValueError(f"found {section}.{f.name}={value}; expected {expected}")
