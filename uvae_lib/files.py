@@ -56,6 +56,16 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+class Absent(str):
+    """Why something was not measured. Its parts are absent too; as a number it reads "not measured"; a plot says it."""
+
+    def __getitem__(self, key) -> "Absent":
+        return self
+
+    def __format__(self, spec: str) -> str:
+        return "not measured" if spec else str(self)
+
+
 def plain_values(value):
     """Nested data as JSON has them, numbers with the digits that a float32 has; NaN and infinity become None.
 

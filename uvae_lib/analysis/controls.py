@@ -33,7 +33,8 @@ def axis_agreement(by_axis: np.ndarray) -> dict[str, float]:
     by_axis   (n, a, D) of n cubes, a axes
     Returns
       ratio        root mean square distance between axes of one cube, over that between axes of different cubes
-      identified   share of z whose nearest neighbour, among those of other axes, is of its own cube; by chance 1 / n
+      identified   share of z whose nearest neighbour, among those of other axes, is of its own cube
+      chance       that share by chance, about 1 / n
     """
     from scipy.spatial.distance import cdist
 
@@ -44,7 +45,8 @@ def axis_agreement(by_axis: np.ndarray) -> dict[str, float]:
     other_axis, same_cube = axis[:, None] != axis, cube[:, None] == cube
     within, between = (np.square(distance[other_axis & part]).mean() for part in (same_cube, ~same_cube))
     nearest = np.where(other_axis, distance, np.inf).argmin(axis=1)
-    return {"ratio": float(np.sqrt(within / between)), "identified": float(np.mean(cube[nearest] == cube))}
+    found = float(np.mean(cube[nearest] == cube))
+    return {"ratio": float(np.sqrt(within / between)), "identified": found, "chance": 1 / n}
 
 
 def disagreement(mu: np.ndarray, logvar: np.ndarray) -> float:

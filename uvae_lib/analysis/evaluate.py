@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..cubes.suite import CubeSuite
-from ..files import plain_values, write_atomically
+from ..files import Absent, plain_values, write_atomically
 from ..generation.flows import flows_of
 from ..generation.sample import complete_means, sample_slices
 from ..runs.encode import most_slices, spread_slices
@@ -34,7 +34,28 @@ SAMPLES = {  # key of metrics["samples"]: what it is called
     "prior": "universes from N(0, I)",
     "note": "the note's draws, decoded means",
 }
-VERSION = 6  # of metrics.json
+VERSION = 7  # of metrics.json
+OF_PARAMETERS = ("names", "truth", "probes", "slices", "labels", "posterior", "responses", "closure")
+CAUSES = {  # what is absent, and where `missing` says why
+    **dict.fromkeys(OF_PARAMETERS, "parameters"), "shuffled": "two_sample", "unseen_errors": "two_sample",
+    "one_cosmology": "CV", "axes_of_one_cosmology": "CV",
+}  # fmt: skip
+
+
+class Metrics(dict):
+    """What was measured. What these cubes are too few for, or have no parameters or sets for, is `Absent`.
+
+    Raises KeyError for a name without a measurement or a reason.
+    """
+
+    def __init__(self, found: dict, missing: dict | None = None):
+        super().__init__(found)
+        self._missing = found["missing"] if missing is None else missing
+        if "controls" in found:
+            self["controls"] = Metrics(found["controls"], self._missing)
+
+    def __missing__(self, key: str) -> Absent:
+        return Absent(self._missing[key if key in self._missing else CAUSES.get(key, key)])
 
 
 def evaluate_run(
@@ -62,7 +83,7 @@ def evaluate_run(
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored.get("weights") == key:
-            return stored
+            return Metrics(stored)
     reconstructed = [*run.split["val"], *run.split["test"], *evenly(run.split["train"], N_TRAIN)]
     table, cubes = encode_suite(run, suite, n_slices, reconstructed, progress)
     store_features(run, suite, table, "LH", n_slices)
@@ -77,7 +98,7 @@ def evaluate_run(
     }
     found = plain_values(found) | {"weights": key, "made": provenance()}
     write_atomically(path, json.dumps(found, indent=1))
-    return found
+    return Metrics(found)
 
 
 def _slice_metrics(run: Run, suite: CubeSuite, cubes: dict[int, CubeEncoding]) -> dict:

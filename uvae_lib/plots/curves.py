@@ -39,10 +39,9 @@ def cosmologies(params: Mapping[str, pd.DataFrame]) -> Figure:
     """
     import seaborn as sns
 
-    ax = new_axes(0.7 * COLUMN, 0.9)
     if lacking := {label for label, table in params.items() if not set(SYMBOLS) <= set(table)}:
-        ax.text(0.5, 0.5, f"{', '.join(lacking)}: no Omega_m and sigma_8", transform=ax.transAxes, ha="center")
-        return ax.figure
+        return sentence(f"{', '.join(lacking)}: no Omega_m and sigma_8")
+    ax = new_axes(0.7 * COLUMN, 0.9)
     kinds = ("o", BASELINE, 0.8, 1), ("*", DRAWN, 2.6, 3), ("D", MODEL, 1.2, 2)
     for (label, table), (mark, colour, times, order) in zip(params.items(), kinds, strict=False):
         look = {"color": colour, "ms": times * dot(), "zorder": order, "label": f"{label} ({len(table)})"}
@@ -65,9 +64,8 @@ def sheet(plane, params: pd.DataFrame, labels: Sequence[str] = ("PC 1 of $z$", "
     params   (n, 2) their parameters
     labels   of the two directions
     """
-    plane = as_array(plane)
+    plane, known = as_array(plane), as_array(params)
     figure, axes = two_panels(0.45)
-    known = as_array(params)
     low, high = known.min(axis=0), known.max(axis=0)
 
     def terms(p: np.ndarray) -> np.ndarray:

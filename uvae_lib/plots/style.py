@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from PIL import Image
 
+from ..files import Absent
+
 DENSITY_MAP, DIFFERENCE_MAP = "magma", "RdBu_r"  # both are safe for the colour-blind
 LOG_DENSITY = r"$\ln\,(\rho / \bar\rho + \epsilon)$"
 LENGTH, WAVENUMBER, PIXELS = "Mpc/$h$", r"$k$  [$h$/Mpc]", "standardised pixel"
@@ -67,7 +69,8 @@ class Picture(Figure):
                 self.set_figheight(self.get_tightbbox().height + 0.12)
             self.draw_without_rendering()
         self.set_layout_engine("none")
-        self._voxels = max((_voxels_an_inch(image) for ax in self.axes for image in ax.images), default=SHOWN)
+        images = ((image, image.get_window_extent().width) for ax in self.axes for image in ax.images)
+        self._voxels = max((x.get_array().shape[1] / (width / self.dpi) for x, width in images), default=SHOWN)
         self.set_dpi(self._voxels * np.ceil(STORED / self._voxels))
         return self
 
@@ -88,18 +91,29 @@ class Picture(Figure):
 
 
 def plot(draw: Callable) -> Callable:
-    """A function that makes a figure, or draws into axes that it is given, with LOOK laid over the style in force."""
+    """A function that makes a figure, or draws into axes that it is given, with LOOK laid over the style in force.
+
+    Where an argument is `Absent` the figure holds the reason alone.
+    """
 
     @wraps(draw)
     def drawn(*args, **kwargs) -> Figure | Axes:
         with rc_context(LOOK):
-            figure = draw(*args, **kwargs)
+            reason = next((part for part in args if isinstance(part, Absent)), None)
+            figure = sentence(reason, kwargs.get("ax")) if reason else draw(*args, **kwargs)
         if (ax := kwargs.get("ax")) is None:
             return figure.finish()
         shrink_titles(ax)
         return ax
 
     return drawn
+
+
+def sentence(text: str, ax: Axes | None = None) -> Figure:
+    """A figure, or axes, with a sentence in place of a plot."""
+    ax = ax or new_axes(COLUMN, 0.2)
+    ax.set_axis_off()
+    return ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", wrap=True).get_figure()
 
 
 def new_figure(screen_width: float, ratio: float, squares: bool = False) -> Picture:
@@ -217,8 +231,8 @@ def draw_curves(
 
 def colour_bar(image, ax, label: str, extend: str = "both", **options) -> None:
     """A slim colour bar, pointed at both ends where the scale leaves out extreme values."""
-    bar = image.get_figure().colorbar(image, ax=ax, label=label, extend=extend, aspect=30, pad=0.015, **options)
-    bar.outline.set_visible(False)
+    look = {"extend": extend, "aspect": 30, "pad": 0.015} | options
+    image.get_figure().colorbar(image, ax=ax, label=label, **look).outline.set_visible(False)
 
 
 def wavenumbers(ax: Axes) -> None:
@@ -246,8 +260,3 @@ def shrink_titles(ax: Axes) -> None:
         widest = max(text.get_window_extent().width for text in texts)
         for text in texts:
             text.set_fontsize(text.get_fontsize() * min(1, 0.96 * room / widest))
-
-
-def _voxels_an_inch(image) -> float:
-    """Columns of an image along an inch of its figure."""
-    return image.get_array().shape[1] / (image.get_window_extent().width / image.get_figure(root=True).dpi)
