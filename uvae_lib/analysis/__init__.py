@@ -9,11 +9,6 @@ from .reader import cube_reader, posterior_draws, share_inside
 from .responses import cubes_along
 from .samples import smoothed
 
-<<<<<<< HEAD
-__all__ = ["SAMPLES", "cubes_along", "encode_cubes", "evaluate_run", "familiarity", "load_posterior", "main_directions",
-           "merits", "open_set", "other_slices", "run_posterior", "smoothed", "suite_features", "summary"]  # fmt: skip
-=======
 __all__ = ["SAMPLES", "bootstrap_r2", "cube_reader", "cubes_along", "encode_cubes", "evaluate_run", "familiarity",
-           "load_posterior", "main_directions", "open_set", "other_slices", "posterior_draws", "run_posterior",
+           "load_posterior", "main_directions", "merits", "open_set", "other_slices", "posterior_draws", "run_posterior",
            "share_inside", "smoothed", "suite_features", "summary"]  # fmt: skip
->>>>>>> nb6
