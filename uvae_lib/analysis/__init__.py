@@ -9,6 +9,4 @@ from .reader import cube_reader, posterior_draws, share_inside
 from .responses import cubes_along
 from .samples import smoothed
 
-__all__ = ["SAMPLES", "bootstrap_r2", "cube_reader", "cubes_along", "encode_cubes", "evaluate_run", "familiarity",
-           "load_posterior", "main_directions", "merits", "open_set", "other_slices", "posterior_draws", "run_posterior",
-           "share_inside", "smoothed", "suite_features", "summary"]  # fmt: skip
+__all__ = [name for name in dir() if not name.startswith("_")]
