@@ -1,3 +1,4 @@
+# ruff: noqa: F401
 """Evaluation on held-out cubes."""
 
 from .controls import familiarity
