@@ -31,8 +31,8 @@ SAMPLES = {  # key of metrics["samples"]: what it is called
     "true": "other true slices",
     "completed": "reconstructions, completed",
     "observed": "new slices of observed universes",
-    "prior": "universes from N(0, I)",
     "note": "the note's draws, decoded means",
+    "prior": "universes from N(0, I)",
 }
 VERSION = 7  # of metrics.json
 OF_PARAMETERS = ("names", "truth", "probes", "slices", "labels", "posterior", "responses", "closure")

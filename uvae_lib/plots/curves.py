@@ -204,7 +204,7 @@ def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float]
         values, taken = [row[label] for row in merits.values()], [line.get_color() for line in ax.lines]
         ax.plot(values, range(len(merits)), "o", color=role(label, taken), ms=1.6 * dot(), label=label)
     ax.set_yticks(range(len(merits)), list(merits))
-    wavenumbers(ax)
+    ax.set_xscale("log")
     ax.set(xlabel="in units of the scatter of true slices", ylim=(len(merits) - 0.5, -0.5))
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return ax.figure
