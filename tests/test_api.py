@@ -9,11 +9,12 @@ import pytest
 import uvae_lib
 
 EXPECTED = """
-UniverseVAE mse_loss kl_loss periodic_crop log_density overdensity open_cubes split_cubes simulate_suite SliceSets
-Config load_preset locate fit load_run encode_cube encode_slices load_posterior reconstruct sample_slices
-spread_slices traverse complete_means decode decode_universe draw_h place_of universes_of power_spectrum analysis
-plots widgets format_table note_loss fit_image_size load_suite parameters_of_sets same_phases fourier_pca project
-fvu build CubePool standardisation fit_flows PixelExplorer cube_explorer thinned"""
+Config CubePool PixelExplorer SliceSets UniverseVAE analysis build complete_means cube_explorer decode
+decode_universe draw_h encode_cube encode_slices fit fit_flows fit_image_size format_table fourier_pca fvu
+kl_by_dimension kl_loss load_posterior load_preset load_run load_suite locate log_density mse_loss note_loss
+open_cubes overdensity parameters_of_sets periodic_crop place_of plots power_spectrum project reconstruct
+same_phases sample_slices simulate_suite split_cubes spread_slices standardisation thinned traverse universes_of
+widgets"""
 HEAVY = {"lightning", "pytorch_lightning", "seaborn", "scipy.stats", "sklearn", "jax", "tyro"}
 
 

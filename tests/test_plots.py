@@ -246,7 +246,7 @@ def test_a_plot_of_one_panel_draws_into_the_axes_that_it_is_given(panels, name):
     assert tuple(figure.get_size_inches()) == (10, 4)
 
 
-@pytest.mark.parametrize("name", ["slice_grid", "closure"])
+@pytest.mark.parametrize("name", ["slice_grid", "closure_arrows"])
 def test_axes_of_somebody_else_show_what_a_figure_of_its_own_shows(panels, name):
     own, other = ONE_PANEL[name]().axes[0], ONE_PANEL[name](ax=panels[1])
     assert own.get_xlim() == other.get_xlim() and own.get_ylabel() == other.get_ylabel()

@@ -41,7 +41,7 @@ class PixelExplorer(ui.VBox):
         known = [n for n in WAVES if n <= self._x[0].numel() // 2]
         options = {"style": {"description_width": "90px"}, "continuous_update": False}
         self.eps = ui.FloatLogSlider(eps, min=-8, max=0, step=1, description="ε", readout_format=".0e", **options)
-        self.waves = ui.SelectionSlider(known, value=min(waves, known[-1]), description="waves kept", **options)
+        self.waves = ui.SelectionSlider(options=known, value=min(waves, known[-1]), description="waves kept", **options)
         self.picture = ui.Image(format="png", width=935)
         super().__init__([self.eps, self.waves, self.picture])
         for slider in (self.eps, self.waves):

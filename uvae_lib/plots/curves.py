@@ -74,7 +74,7 @@ def sheet(plane, params: pd.DataFrame, labels: Sequence[str] = ("PC 1 of $z$", "
         return np.stack([np.ones_like(a), a, b, a * a, a * b, b * b], axis=-1)
 
     fit = np.linalg.lstsq(terms((known - low) / (high - low)), plane, rcond=None)[0]
-    lines = np.stack(np.meshgrid(np.linspace(0, 1, 5), np.linspace(0, 1, 30)), axis=-1)  # one parameter constant
+    lines = np.stack(np.meshgrid(np.linspace(0, 1, 5), np.linspace(0, 1, 31)), axis=-1)  # one parameter constant
     for ax, name in zip(axes, params, strict=False):
         for grid in (lines, lines[..., ::-1]):
             ax.plot(*np.moveaxis(terms(grid) @ fit, -1, 0), **FAINT | {"ls": "-"})
@@ -198,7 +198,7 @@ def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float]
     merits   {what is compared: {sample: value}}
     aims     {what is compared: the value to be below, drawn as the end of a grey bar}
     """
-    ax = ax or new_axes(COLUMN, 0.12 + 0.08 * len(merits))
+    ax = ax or new_axes(COLUMN, 0.3 + 0.08 * len(merits))
     ax.barh(range(len(merits)), [aims.get(name, 0) for name in merits], color="0.9", height=0.7, zorder=0)
     for label in next(iter(merits.values())):
         values, taken = [row[label] for row in merits.values()], [line.get_color() for line in ax.lines]
@@ -234,7 +234,11 @@ def loss_curves(history: pd.DataFrame, panels: Mapping[str, str] = HISTORY, pca:
         ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
     if pca is not None:
         figure.axes[0].axhline(pca, **FAINT, label="PCA of 512 modes")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=4 if figure.get_figwidth() > 5 else 2,
+    )
     return figure
 
 
