@@ -1,6 +1,6 @@
 """A run as it is shipped: small, and with the slices that explorers open at once.
 
-python -m tests.benchmarks.ship RUN FOLDER
+python -m tests.benchmarks.ship RUN FOLDER [--picture notebooks/pictures/slices.png]
 """
 
 import argparse
@@ -11,9 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from uvae_lib import plots
+from uvae_lib.cubes import CubeSuite
 from uvae_lib.files import write_atomically
 from uvae_lib.generation.flows import flows_as_bytes, flows_of
-from uvae_lib.runs.run import FLOWS, load_run, weights_as_bytes
+from uvae_lib.generation.sample import sample_slices
+from uvae_lib.runs.encode import encode_cube, reconstruct, spread_slices
+from uvae_lib.runs.run import FLOWS, Run, load_run, weights_as_bytes
 from uvae_lib.runs.universes import FILE, Universes, encode_universes
 
 KEPT = ("run.json", "history.csv", "metrics.json", "posterior.safetensors")
@@ -55,9 +59,34 @@ def save_universes(universes: Universes, path: Path) -> None:
     write_atomically(path, file.getvalue())
 
 
+def draw_slices(run: Run, seed: int = 0) -> plots.Figure:
+    """The README's picture: slices of four test cubes, reconstructed, and new slices of those universes."""
+    suite, generator, cubes = run.open_suite(), torch.Generator().manual_seed(seed), run.split["test"][:4]
+    sets = [spread_slices(run, suite, cube, 8, seed) for cube in cubes]
+    z = [encode_cube(run, slices) for slices in sets]
+    rows = {
+        "simulated": [slices[:1] for slices in sets],
+        "reconstructed": [reconstruct(run, slices[:1], slices[1:]) for slices in sets],
+        "own sample": [sample_slices(run, of, 1, generator, completed=False) for of in z],
+        "completed": [sample_slices(run, of, 1, generator) for of in z],
+    }
+    images = run.to_log(torch.cat([image for row in rows.values() for image in row]))
+    return plots.slice_grid(images, run.image_box, [suite_title(suite, cube) for cube in cubes], 4, list(rows))
+
+
+def suite_title(suite: CubeSuite, cube: int) -> str:
+    """Omega_m and sigma_8 of a cube, as a title."""
+    omega_m, sigma_8 = suite.params.iloc[cube][["Omega_m", "sigma_8"]]
+    return rf"$\Omega_m$ = {omega_m:.2f}, $\sigma_8$ = {sigma_8:.2f}"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a trained run")
     parser.add_argument("to", type=Path, help="folder to write to")
-    for path in ship_run(*vars(parser.parse_args()).values()):
+    parser.add_argument("--picture", type=Path, help="PNG to draw slices into")
+    asked = parser.parse_args()
+    if asked.picture:
+        write_atomically(asked.picture, draw_slices(load_run(asked.run)).png())
+    for path in ship_run(asked.run, asked.to):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
