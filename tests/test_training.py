@@ -389,7 +389,11 @@ SPOILT = {
     "truncated run.json": ("run.json", lambda text, trap: text[:200], "run.json cannot be used: .*; restore it"),
     "empty run.json": ("run.json", lambda text, trap: b"", "run.json cannot be used"),
     "run.json of another kind": ("run.json", lambda text, trap: b"[1, 2]", "run.json cannot be used"),
-    "incomplete run.json": ("run.json", lambda text, trap: b'{"config": {}}', "it has no box_size, finished, mean"),
+    "incomplete run.json": (
+        "run.json",
+        lambda text, trap: b'{"config": {}}',
+        "it has no box_size, fingerprint, finished, mean",
+    ),
     "unknown field": ("run.json", lambda text, trap: text.replace(b'"ema"', b'"emu"'), "no field emu"),
     "no text": ("run.json", lambda text, trap: b"\xff\xfe\x00", "run.json cannot be used"),
     "empty history": ("history.csv", lambda text, trap: b"", "history.csv is damaged"),

@@ -158,8 +158,7 @@ class RunKeeper(Callback):
         kept = newest_checkpoint(self.folder)
         raise FloatingPointError(
             f"{what} is not finite; {f'{kept} is the last good checkpoint' if kept else 'no checkpoint was due yet'}. "
-            f"Train again under another --name with a smaller training.lr (now {train.lr:g}) or with training.clip "
-            f"(now {train.clip:g})"
+            f"Train again under another --name with a smaller training.lr (now {train.lr:g})"
         )
 
     def _keep_best(self, trainer, module, loss: float | None) -> None:

@@ -108,6 +108,7 @@ def _known_run(config: Config, suite: CubeSuite, folder: Path, writes: bool) -> 
         info |= {"config": to_dict(config), "finished": False}
         if writes:
             write_atomically(folder / "run.json", as_json(info))
+        info["goes_on"] = True
     config = replace(config, training=replace(config.training, steps=max(config.training.steps, found.training.steps)))
     if found.data.path != config.data.path and writes:
         move_data(folder, config.data.path)
@@ -120,7 +121,8 @@ def _train(
 ) -> None:
     """Train to the end and write what a finished run has."""
     settings = module_settings(info, config)
-    if checkpoints(folder) and not resume and not (folder / "last.safetensors").exists():
+    resume = info.pop("goes_on", False) or resume
+    if checkpoints(folder) and not resume:
         raise ValueError(
             f"{folder} holds an unfinished run ({checkpoints(folder)[-1].name}); go on with --resume (resume=True), "
             "or use another --name"

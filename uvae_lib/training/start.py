@@ -120,7 +120,7 @@ def slice_power(img: Tensor) -> Tensor:
     """Mean |FFT|^2 (unitary) of slices (B, 1, H, H) in the rings round(|k| / k_f) = 0, 1, ...: (B, n_rings)."""
     ring, *numbers, _ = rings(img.shape[-1])
     ring = torch.tensor(ring, device=img.device)
-    weight, count = (torch.tensor(x, dtype=img.dtype, device=img.device) for x in numbers)
+    weight, count = (torch.from_numpy(x.astype(np.float32)).to(img) for x in numbers)
     modes = torch.fft.rfft2(img[:, 0], norm="ortho").abs().square()
     return ring_mean(modes, ring, weight, count)
 
