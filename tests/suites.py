@@ -42,7 +42,7 @@ def tiny_config(path: Path, *, model: dict | None = None, loss: dict | None = No
     shortest = TrainConfig(steps=6, set_size=3, sets_per_step=2, lr=5e-4, precision="float32", val_every=3)
     return Config(
         name="tiny",
-        data=DataConfig(path=str(path), image_size=SIDE, val_fraction=0.17, test_fraction=0.17),
+        data=DataConfig(path=str(path), image_size=SIDE, test_fraction=0.34),
         model=ModelConfig(**({"logvar_h": -4.0} | (model or {}))),
         loss=LossConfig(**({"kl_h": 10.0} | (loss or {}))),
         training=replace(shortest, **training),

@@ -123,7 +123,7 @@ def failing(monkeypatch, error: BaseException):
     [
         (PermissionError(errno.EACCES, "Permission denied", "/data"), "cannot use /data: Permission denied"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
-        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "--simulation.processes 1"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "taskset -c 0"),
         (ModuleNotFoundError("No module named 'jaxpm'", name="jaxpm"), "the package jaxpm is missing; install"),
         (MemoryError("Unable to allocate 8.00 GiB"), "Unable to allocate 8.00 GiB"),
         (ValueError("found 3 cubes; expected 4"), "found 3 cubes; expected 4"),

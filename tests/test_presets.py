@@ -223,7 +223,7 @@ def test_the_simulation_of_a_preset_is_one_value():
 
 def test_the_defaults_of_model_and_loss_are_the_note_s():
     config = Config()
-    assert (config.model.pooling, config.model.logvar_z, config.model.logvar_h) == ("sum", 0.0, 0.0)
+    assert (config.model.pooling, config.model.logvar_h) == ("sum", 0.0)
     assert (config.loss.kl_z, config.loss.kl_h, config.training.taught_steps) == (1.0, 1.0, 0)
 
 
@@ -240,9 +240,9 @@ def test_a_choice_that_is_none_is_refused():
 WRONG = """training.val_every=0 training.val_every=-1 training.devices=0 training.devices=-1 training.num_nodes=0
 training.steps=0 training.sets_per_step=0 training.taught_steps=-1 training.ema=1.0 training.ema=-0.1 training.lr=0.0
 training.lr=nan training.lr=inf training.seed=-1 data.thickness=0 data.thickness=-3 data.image_size=0 data.eps=0.0
-data.eps=nan data.val_fraction=1.0 data.test_fraction=-0.1 data.box_size=0.0 data.box_size=-25.0 data.box_size=inf
+data.eps=nan data.test_fraction=1.0 data.test_fraction=-0.1 data.box_size=0.0 data.box_size=-25.0 data.box_size=inf
 data.pool_size=0 loss.kl_z=-1.0 loss.kl_h=nan simulation.side=0 simulation.n_lh=-1 simulation.n_steps=0
-simulation.processes=0 simulation.box_size=0.0 flows.steps=0 flows.width=0""".split()
+simulation.box_size=0.0 flows.steps=0 flows.width=0""".split()
 
 
 @pytest.mark.parametrize("setting", WRONG)

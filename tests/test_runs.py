@@ -129,7 +129,7 @@ def test_simulation_and_training_hold_a_folder_by_the_same_lock(tmp_path):
 @pytest.mark.skipif("JAX_PLATFORMS" in os.environ, reason="somebody's own setting")
 def test_a_platform_that_jax_cannot_use_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "no_such_platform")
-    one = replace(SMOKE.simulation, side=16, box_size=16.0, n_lh=1, n_cv=0, n_1p=0, processes=1)
+    one = replace(SMOKE.simulation, side=16, box_size=16.0, n_lh=1, n_cv=0, n_1p=0)
     with pytest.raises(ValueError, match=r"found JAX_PLATFORMS=no_such_platform.*unset it"):
         simulation.simulate_suite(tmp_path / "cubes", one, progress=False)
 

@@ -40,7 +40,7 @@ import json, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background turns it off
 from uvae_lib.presets import SimulationConfig
 from uvae_lib.simulation.suite import simulate_suite
-simulate_suite(sys.argv[1], SimulationConfig(**json.loads(sys.argv[2])), progress=False)
+simulate_suite(sys.argv[1], SimulationConfig(**json.loads(sys.argv[2])), progress=False, processes=1)
 """
 THE_CUBES = """
 import sys
@@ -144,7 +144,7 @@ def wide(tmp_path_factory):
 @pytest.fixture(scope="module")
 def fiducial(made_once):
     """One cube of 128^3 in 128 Mpc/h with the default number of steps; test_model asks for the same folder."""
-    config = SimulationConfig(n_lh=0, n_cv=1, processes=1)
+    config = SimulationConfig(n_lh=0, n_cv=1)
     return made_once("fiducial", lambda folder: simulate_suite(folder, config, progress=False)["CV"]).overdensity(0)
 
 
@@ -418,7 +418,7 @@ def test_the_sidecar_says_how_a_set_was_made(small_folder, small, name):
 
 def test_a_finished_suite_is_used_again(small_folder):
     before = {path: path.stat().st_mtime_ns for path in small_folder.glob("*.npy")}
-    suites = simulate_suite(small_folder, replace(SMALL, processes=7), progress=False)
+    suites = simulate_suite(small_folder, SMALL, progress=False, processes=7)
     assert list(suites) == list(SETS) and before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -477,7 +477,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "from uvae_lib.presets import SimulationConfig\nfrom uvae_lib.simulation.suite import simulate_suite\n"
-        f"simulate_suite({str(tmp_path / 'suite')!r}, SimulationConfig(side=16, box_size=16.0, n_lh=1, processes=1))\n"
+        f"simulate_suite({str(tmp_path / 'suite')!r}, SimulationConfig(side=16, box_size=16.0, n_lh=1))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
@@ -504,7 +504,7 @@ def killed(tmp_path_factory):
 
     While it lay there unfinished, its first cube was turned upside down, so that one sees whether it is made again.
     """
-    folder, config = tmp_path_factory.mktemp("killed"), replace(SMALL, n_cv=0, n_1p=0, processes=1)
+    folder, config = tmp_path_factory.mktemp("killed"), replace(SMALL, n_cv=0, n_1p=0)
     process = in_a_process(THE_SUITE, folder, json.dumps(asdict(config)), start_new_session=True)
     wait_for_a_cube(process, folder)
     os.killpg(process.pid, signal.SIGKILL)
@@ -561,7 +561,7 @@ def test_a_suite_stopped_just_before_the_renaming_is_finished_without_simulating
 
 
 def test_the_processes_say_nothing(tmp_path):
-    config = replace(SMALL, n_lh=1, n_cv=0, n_1p=0, processes=1)
+    config = replace(SMALL, n_lh=1, n_cv=0, n_1p=0)
     process = in_a_process(THE_SUITE, tmp_path, json.dumps(asdict(config)), stderr=subprocess.PIPE, text=True)
     assert process.communicate()[1] == "" and process.returncode == 0
 
@@ -575,7 +575,7 @@ def test_what_was_stopped_before_its_first_cube_does_not_spoil_another_suite(tmp
 
 
 def test_ctrl_c_stops_after_the_cubes_that_are_under_way_and_keeps_them(tmp_path):
-    config = replace(SMALL, n_lh=8, n_cv=0, n_1p=0, processes=1)
+    config = replace(SMALL, n_lh=8, n_cv=0, n_1p=0)
     process = in_a_process(
         THE_SUITE, tmp_path, json.dumps(asdict(config)), start_new_session=True, stderr=subprocess.DEVNULL
     )

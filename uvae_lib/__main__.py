@@ -55,7 +55,7 @@ def _refusal(error: Exception) -> str | None:
         case OSError(filename=str() | Path() as name, strerror=str() as reason):
             return f"cannot use {name}: {reason}; name a place that exists, may be read and written, and has room"
         case BrokenProcessPool():
-            return f"{error}; --simulation.processes 1 takes least memory"
+            return f"{error}; `taskset -c 0` before the command simulates one cube at a time"
         case ModuleNotFoundError(name=str() as name) if not name.startswith("uvae_lib"):
             return f"the package {name} is missing; install the project with its extras: pip install -e '.[dev]'"
         case MemoryError():

@@ -39,8 +39,6 @@ class SimulationConfig:
     n_steps: int = 16
     """Steps from a = 0.1 to a = 1."""
     seed: int = 0
-    processes: int = 2
-    """Simulated side by side, one core and about 1 GB each at 128^3."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,8 @@ class DataConfig:
     """Planes averaged in a slice [voxels]."""
     eps: float = 1e-8
     """Of x = log(y + eps)."""
-    val_fraction: float = 0.1
     test_fraction: float = 0.1
+    """Of the universes, kept for tests; half as many are for validation."""
     storage: Literal["float32", "float16", "bfloat16"] = "float32"
     """How cubes are held on the device."""
     pool_size: int | None = None
@@ -83,8 +81,6 @@ class ModelConfig:
 
     pooling: Literal["sum", "mean", "precision"] = "sum"
     """How a set becomes z (`model.DeepSet`)."""
-    logvar_z: float = 0.0
-    """Start of the log-variance of z's posterior."""
     logvar_h: float = 0.0
     """Start of the log-variance of h's posterior."""
 
@@ -159,11 +155,11 @@ class Config:
 
 
 COUNTS = {
-    "side", "n_steps", "processes", "image_size", "thickness", "pool_size", "steps", "set_size", "sets_per_step",
+    "side", "n_steps", "image_size", "thickness", "pool_size", "steps", "set_size", "sets_per_step",
     "val_every", "devices", "num_nodes", "width",
 }  # fmt: skip
 POSITIVE = {"box_size", "eps", "lr"}
-SHARES = {"ema", "val_fraction", "test_fraction"}
+SHARES = {"ema", "test_fraction"}
 
 
 def check_config(config: Config) -> None:
@@ -199,7 +195,7 @@ WEIGHTS = LossConfig(kl_z=10.0, kl_h=100.0)
 DEMO = Config(
     name="demo",
     simulation=SimulationConfig(n_cv=8, n_1p=10),
-    data=DataConfig(val_fraction=0.0625, test_fraction=0.125),
+    data=DataConfig(test_fraction=0.125),
     model=CHOSEN,
     loss=WEIGHTS,
     training=TrainConfig(steps=1000, taught_steps=300, ema=0.99),
@@ -210,14 +206,14 @@ NOTE = replace(
     DEMO,
     name="note",
     simulation=SimulationConfig(n_lh=1000, n_cv=24, n_1p=22),
-    data=DataConfig(path="data/note", storage="float16", val_fraction=0.05, test_fraction=0.1),
+    data=DataConfig(path="data/note", storage="float16", test_fraction=0.1),
     training=TrainConfig(steps=12_500, taught_steps=800, ema=0.997, val_every=250),
     flows=FlowConfig(),
 )
 SMOKE = Config(
     name="smoke",
     simulation=SimulationConfig(side=32, box_size=32.0, n_lh=6, n_cv=2, n_1p=4, n_steps=3),
-    data=DataConfig(path="data/smoke", image_size=32, val_fraction=0.17, test_fraction=0.34),
+    data=DataConfig(path="data/smoke", image_size=32, test_fraction=0.34),
     model=CHOSEN,
     loss=WEIGHTS,
     training=TrainConfig(steps=12, taught_steps=3, set_size=3, sets_per_step=2, ema=0.9, val_every=6),

@@ -63,7 +63,7 @@ def main() -> None:
         open_cubes(path).describe()
         print(f"a second time in {time.monotonic() - clock:.2f} s")
         clock = time.monotonic()
-        few = {"val_fraction": 0.01, "test_fraction": 0.01}
+        few = {"test_fraction": 0.02}
         config = replace(
             SMOKE,
             data=replace(SMOKE.data, path=str(folder), pool_size=4, **few),

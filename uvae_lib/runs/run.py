@@ -111,7 +111,7 @@ def build(config: Config, side: int) -> UniverseVAE:
     """
     model = config.model
     return UniverseVAE(
-        config.data.image_size, pooling=model.pooling, circular=covers_box(config, side), logvar_z=model.logvar_z,
+        config.data.image_size, pooling=model.pooling, circular=covers_box(config, side),
         logvar_h=model.logvar_h,
     )  # fmt: skip
 

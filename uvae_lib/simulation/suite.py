@@ -39,13 +39,14 @@ RANGES = {"Omega_m": (0.1, 0.5), "sigma_8": (0.6, 1.0)}
 
 
 def simulate_suite(
-    path: str | Path, config: SimulationConfig | None = None, progress: bool = True
+    path: str | Path, config: SimulationConfig | None = None, progress: bool = True, processes: int | None = None
 ) -> dict[str, CubeSuite]:
     """Simulate the LH, CV and 1P sets into a folder, or finish what an earlier call left, or reuse what is there.
 
     path       folder, made when absent
-    config     mesh side, box [Mpc/h], number of cubes a set, steps, seed, processes (`SimulationConfig`)
+    config     mesh side, box [Mpc/h], number of cubes a set, steps, seed (`SimulationConfig`)
     progress   show a bar
+    processes  side by side, one core and about 1 GB each at 128^3; one for each core that there is, when absent
     Returns {set name: CubeSuite} for every set with at least one cube.
     Raises ValueError for a folder that holds other files, or a suite made with other settings, or that another process
     is filling; ModuleNotFoundError without the extra; BrokenProcessPool when a process ends before its cube is done.
@@ -59,7 +60,8 @@ def simulate_suite(
             advice = 'install the extra: pip install -e ".[simulate]"'
             raise ModuleNotFoundError(f"simulation needs {', '.join(missing)}; {advice}", name=missing[0])
         with lock_folder(folder, f"another process is simulating into {folder}; wait for it, or name another folder"):
-            _fill_sets({name: _UnfinishedSet(folder, name, config) for name in names}, config.processes, progress)
+            sets = {name: _UnfinishedSet(folder, name, config) for name in names}
+            _fill_sets(sets, processes or cores(), progress)
     return {name: open_cubes(folder / grid_name(name, config.side)) for name in names}
 
 
@@ -144,6 +146,11 @@ def cube_seed(set_name: str, index: int, seed: int) -> int:
     """Seed of the initial phases: differs for every cube, except in 1P, whose cubes share their phases."""
     entropy = [seed, SETS.index(set_name), 0 if set_name == "1P" else index]
     return int(np.random.SeedSequence(entropy).generate_state(1)[0] >> 1)
+
+
+def cores() -> int:
+    """Of this process: those of the machine, or as few as `taskset` or a job's limits leave it."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _fill_sets(sets: dict[str, "_UnfinishedSet"], processes: int, progress: bool) -> None:

@@ -149,7 +149,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     with torch.device("meta"):
         build(config, suite.side)  # refuses what cannot be built before anything is read
     names = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    split = split_cubes(suite.n_cubes, data.val_fraction, data.test_fraction, 0, ids=suite.universes)
+    split = split_cubes(suite.n_cubes, data.test_fraction / 2, data.test_fraction, 0, ids=suite.universes)
     taught = config.training.taught_steps
     mean, std, slices = survey(
         suite, split["train"], SURVEYED_SLICES if taught else 0, data.image_size, data.thickness, data.eps
