@@ -141,6 +141,7 @@ def test_the_page_has_every_part_and_a_second_call_measures_nothing(options, mon
         "width / error",
         "logistic",
         "asked",
+        "completed above",
         "tracers",
         "not converged",
     ):
@@ -161,6 +162,13 @@ def test_a_changed_cube_keeps_its_mean_and_the_first_kind_is_no_change(options):
         y = shifts.Changed(suite, change, 2).overdensity(1)
         assert y.mean() == pytest.approx(1, abs=1e-4)
         assert np.allclose(y, suite.overdensity(1), rtol=1e-4) == (name == "as trained")
+
+
+def test_swapped_scales_are_those_of_two_slices_and_add_up():
+    a, b = torch.randn(2, 3, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(shifts.swapped(a, b, 6) + shifts.swapped(b, a, 6), a + b)
+    modes = [torch.fft.rfft2(x)[..., 0, 2:12:6] for x in (shifts.swapped(a, b, 6), a, b)]
+    torch.testing.assert_close(modes[0], torch.stack([modes[1][..., 0], modes[2][..., 1]], dim=-1))
 
 
 def fit_of(options):

@@ -11,6 +11,8 @@ standard error. Gaps of P(k) and PDF are relative. An AUC of 0.5 is chance; ± i
 apart."""
 CLOSURE = """Slices drawn at parameters that are asked for, read back by the ridge on z. The last row is the bias of the
 ridge itself."""
+SCALES = """Bias of the ridge on z, in its rms errors on judged universes. Slices are reconstructed and completed, so
+that large structures are those of the true ones, and then waves are swapped."""
 SHIFTS = """Bias is in rms errors of the same ridge on unchanged universes; the warning is the chance that a cube of the
 training's kind is as far off in z or in unexplained variance."""
 
@@ -124,6 +126,15 @@ def closure(found: dict) -> str:
     return table(head, rows)
 
 
+def scales(found: dict) -> str:
+    """What the ridge reads from slices whose scales are swapped."""
+    rows = [
+        [name, *(f"{number(a, 2)} ± {number(b, 2)}" for a, b in zip(row["bias"], row["error"], strict=True))]
+        for name, row in found["rows"].items()
+    ]
+    return table(["slices", *(f"bias of {p} [errors]" for p in found["names"])], rows)
+
+
 def shifts(found: dict) -> str:
     """Bias, coverage and warnings on changed cubes."""
     names = found["names"]
@@ -149,6 +160,7 @@ def page(found: dict) -> str:
         ("Slices", slices(found["slices"], names), SLICES),
         ("Drawn slices", drawn(found["drawn"]), f"{options['drawn_universes']} judged universes. {DRAWN}"),
         ("Closure", closure(found["closure"]), CLOSURE),
+        ("Scales", scales(found["scales"]), f"{found['scales']['n']} judged universes. {SCALES}"),
         ("Changed cubes", shifts(found["shifts"]), f"{options['changed_universes']} judged universes. {SHIFTS}"),
     ]
     made, steps, learned = about["made"], config.training.steps, about["learned"]

@@ -81,6 +81,7 @@ def measure(options: Options) -> dict:
         "labels": part("labels", lambda: judging.labels(judge)),
         "slices": part("slices", lambda: judging.slices(judge)),
         "closure": part("closure", lambda: shifts.closure(judge)),
+        "scales": part("scales", lambda: shifts.scales(judge, options.drawn_universes), options.drawn_universes),
         "shifts": part("shifts", lambda: shifts.shifts(judge, options.changed_universes), options.changed_universes),
     }
     sizes = options.drawn_universes, options.classifier_slices, options.epochs, options.seeds

@@ -3,19 +3,24 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from uvae_lib.analysis.controls import familiarity
-from uvae_lib.analysis.features import encode_cubes, encode_suite
+from uvae_lib.analysis.features import encode_any_set, encode_cubes, encode_suite, evenly
 from uvae_lib.analysis.posterior import posterior_metrics
 from uvae_lib.analysis.probes import probe, ridge
 from uvae_lib.analysis.responses import closure as read_back
 from uvae_lib.cubes.suite import CubeSuite
+from uvae_lib.generation.sample import complete_means
 from uvae_lib.presets import locate
+from uvae_lib.runs.encode import set_features
 from uvae_lib.simulation.suite import simulate_suite
 from uvae_lib.statistics import fvu
 
 from .judge import N_SLICES, SEED, Judge, coefficients
 
+SWAPS = (0.4, 0.8, 1.6)  # [h/Mpc], where the small scales of true and completed slices are swapped
 TRACERS = 8.0  # a voxel, of thinned cubes
 
 
@@ -119,3 +124,38 @@ def closure(judge: Judge, side: int = 4) -> dict:
     sizes = {name: np.abs(gap) / error for name, gap in gaps.items()}
     rows = {name: {"median": np.median(x, axis=0), "largest": x.max(axis=0)} for name, x in sizes.items()}
     return {"rows": rows, "names": judge.names, "arrows": found, "error": error}
+
+
+def swapped(coarse: Tensor, fine: Tensor, limit: float) -> Tensor:
+    """Waves of `coarse` up to `limit` [waves across the slice] and of `fine` beyond; both (n, 1, H, H)."""
+    size = coarse.shape[-1]
+    k = torch.hypot(torch.fft.fftfreq(size, 1 / size)[:, None], torch.arange(size // 2 + 1.0))
+    modes = torch.where(k <= limit, torch.fft.rfft2(coarse), torch.fft.rfft2(fine))
+    return torch.fft.irfft2(modes, s=(size, size))
+
+
+def scales(judge: Judge, n: int = 48) -> dict:
+    """Which scales of completed slices the ridge on z reads wrongly: bias in its errors, with scales swapped.
+
+    True slices are reconstructed and completed, so that both share their large structures; then waves above or below a
+    wave number are those of the true slices.
+
+    n   judged universes, at most
+    """
+    run, learned = judge.run, judge.learned
+    reader, error = ridge().fit(learned.z(), learned.params), judge_error(judge, "z")
+    generator, read = torch.Generator().manual_seed(0), {}
+    chosen = evenly(list(range(judge.judged.n_cubes)), n)
+    waves = run.image_box / (2 * np.pi)  # across a slice, for 1 h/Mpc
+    for cube in encode_cubes(run, judge.judged, chosen, N_SLICES):
+        drawn = complete_means(run, cube.recon, cube.z.mu, torch.randn(cube.truth.shape, generator=generator))
+        sets = {"true slices": cube.truth, "completed slices": drawn}
+        for k in SWAPS:
+            sets[f"completed below {k} h/Mpc, true above"] = swapped(drawn, cube.truth, k * waves)
+            sets[f"true below {k} h/Mpc, completed above"] = swapped(cube.truth, drawn, k * waves)
+        for name, slices in sets.items():
+            read.setdefault(name, []).append(encode_any_set(run, set_features(run, slices)).mu.numpy())
+    truth = judge.test.params[chosen]
+    off = {name: (reader.predict(np.stack(z)).reshape(truth.shape) - truth) / error for name, z in read.items()}
+    rows = {name: {"bias": x.mean(axis=0), "error": x.std(axis=0) / len(x) ** 0.5} for name, x in off.items()}
+    return {"rows": rows, "names": judge.names, "n": len(chosen)}
