@@ -102,9 +102,9 @@ class TrainConfig:
     steps: int = 1000
     taught_steps: int = 0
     """Steps of a taught start (`training.start`); 0: the note's loss from the first step on."""
-    set_size: int = 8
+    set_size: int = 4
     """Slices of a set: each is a target, given a random number of the others."""
-    sets_per_step: int = 3
+    sets_per_step: int = 6
     lr: float = 1e-3
     ema: float = 0.0
     """Decay of the average of the weights that is kept for evaluation; 0 keeps none."""
@@ -226,7 +226,7 @@ CMD = replace(
     name="cmd",
     simulation=SimulationConfig(n_lh=0),
     data=replace(NOTE.data, path="data/cmd"),
-    training=TrainConfig(steps=50_000, taught_steps=1000, sets_per_step=32, ema=0.999, val_every=1000),
+    training=TrainConfig(steps=50_000, taught_steps=1000, sets_per_step=64, ema=0.999, val_every=1000),
     flows=FlowConfig(width=32, steps=20_000),
 )
 PRESETS = {preset.name: preset for preset in (NOTE, DEMO, PLAIN, SMOKE, CMD)}

@@ -1,6 +1,6 @@
 """A run as it is shipped: small, and with the slices that explorers open at once.
 
-python -m tests.benchmarks.ship RUN FOLDER [--picture notebooks/pictures/slices.png]
+python -m tests.benchmarks.ship RUN FOLDER [--picture PNG] [--film WEBP]
 """
 
 import argparse
@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from uvae_lib import plots
 from uvae_lib.cubes import CubeSuite
 from uvae_lib.files import write_atomically
 from uvae_lib.generation.flows import flows_as_bytes, flows_of
-from uvae_lib.generation.sample import sample_slices
-from uvae_lib.runs.encode import encode_cube, reconstruct, spread_slices
+from uvae_lib.generation.sample import complete_means, sample_slices
+from uvae_lib.runs.encode import encode_cube, encode_slices, reconstruct, spread_slices
 from uvae_lib.runs.run import FLOWS, Run, load_run, weights_as_bytes
+from uvae_lib.runs.traverse import decode_universe, place_of
 from uvae_lib.runs.universes import FILE, Universes, encode_universes
 
 KEPT = ("run.json", "history.csv", "metrics.json", "posterior.safetensors")
@@ -74,6 +76,32 @@ def draw_slices(run: Run, seed: int = 0) -> plots.Figure:
     return plots.slice_grid(images, run.image_box, [suite_title(suite, cube) for cube in cubes], 4, list(rows))
 
 
+def draw_film(run: Run, universes: Universes, n: int = 24) -> bytes:
+    """The README's film, an animated WebP: sigma_8 moves, simulated twins of one place beside completed slices."""
+    values, simulated = universes.twins["sigma_8"]
+    asked = np.tile(universes.params.iloc[0].to_numpy(), (n, 1))
+    column = list(universes.params).index("sigma_8")
+    asked[:, column] = np.linspace(min(values), max(values), n)
+    sheet, z = universes.sheet(asked), universes.z.mu[0]
+    path = z + sheet - universes.sheet(universes.params.iloc[[0]].to_numpy())
+    home = place_of(run, z, encode_slices(run, universes.slices[0, :1], z).mu)
+    white = torch.randn(universes.slices[0, :1].shape, generator=torch.Generator().manual_seed(0)).expand(n, -1, -1, -1)
+    drawn = complete_means(run, decode_universe(run, path, home.expand(n, -1)), path, white)
+    frames = []
+    for row, image in zip(asked, drawn, strict=True):
+        nearest = int(np.abs(np.asarray(values) - row[column]).argmin())
+        titles = [rf"simulated, $\sigma_8$ = {values[nearest]:.2f}", rf"drawn, $\sigma_8$ = {row[column]:.2f}"]
+        pair = run.to_log(torch.stack([simulated[nearest, 0], image[0]]))
+        figure = plots.new_figure(plots.PAGE, 0.5)
+        for ax, tile, title in zip(figure.subplots(1, 2), pair, titles, strict=True):
+            ax.imshow(tile, origin="lower", cmap=plots.style.DENSITY_MAP, vmin=-3, vmax=3)
+            ax.set(title=title, xticks=[], yticks=[])
+        frames.append(Image.open(io.BytesIO(figure.finish().png())).convert("RGB").resize((900, 450)))
+    film, file = frames + frames[-2:0:-1], io.BytesIO()  # there and back
+    film[0].save(file, "WEBP", save_all=True, append_images=film[1:], duration=120, loop=0, quality=60)
+    return file.getvalue()
+
+
 def suite_title(suite: CubeSuite, cube: int) -> str:
     """Omega_m and sigma_8 of a cube, as a title."""
     omega_m, sigma_8 = suite.params.iloc[cube][["Omega_m", "sigma_8"]]
@@ -85,8 +113,12 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path, help="folder of a trained run")
     parser.add_argument("to", type=Path, help="folder to write to")
     parser.add_argument("--picture", type=Path, help="PNG to draw slices into")
+    parser.add_argument("--film", type=Path, help="WebP to draw a film of sigma_8 into")
     asked = parser.parse_args()
     if asked.picture:
         write_atomically(asked.picture, draw_slices(load_run(asked.run)).png())
+    if asked.film:
+        run = load_run(asked.run)
+        write_atomically(asked.film, draw_film(run, encode_universes(run, run.open_suite())))
     for path in ship_run(asked.run, asked.to):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -207,7 +207,7 @@ class LitUniverseVAE(TrainingModule):
             return loss, self._terms(output, sets, kl_z, kl_h) | {"loss": loss}
         output = self.model.forward_sets(sets, context, noise)
         terms = self._terms(output, sets, kl_z, kl_h)
-        terms["loss"] = terms["loss"] + weight * self.start.loss_of_z(*output[1][1:], universes)
+        terms["loss"] = terms["loss"] + weight * self.start.loss_of_z(*output[1][1:], sets, context, universes)
         return terms["loss"], terms
 
     def _terms(self, output: tuple, sets: Tensor, kl_z: float, kl_h: float) -> dict[str, Tensor]:

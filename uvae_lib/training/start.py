@@ -3,8 +3,8 @@
     h's mean      fits the code of a slice: its largest Fourier modes, whitened, as a map (`slice_code`)
     decoder_h     makes the slice of that code and the posterior's noise
     p(h | z)      fits the code: decoder_z learns how the spectrum of h follows the universe
-    q(z | set)    fits what tells universes apart, linear discriminants of log P(k) and moments (`discriminants`), and
-                  its width the error of that
+    q(z | set)    fits what tells universes apart, linear discriminants of log P(k) and moments of the set
+                  (`discriminants`), and its width the error of that about the universe's
 
 Then the note's loss alone goes on; what z was taught fades over as many steps again (`TaughtStart.weight_of_z`). Within
 some thousand steps h has left the modes: they are a start, not a constraint.
@@ -86,20 +86,25 @@ class TaughtStart:
         recon = model.decoder_h(seen)
         loss = (recon - x).square().sum() / len(x) + WEIGHT_CODE * (mu - code).square().mean()
         loss = loss + 0.5 * WEIGHT_PRIOR * (h_logvar + (code - h_mu).square() * (-h_logvar).exp()).mean()
-        loss = loss + self.loss_of_z(z_mu, z_logvar, universes)
+        loss = loss + self.loss_of_z(z_mu, z_logvar, sets, context, universes)
         return loss, (recon, (z, z_mu, z_logvar), (h, h_mu, h_logvar), (seen, mu, logvar))
 
-    def loss_of_z(self, mu: Tensor, logvar: Tensor, universes: Tensor) -> Tensor:
-        """Squared error of z's first means, -log of the Gaussian density of that error, and KL of z's other numbers.
+    def loss_of_z(self, mu: Tensor, logvar: Tensor, sets: Tensor, context: Tensor, universes: Tensor) -> Tensor:
+        """Squared error of z's first means, -log of a Gaussian density of the universe's, and KL of z's other numbers.
 
-        A density alone teaches the means too late: while z says nothing its width is one, and its gradient small.
-        mu, logvar (B S, D);  universes (B, n), one for S targets. Returns a scalar, the mean over targets.
+        Means are taught what their own slices say, which is no matter of chance; widths, how far that is from what is
+        true of the universe. A density alone teaches means too late: while its width is one, its gradient is small.
+
+        mu, logvar (B S, D);  sets, context as in `loss`;  universes (B, n), one for S targets
+        Returns a scalar, the mean over targets.
         """
-        n = universes.shape[1]
-        gap = (universes.repeat_interleave(len(mu) // len(universes), dim=0) - mu[:, :n]).square()
-        width = 0.5 * (gap.detach() * (-logvar[:, :n]).exp() + logvar[:, :n]).sum(dim=1).mean()
+        n, s = universes.shape[1], sets.shape[1]
+        slices = self.discriminants(sets.flatten(0, 1)).unflatten(0, sets.shape[:2])
+        said = (context[..., None] * slices[:, None]).sum(dim=2) / context.sum(dim=2, keepdim=True)
+        gap = (universes.repeat_interleave(s, dim=0) - mu.detach()[:, :n]).square()
+        width = 0.5 * (gap * (-logvar[:, :n]).exp() + logvar[:, :n]).sum(dim=1).mean()
         others = kl_by_dimension(mu[:, n:], logvar[:, n:]).sum(dim=1).mean()
-        return WEIGHT_Z * gap.mean() + WEIGHT_WIDTH * (width + others)
+        return WEIGHT_Z * (said.flatten(0, 1) - mu[:, :n]).square().mean() + WEIGHT_WIDTH * (width + others)
 
 
 @torch.no_grad()
