@@ -89,7 +89,7 @@ def moved(page, control, key="ArrowRight", times=1):
 
 
 def test_keys_on_the_sliders_of_the_slice_explorer_move_its_picture(show):
-    page = show("slices", "SliceExplorer(suite, size=16, corner=(24, 24))")
+    page = show("slices", "SliceExplorer(suite, corner=(24, 24))")
     assert [moved(page, name) for name in ("plane", "row", "col")] == [True] * 3
     assert not errors(page)
 
@@ -145,7 +145,7 @@ def test_keys_turn_the_cube_and_cut_it(show):
 
 def test_a_fast_hand_is_followed_without_drawing_every_place_that_it_passed(show):
     slow = "import time; explorer.picture.observe(lambda change: time.sleep(0.5), names='value')"
-    page = show("drag", f"SliceExplorer(suite, size=16)\n{slow}")
+    page = show("drag", f"SliceExplorer(suite)\n{slow}")
     page.evaluate(COUNT_PICTURES)
     place = page.locator(".uvae-plane .noUi-handle").bounding_box()
     x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2

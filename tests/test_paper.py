@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 
 from uvae_lib import plots
 from uvae_lib.plots import paper
@@ -167,22 +166,3 @@ def test_a_style_ends_with_its_block():
 def test_a_figure_without_a_style_is_saved_at_its_own_size(tmp_path):
     figure = plots.spectra(K, {"truth": K})
     assert page(paper.save(figure, Path(tmp_path) / "figure.pdf"))[0] == pytest.approx(plots.COLUMN)
-
-
-# --- animations
-
-
-def test_an_animation_goes_forth_and_back_and_is_byte_identical(tmp_path):
-    frames = np.random.default_rng(0).standard_normal((4, 16, 16))
-    first, second = (paper.animate(frames, tmp_path / name) for name in ("a.gif", "b.gif"))
-    assert first.read_bytes() == second.read_bytes()
-    with Image.open(first) as gif:
-        assert gif.n_frames == 6
-
-
-def test_an_animation_has_row_zero_at_the_bottom(tmp_path):
-    frames = np.zeros((2, 8, 8))
-    frames[:, 0] = 1.0
-    with Image.open(paper.animate(frames, tmp_path / "a.gif")) as gif:
-        pixels = np.asarray(gif.convert("L"), dtype=float)
-    assert pixels[-20:].mean() > pixels[:-60].mean() + 50

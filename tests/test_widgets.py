@@ -48,7 +48,7 @@ def suite(run):
 
 @pytest.fixture
 def slices(suite):
-    return widgets.SliceExplorer(suite, size=16)
+    return widgets.SliceExplorer(suite)
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_line_left_out_is_not_drawn():
 # --- slices
 
 
-@pytest.mark.parametrize(("name", "value"), [("plane", 7), ("row", 5), ("col", 5), ("thickness", 4), ("eps", 0.1)])
+@pytest.mark.parametrize(("name", "value"), [("plane", 7), ("row", 5), ("col", 5), ("axis", 1)])
 def test_a_moved_slider_changes_the_picture_and_moved_back_restores_it(slices, name, value):
     first, control = slices.picture.value, getattr(slices, name)
     start, control.value = control.value, value
@@ -125,15 +125,16 @@ def test_a_moved_slider_changes_the_picture_and_moved_back_restores_it(slices, n
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_the_explorer_shows_what_cut_slices_cuts(suite, axis):
-    explorer = widgets.SliceExplorer(suite, size=16, axis=axis, plane=30, corner=(20, 25), thickness=5)
+    explorer = widgets.SliceExplorer(suite, corner=(20, 25))
+    explorer.axis.value, explorer.plane.value = axis, 30
     zero = torch.zeros(1, dtype=torch.long)
     where = (torch.tensor([n]) for n in (axis, 30, 20, 25))
-    x = cut_slices(log_density(torch.from_numpy(suite.overdensity(0)))[None], Cuts(zero, *where, *[zero] * 3), 16, 5)
+    x = cut_slices(log_density(torch.from_numpy(suite.overdensity(0)))[None], Cuts(zero, *where, *[zero] * 3), 16)
     assert_shows(explorer, 1, x[0, 0])
 
 
 def test_a_corner_is_taken_modulo_the_side(suite):
-    here, around = (widgets.SliceExplorer(suite, size=16, corner=c) for c in ((30, 3), (-2, 35)))
+    here, around = (widgets.SliceExplorer(suite, corner=c) for c in ((30, 3), (-2, 35)))
     assert here.picture.value == around.picture.value
 
 
@@ -143,24 +144,15 @@ def test_a_slice_is_labelled_in_megaparsecs(slices):
     assert f"x = {7 * pixel:.1f} to {8 * pixel:.1f} Mpc/h" in slices.readout.value
 
 
-@pytest.mark.parametrize(
-    ("setting", "error", "sentence"),
-    [
-        ({"cube": 8}, IndexError, "found cube number 8; expected 0 to 7"),
-        ({"size": 33}, ValueError, "a 33-voxel crop does not fit a cube of 32"),
-        ({"axis": 3}, ValueError, "found axis=3; expected one of 0, 1, 2"),
-        ({"thickness": 33}, ValueError, "found thickness=33; use 1 to 32"),
-    ],
-)
-def test_a_slice_that_is_not_there_is_refused_in_a_sentence(suite, setting, error, sentence):
-    with pytest.raises(error, match=sentence):
-        widgets.SliceExplorer(suite, **setting)
+def test_a_cube_that_is_not_there_is_refused_in_a_sentence(suite):
+    with pytest.raises(IndexError, match="found cube number 8; expected 0 to 7"):
+        widgets.SliceExplorer(suite, cube=8)
 
 
 # --- latents
 
 
-@pytest.mark.parametrize("name", ["z0", "z2", "sigma_8", "unit_z", "unit_h"])
+@pytest.mark.parametrize("name", ["z0", "z2", "sigma_8", "unit_h"])
 def test_a_walk_through_the_latents_changes_the_picture_and_back_again(walk, name):
     slider = walk.sliders[name]
     first, start = walk.picture.value, slider.value
@@ -180,7 +172,7 @@ def test_z_moves_along_the_directions_and_the_sheet_at_the_place_of_the_slice(wa
 
 
 def test_a_unit_of_h_moves_in_widths_of_its_prior(walk, run):
-    walk.ranks["h"].value, walk.sliders["unit_h"].value = 2, -1.5
+    walk.rank.value, walk.sliders["unit_h"].value = 2, -1.5
     unit, z = int(walk.source.kl["h"].argsort(descending=True)[1]), walk.source.z.mu[0]
     place = place_of(run, z, encode_slices(run, walk.source.slices[0, :1], z).mu)
     place[0, unit] -= 1.5
@@ -190,13 +182,12 @@ def test_a_unit_of_h_moves_in_widths_of_its_prior(walk, run):
 def test_units_are_sorted_by_their_kl(walk):
     kl = []
     for rank in (1, 2, 100, 512):
-        walk.ranks["z"].value = rank
-        kl.append(float(walk.source.kl["z"][int(walk.ranks["z"].description.split()[1])]))
+        walk.rank.value = rank
+        kl.append(float(walk.source.kl["h"][int(walk.rank.description.split()[1])]))
     assert kl == sorted(kl, reverse=True)
 
 
 def test_at_the_anchor_there_is_no_difference(walk):
-    walk.tabs.selected_index = 1
     assert (shown(walk, 1) > 240).all()
 
 
@@ -215,7 +206,7 @@ def test_another_cube_starts_at_its_own_label(walk):
 
 
 def button(explorer, text):
-    return next(w for tab in explorer.tabs.children for w in pages.visible(tab) if w.description == text)
+    return next(w for tab in explorer.tabs.children for w in tab.children if w.description == text)
 
 
 def test_a_random_universe_keeps_the_place_and_a_new_place_keeps_the_universe(walk):
@@ -227,17 +218,17 @@ def test_a_random_universe_keeps_the_place_and_a_new_place_keeps_the_universe(wa
     assert torch.equal(walk._z0, z) and not torch.equal(walk._place, place)
 
 
-def test_play_moves_the_slider_from_end_to_end(walk):
-    play, slider = walk.tabs.children[0].children[1], walk.sliders["sigma_8"]
-    play.value = play.max
-    assert slider.value == slider.max
-
-
 def test_the_fiducial_cube_stands_beside_the_simulated_slice_of_the_nearest_value(run):
     walk = widgets.LatentExplorer(run)
     walk.sliders["sigma_8"].value = 1.15
     assert "simulated: σ₈ = 1.20" in walk.readout.value
     assert_shows(walk, 1, run.to_log(walk.source.twins["sigma_8"][1][2, 0]))
+
+
+def test_the_simulated_slice_goes_when_more_than_the_cosmology_is_moved(run):
+    walk = widgets.LatentExplorer(run)
+    walk.sliders["z0"].value = 1.0
+    assert "simulated" not in walk.readout.value and walk._board.panels[1].title == "difference to the anchor"
 
 
 def test_cubes_without_labels_have_no_tab_for_them(run):
@@ -360,16 +351,14 @@ def test_the_answer_is_told_when_six_are_chosen(quiz):
         choice.value = drawn
     assert not quiz.reveal.disabled
     quiz.reveal.click()
-    assert quiz.score == 6 and quiz.readout.value.startswith("6 of 6 found")
+    assert quiz.readout.value == "6 of 6 found; blindly one does as well with probability 0.0011"  # once in 924
 
 
-def test_all_six_are_found_by_chance_once_in_924(quiz):
-    for choice, drawn in zip(quiz.choices, quiz.answer, strict=True):
-        choice.value = drawn
-    assert quiz.p_value() == pytest.approx(1 / 924)
+def test_none_is_found_by_chance_always(quiz):
     for choice, drawn in zip(quiz.choices, quiz.answer, strict=True):
         choice.value = not drawn
-    assert quiz.p_value() == 1
+    quiz.reveal.click()
+    assert quiz.readout.value == "0 of 6 found; blindly one does as well with probability 1"
 
 
 class Posterior:
@@ -395,13 +384,11 @@ def test_the_badge_says_whether_a_cube_is_like_those_of_the_training(run, suite,
     assert word in reader.readout.value
 
 
-def test_ones_own_cube_is_read_and_what_it_lacks_is_said(run, suite, tmp_path):
-    reader = widgets.CubeReader(run, Posterior(), suite)
+def test_cubes_without_parameters_are_read_too(run, suite, tmp_path):
     np.save(tmp_path / "mine.npy", suite.overdensity(3))
-    reader.path.value = str(tmp_path / "none.npy")
-    assert "none.npy" in reader.readout.value and "from 1 slice" not in reader.readout.value
-    reader.read(tmp_path / "mine.npy", field_type="overdensity", params="none")
-    assert "mine.npy" in reader.readout.value and "from 1 slice" in reader.readout.value
+    mine = open_cubes(tmp_path / "mine.npy", box_size=run.box_size, field_type="overdensity", params="none")
+    reader = widgets.CubeReader(run, Posterior(), mine)
+    assert reader.readout.value.startswith("cube 0: ") and "from 1 slice" in reader.readout.value
 
 
 # --- all of them
@@ -416,16 +403,15 @@ def test_the_bundle_carries_the_widget_and_a_still(explorer):
     bundle = explorer._repr_mimebundle_()
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
     still, picture = (opened(png) for png in (base64.b64decode(bundle["image/png"]), explorer.drawn()))
-    assert still.width > picture.width + pages.WIDTH and still.height > picture.height
+    assert still.width >= picture.width and still.height > picture.height
     assert explorer.readout.value in bundle["text/plain"] and "text/html" not in bundle
 
 
-def test_a_still_shows_where_its_sliders_stand(slices):
-    before = np.asarray(pages.controls_picture(slices.box))
-    slices.plane.value = 20
-    after = np.asarray(pages.controls_picture(slices.box))
-    rows = np.flatnonzero((before != after).any(axis=(1, 2)))
-    assert len(rows) and rows.max() - rows.min() < pages.ROW  # of one slider alone
+def test_a_still_says_where_its_sliders_stand(slices):
+    before = np.asarray(opened(pages.still(slices)).convert("RGB"))
+    slices.col.value = 20
+    after = np.asarray(opened(pages.still(slices)).convert("RGB"))
+    assert (before != after)[: 2 * pages.ROW].any(axis=(1, 2))[pages.ROW :].any()
 
 
 def test_pictures_are_opaque_on_a_light_ground(explorer):
@@ -450,13 +436,13 @@ def test_a_page_has_a_frame_for_each_place_of_its_sliders(walk, monkeypatch):
     found = films(walk._repr_mimebundle_()["text/html"])
     assert [film["name"] for film in found][:2] == ["σ₈", "PC 1 (" + found[1]["name"].split("(")[1]]
     assert [len(film["frames"]) for film in found] == [pages.MOST, pages.REST, pages.REST]
-    assert len({len(film[key]) for film in found[:1] for key in ("frames", "texts", "values")}) == 1
 
 
 def test_the_frame_at_home_is_what_the_explorer_shows(slices):
     slices.plane.value = 9
     film = pages.record(slices, "plane", 8)
-    assert film["frames"][film["home"]] == slices.picture.value and slices.plane.value == 9
+    frame = "9", slices.readout.value, pages.address(slices.picture.value)
+    assert film["frames"][film["home"]] == frame and slices.plane.value == 9
     assert len(set(film["frames"])) == len(film["frames"])
 
 

@@ -18,17 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from ..plots import curves as plots
+from .. import plots
 
 DPI = 100  # 9 point letters are 12.5 pixels high
 STYLE = plots.LOOK | {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "legend.fontsize": 8,
+    "font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8, "xtick.major.size": 3, "ytick.major.size": 3,
     "figure.facecolor": "white",
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-}
+}  # fmt: skip
 LEFT, TOP, BOTTOM, GAP, BAR, BAR_TEXT = 58, 30, 46, 10, 12, 62  # pixels around an image
 FAINT, MARK = "#d0d0d0", np.uint8(np.round(255 * np.array(to_rgb(plots.MARK))))
 
@@ -72,42 +68,35 @@ class Board:
     """
 
     def __init__(
-        self, panels: Sequence[Panel], sizes: Sequence[int], axes: Sequence[Axis] = (),
-        lines: Mapping[str, str | dict] | None = None, target: int = 384, height: int = 190,
+        self, panels: Sequence[Panel], sizes: Sequence[int], axes: Sequence[Axis], lines: Mapping[str, str | dict],
+        target: int = 384, height: int = 190,
     ):  # fmt: skip
         self.panels, self.sides = tuple(panels), [size * max(1, round(target / size)) for size in sizes]
         bars = [GAP + (BAR + BAR_TEXT if panel.label else 0) for panel in panels]
-        rooms = [side + bar for side, bar in zip(self.sides, bars, strict=True)]
-        self.lefts = [LEFT * (i + 1) + sum(rooms[:i]) for i in range(len(rooms))]
-        self.width, middle = self.lefts[-1] + rooms[-1], TOP + max(self.sides) + BOTTOM
-        self.height = middle + (height + BOTTOM + GAP if axes else 0)
+        *starts, self.width = np.cumsum([0, *(LEFT + side + bar for side, bar in zip(self.sides, bars, strict=True))])
+        self.lefts, middle = [LEFT + start for start in starts], TOP + max(self.sides) + BOTTOM
+        self.height = middle + height + BOTTOM + GAP
         with rc_context(STYLE):
             self._figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI)
             self._canvas = FigureCanvasAgg(self._figure)
             placed = zip(self.panels, self.lefts, self.sides, sizes, strict=True)
             self._images = [self._image(panel, left, side, size) for panel, left, side, size in placed]
-            step = self.width / max(len(axes), 1)
+            step = self.width / len(axes)
             places = [(round(LEFT + i * step), middle, round(step - LEFT - 2 * GAP), height) for i in range(len(axes))]
             self._lines = [self._curves(place, axis, lines) for place, axis in zip(places, axes, strict=True)]
-            if axes:
-                next(iter(self._lines[0].values())).axes.legend(loc="lower left")
+            next(iter(self._lines[0].values())).axes.legend(loc="lower left")
             self._canvas.draw()  # images and lines are animated: they are left out
         self._ground = self._canvas.copy_from_bbox(self._figure.bbox)
 
-    def draw(
-        self, images: Sequence[np.ndarray], curves: Sequence[Mapping[str, tuple]] = (),
-        outline: tuple[int, int, int] | None = None,
-    ) -> bytes:  # fmt: skip
+    def draw(self, images: Sequence[np.ndarray], curves: Sequence[Mapping[str, tuple]]) -> bytes:
         """The picture as PNG, the same for the same arrays.
 
-        images    (H, H) values, one a panel, or (H, H, 3) colours
-        curves    for each panel of curves {name: (x, y)}, arrays (n,); a name left out is not drawn
-        outline   (row, col, side) [pixels] of a periodic square, drawn into the first image
+        images   (H, H) values, one a panel, or (H, H, 3) colours
+        curves   for each panel of curves {name: (x, y)}, arrays (n,); a name left out is not drawn
         """
         self._canvas.restore_region(self._ground)
-        for i, (shown, panel, values) in enumerate(zip(self._images, self.panels, images, strict=True)):
-            picture = values if values.ndim == 3 else colours_of(values, panel)
-            shown.set_data(outlined(picture, *outline) if outline and i == 0 else picture)
+        for shown, panel, values in zip(self._images, self.panels, images, strict=True):
+            shown.set_data(values if values.ndim == 3 else colours_of(values, panel))
             shown.axes.draw_artist(shown)
         for lines, panel in zip(self._lines, curves, strict=True):
             for name, (x, y) in panel.items():
@@ -127,13 +116,12 @@ class Board:
         shown = ax.imshow(np.zeros((size, size)), origin="lower", extent=(0, length, 0, length), animated=True, **scale)
         ax.set(title=panel.title, xticks=[], yticks=[])
         if panel.length:
-            ticks = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(0, length)
-            ticks = ticks[(ticks >= 0) & (ticks <= 1.0001 * length)]
-            ax.set(xticks=ticks, yticks=ticks, xlabel=plots.LENGTH, ylabel=plots.LENGTH)
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set(major_locator=MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]), label_text=plots.LENGTH)
         if panel.label:
-            bar = self._figure.colorbar(shown, self._axes(left + side + GAP, TOP, BAR, side), label=panel.label)
+            look = {"label": panel.label, "ticks": MaxNLocator(6)}
+            bar = self._figure.colorbar(shown, self._axes(left + side + GAP, TOP, BAR, side), **look)
             bar.outline.set_visible(False)
-            bar.locator = MaxNLocator(6)
         return shown
 
     def _curves(self, place: tuple[int, int, int, int], axis: Axis, lines: Mapping[str, str | dict]) -> dict:
@@ -234,25 +222,7 @@ def opened(png: bytes) -> Image.Image:
     return Image.open(io.BytesIO(png)).convert("RGB")
 
 
-def paste(rows: Sequence[Sequence[Image.Image]], gap: int = 0) -> Image.Image:
-    """Pictures in rows, on white."""
-    widths = [sum(image.width + gap for image in row) - gap for row in rows]
-    heights = [max(image.height for image in row) + gap for row in rows]
-    page = Image.new("RGB", (max(widths), sum(heights) - gap), "white")
-    for top, row in zip(np.cumsum([0, *heights]).tolist(), rows, strict=False):
-        for left, image in zip(np.cumsum([0, *(image.width + gap for image in row)]).tolist(), row, strict=False):
-            page.paste(image, (left, top))
-    return page
-
-
 @cache
 def font() -> ImageFont.FreeTypeFont:
     """DejaVu, which has Greek letters and subscripts."""
     return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), 13)
-
-
-def caption(text: str, width: int, height: int = 26) -> Image.Image:
-    """A text on white, in the middle."""
-    page = Image.new("RGB", (width, height), "white")
-    ImageDraw.Draw(page).text((width / 2, height / 2), text, "black", font(), anchor="mm")
-    return page

@@ -1,7 +1,5 @@
 """Sliders on the pixels themselves: eps of x = log(y + eps), and the number of waves that a slice is made of."""
 
-import base64
-
 import ipywidgets as ui
 import numpy as np
 import torch
@@ -10,7 +8,7 @@ from .. import plots
 from ..cropping import EPS, log_density
 from ..cubes.suite import CubeSuite
 from ..statistics import fourier_pca, power_spectrum, project
-from .explorers import CubeExplorer, SliceExplorer
+from .explorers import CubeExplorer, Shown, SliceExplorer
 
 WAVES = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
@@ -28,7 +26,7 @@ def thinned(y: np.ndarray, empty: float = 0.015, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).poisson(mean * y) / mean).astype(np.float32)
 
 
-class PixelExplorer(ui.VBox):
+class PixelExplorer(Shown):
     """A plane of a cube: thinned and standardised at some eps, and as so many of its waves make it.
 
     suite, cube   the cube; its first plane is shown
@@ -42,8 +40,8 @@ class PixelExplorer(ui.VBox):
         options = {"style": {"description_width": "90px"}, "continuous_update": False}
         self.eps = ui.FloatLogSlider(eps, min=-8, max=0, step=1, description="ε", readout_format=".0e", **options)
         self.waves = ui.SelectionSlider(options=known, value=min(waves, known[-1]), description="waves kept", **options)
-        self.picture = ui.Image(format="png", width=935)
-        super().__init__([self.eps, self.waves, self.picture])
+        self.picture, self.readout = ui.Image(format="png", width=935), ui.HTML()
+        super().__init__([self.readout, self.eps, self.waves, self.picture])
         for slider in (self.eps, self.waves):
             slider.observe(lambda _: self._draw(), names="value")
         self._draw()
@@ -63,9 +61,4 @@ class PixelExplorer(ui.VBox):
         histogram.set(xlabel="standardised pixel", ylabel="pixels")
         plots.slice_grid(kept, self._box, [f"{n} waves"], ax=waves)
         plots.spectra(k, {"truth": power[0], f"{n} waves": power[1]}, "$P(k)$ of $x$", ax=spectrum)
-        self.picture.value = figure.finish().png()
-
-    def _repr_mimebundle_(self, **options) -> dict:
-        """The sliders, and the picture as it is for a reader without a kernel."""
-        still = {"image/png": base64.b64encode(self.picture.value).decode(), "text/plain": "PixelExplorer"}
-        return super()._repr_mimebundle_(**options) | still
+        self.picture.value, self.readout.value = figure.finish().png(), f"{title}; {n} waves"

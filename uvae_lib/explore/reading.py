@@ -6,11 +6,11 @@ from math import comb
 import ipywidgets as ui
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
-from ..cubes.suite import CubeSuite, open_cubes
+from .. import plots
+from ..cubes.suite import CubeSuite
 from ..generation.sample import sample_slices
-from ..plots import curves as plots
 from ..runs.encode import Posterior, encode_set, most_slices, set_features, spread_slices
 from ..runs.run import Run
 from ..runs.universes import check_voxels, universes_of
@@ -44,32 +44,22 @@ class Quiz(Shown):
         drawn = torch.cat([sample_slices(run, z, 1, generator) for z in of])
         order = torch.randperm(2 * HALF, generator=generator)
         self.answer = (order >= HALF).tolist()
-        x = run.to_log(torch.cat([true, drawn]))[order, 0].numpy()
-        panel = live.Panel("", run.image_box, *np.quantile(x, (0.005, 0.998)).tolist())
-        zoom = max(1, round(192 / x.shape[-1]))
-        self.images = [ui.Image(value=live.tile(slice_, panel, zoom), format="png", width=192) for slice_ in x]
-        numbers = range(1, 2 * HALF + 1)
-        self.choices = [ui.ToggleButton(description=f"{i}", layout=ui.Layout(width="192px")) for i in numbers]
+        self._x, self._box_size = run.to_log(torch.cat([true, drawn]))[order, 0].numpy(), run.image_box
+        panel = live.Panel("", run.image_box, *np.quantile(self._x, (0.005, 0.998)).tolist())
+        zoom = max(1, round(192 / self._x.shape[-1]))
+        self.images = [ui.Image(value=live.tile(x, panel, zoom), format="png", width=192) for x in self._x]
+        numbers = map(str, range(1, 2 * HALF + 1))
+        self.choices = [ui.ToggleButton(description=number, layout=ui.Layout(width="192px")) for number in numbers]
         self.reveal = ui.Button(description="reveal", disabled=True).add_class("uvae-reveal")
         self.readout = ui.HTML()
-        self.box = ui.VBox([self.reveal])
         cells = [ui.VBox(pair) for pair in zip(self.images, self.choices, strict=True)]
         grid = ui.GridBox(cells, layout=ui.Layout(grid_template_columns=f"repeat({HALF}, 200px)"))
-        super().__init__([self.readout, grid, self.box])
+        super().__init__([self.readout, grid, self.reveal])
         self.add_class("uvae-quiz")
         for choice in self.choices:
             choice.observe(lambda _: self._count(), names="value")
         self.reveal.on_click(lambda _: self._reveal())
         self._count()
-
-    @property
-    def score(self) -> int:
-        """How many of the chosen slices were drawn."""
-        return sum(choice.value and drawn for choice, drawn in zip(self.choices, self.answer, strict=True))
-
-    def p_value(self) -> float:
-        """Chance to score as well or better by choosing six of twelve blindly."""
-        return sum(comb(HALF, n) ** 2 for n in range(self.score, HALF + 1)) / comb(2 * HALF, HALF)
 
     def _count(self) -> None:
         chosen = sum(choice.value for choice in self.choices)
@@ -80,13 +70,14 @@ class Quiz(Shown):
         for choice, drawn in zip(self.choices, self.answer, strict=True):
             choice.description = f"{choice.description.split(':')[0]}: {'drawn' if drawn else 'simulated'}"
             choice.button_style = "" if not choice.value else "success" if drawn else "danger"
-        self.readout.value = f"{self.score} of 6 found; blindly one does as well with probability {self.p_value():.2g}"
+        score = sum(choice.value and drawn for choice, drawn in zip(self.choices, self.answer, strict=True))
+        p_value = sum(comb(HALF, n) ** 2 for n in range(score, HALF + 1)) / comb(2 * HALF, HALF)
+        self.readout.value = f"{score} of 6 found; blindly one does as well with probability {p_value:.2g}"
 
     def drawn(self) -> bytes:
-        """The twelve slices, six in a row, their buttons below them."""
-        images = [live.opened(image.value) for image in self.images]
-        texts = [live.caption(choice.description, images[0].width) for choice in self.choices]
-        return live.as_png(live.paste([images[:HALF], texts[:HALF], images[HALF:], texts[HALF:]], gap=4))
+        """The twelve slices, six in a row, what their buttons say above them."""
+        texts = [choice.description for choice in self.choices]
+        return plots.slice_grid(self._x, self._box_size, texts, columns=HALF).png()
 
 
 class CubeReader(Explorer):
@@ -98,49 +89,24 @@ class CubeReader(Explorer):
     suite       cubes with the run's voxel size;  cube  the first one to read
     likeness    slices (S, 1, H, H) pixels -> how probable the distance of one more training cube to the others would
                 be as large; no badge without it
-    `read(path, box_size=..., ...)` opens somebody's own cube, as the field on the page does.
     """
 
     FILM = ("n_slices",)
 
-    def __init__(
-        self, run: Run, posterior, suite: CubeSuite, *, cube: int = 0, n_slices: int = 1,
-        likeness: Callable[[Tensor], float] | None = None,
-    ):  # fmt: skip
+    def __init__(self, run: Run, posterior, suite: CubeSuite, *, cube: int = 0, likeness: Callable | None = None):
         check_voxels(run, suite)
-        self.run, self.posterior, self.likeness, self._suite, self._own = run, posterior, likeness, suite, None
-        most = min(30, most_slices(run, suite))
-        slider = control(ui.IntSlider, "slices", value=min(n_slices, most), min=1, max=most)
-        self.path = control(ui.Text, "or a file", placeholder="cube.npy", continuous_update=False)
-        controls = {"n_slices": (slider, self._draw)}
-        super().__init__(suite, cube, controls, [slider, self.path])
-        self.path.observe(lambda change: change["new"] and self._try(change["new"]), names="value")
-
-    def read(self, path, **options) -> None:
-        """Open somebody's own cubes, and read the first: options as `open_cubes` has them. Raises its ValueError."""
-        suite = open_cubes(path, **{"box_size": self.run.box_size} | options)
-        check_voxels(self.run, suite)
-        self._own = suite
-        self._open()
-
-    def _try(self, path: str) -> None:
-        try:
-            self.read(path)
-        except (ValueError, OSError) as error:
-            self.readout.value = str(error)
+        self.run, self.posterior, self.likeness = run, posterior, likeness
+        slider = control(ui.IntSlider, "slices", value=1, min=1, max=min(30, most_slices(run, suite)))
+        super().__init__(suite, cube, {"n_slices": slider})
 
     def _open(self) -> None:
-        suite, cube = (self._own, 0) if self._own else (self._suite, self.cube.value)
-        self._own = None
-        slices = spread_slices(self.run, suite, cube, self.n_slices.max, seed=cube)
+        cube, params, names = self.cube.value, self.source.params, self.posterior.names
+        slices = spread_slices(self.run, self.source, cube, self.n_slices.max, seed=cube)
         self._zs = set_features(self.run, slices)
-        names = self.posterior.names
-        known = set(names) <= set(suite.params)
-        self._truth = {"truth": suite.params[names].iloc[[cube]].to_numpy()} if known else {}
-        self._first = self.draws(1)
+        self._truth = {"truth": params[names].iloc[[cube]].to_numpy()} if set(names) <= set(params) else {}
+        self._first = self._draws(1)
         self._like = self.likeness(slices) if self.likeness else None
         self._slices = self.run.to_log(slices)[:, 0].numpy()
-        self._name = self._cube_text() if suite is self._suite else suite.source
         scale = np.quantile(self._slices, (0.005, 0.998)).tolist()
         panel = live.Panel("the slice that was added last", self.run.image_box, *scale)
         box = list(zip(self.posterior.low.tolist(), self.posterior.high.tolist(), strict=True))
@@ -148,19 +114,19 @@ class CubeReader(Explorer):
         self._board = live.Board([panel], [self._slices.shape[-1]], [plane], LINES, height=320)
         self._draw()
 
-    def draws(self, n_slices: int) -> np.ndarray:
+    def _draws(self, n_slices: int) -> np.ndarray:
         """Draws (N_DRAWS, p) from the posterior given the first slices."""
         z = encode_set(self.run, self._zs[:n_slices]).mu
         return self.posterior.sample(z, n_slices, N_DRAWS, Generator().manual_seed(0)).numpy()
 
     def _draw(self) -> None:
-        n, names = self.n_slices.value, self.posterior.names
-        draws = self.draws(n)
+        n = self.n_slices.value
+        draws = self._draws(n)
         read = ", ".join(
             f"{NAMES.get(name, name)} = {mean:.3f} ± {width:.3f}"
-            for name, mean, width in zip(names, draws.mean(axis=0), draws.std(axis=0), strict=True)
+            for name, mean, width in zip(self.posterior.names, draws.mean(axis=0), draws.std(axis=0), strict=True)
         )
         badge = "" if self._like is None else f"; {'like' if self._like > 0.01 else 'UNLIKE'} the training cubes"
-        self.readout.value = f"{self._name}: {read} from {n} slice{'s' * (n > 1)}{badge}"
+        self.readout.value = f"{self._cube_text()}: {read} from {n} slice{'s' * (n > 1)}{badge}"
         points = {"one slice": self._first, "posterior": draws} | self._truth
         self.picture.value = self._board.draw([self._slices[n - 1]], [{name: x[:, :2].T for name, x in points.items()}])

@@ -214,16 +214,15 @@ def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float]
 
 
 @plot
-def loss_curves(history: pd.DataFrame, panels: Mapping[str, str] = HISTORY, pca: float | None = None) -> Figure:
+def loss_curves(history: pd.DataFrame, pca: float | None = None) -> Figure:
     """How a run learned: each logged step light grey, the running median, held-out cubes as dots.
 
-    history   one row a logged step: step, and the columns of the panels, NaN where they were not measured
-    panels    {title: column}; its held-out values are in the column val_...
+    history   one row a logged step: step, and columns of `HISTORY`, held-out ones val_..., NaN where not measured
     pca       unexplained variance of the best linear code of as many numbers, dashed in the first panel
     What was not measured yet is not drawn.
     """
     figure = new_figure(PAGE, 0.34)
-    for ax, (title, name) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    for ax, (title, name) in zip(figure.subplots(1, len(HISTORY)), HISTORY.items(), strict=True):
         table = history.reindex(columns=["step", name, f"val_{name}"])  # NaN where nothing was measured yet
         ax.plot(table["step"], table[name], color="0.82", lw=0.6, label="each step")
         median = table[name].rolling(max(1, len(table) // 30), center=True, min_periods=1).median()
@@ -234,11 +233,8 @@ def loss_curves(history: pd.DataFrame, panels: Mapping[str, str] = HISTORY, pca:
         ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
     if pca is not None:
         figure.axes[0].axhline(pca, **FAINT, label="PCA of 512 modes")
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=4 if figure.get_figwidth() > 5 else 2,
-    )
+    columns = 4 if figure.get_figwidth() > 5 else 2
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns)
     return figure
 
 

@@ -12,13 +12,10 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import rc_context
 from matplotlib.figure import Figure
-from PIL import Image
 
 from ..files import atomic_path, plain_values, write_atomically
-from .style import DENSITY_MAP, as_array, shared_norm
 
 # [in], of one column and of the page; [pt], of labels: ticks and legends are 1 pt less
 WIDTHS = {"mnras": (3.32, 6.97), "aa": (88 / 25.4, 180 / 25.4), "apj": (3.5, 7.1), "neurips": (5.5, 5.5)}
@@ -70,19 +67,4 @@ def save(figure: Figure, path: str | Path, data: Mapping | None = None, run=None
     with rc_context(settings), atomic_path(path) as temporary:
         figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
     write_atomically(path.with_suffix(".json"), text + "\n")
-    return path
-
-
-def animate(frames, path: str | Path, duration: int = 120) -> Path:
-    """Write slices as a GIF that goes forth and back, on one scale of colours, row 0 at the bottom.
-
-    frames     (n, H, W) log densities
-    duration   of a frame [ms]
-    Returns the path; equal frames give equal bytes.
-    """
-    frames, path = as_array(frames)[:, ::-1], Path(path)
-    shades = np.uint8(255 * colormaps[DENSITY_MAP](shared_norm(frames)(frames))[..., :3])
-    images = [Image.fromarray(x).resize((384, 384), Image.Resampling.NEAREST) for x in (*shades, *shades[-2:0:-1])]
-    with atomic_path(path) as temporary:
-        images[0].save(temporary, format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
     return path

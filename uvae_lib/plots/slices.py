@@ -147,11 +147,7 @@ def traversal_strip(
     norm, colours, label, shown = shared_norm(frames), DENSITY_MAP, LOG_DENSITY, frames
     if anchor is not None:
         shown = frames - as_images(anchor)[:, None]
-        norm, colours, label = (
-            symmetric_norm(shown),
-            DIFFERENCE_MAP,
-            r"$\ln\,(\rho / \rho_\mathrm{anchor})$",
-        )
+        norm, colours, label = symmetric_norm(shown), DIFFERENCE_MAP, r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
     texts = [f"${v:+.2g}$" if abs(v) > 1e-3 * np.abs(values).max() else "$0$" for v in as_array(values).ravel()]
     ax = ax or new_axes(PAGE, 0.5 + rows / n, squares=True)
     here = np.equal.outer(marked, np.arange(n))[..., None, None] if marked else False
