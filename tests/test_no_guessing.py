@@ -230,11 +230,6 @@ def _(p):
     return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize="35 Mpc"), DENSITY
 
 
-@case(BOX, "Mpc with h", box(738 * 0.6774))
-def _(p):
-    return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize="738 Mpc", HubbleParam=0.6774), DENSITY
-
-
 @case(BOX, "three sides that differ", r"BoxSize = \[500.0, 500.0, 250.0\].*as long as wide")
 def _(p):
     return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=[500.0, 500.0, 250.0]), SAID
@@ -652,11 +647,6 @@ def _(p):
 @case(FILES, "a list of files", "found a list as the path; expected one file or folder; put the cubes, or links")
 def _(p):
     return [write_npy(p / "c.npy", Y)], SAID
-
-
-@case(FILES, "an address", "found an address of another machine.*download or mount")
-def _(p):
-    return "https://example.org/cubes.npy", SAID
 
 
 @case(FILES, "an archive", r'an archive of rho; .* once run np.save\("cubes.npy", np.load\(.c.npz.\)\[.rho.\]\)')

@@ -4,7 +4,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -27,15 +28,14 @@ PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")  # attri
 BOX = re.compile(r"l?box(size|length|len|side|width)?(inmpch|mpch)?|sidelength|domainwidth")
 WAVE = r"\s*h\s*(?:\^|\*\*)?\s*[{(]?\s*-\s*1\s*[})]?\s*"
 LENGTH = re.compile(rf"([-+\[\](),.\deE\s]+?)\s*({WAVE})?(?:comoving\s+)?c?([kMG])pc(?:cm)?(\s*/\s*h|{WAVE})?\s*")
-# what errors of HDF5 say, that are no damage: found, expected, what to do
+# what errors of NumPy and HDF5 say: found, expected, what to do
 REASONS = {
     r"plugin|required filter": ("data compressed by a filter that is missing", "one that is here",
                                 "pip install hdf5plugin, or rewrite the file with h5repack -f GZIP=4"),
-    r"h5clear|consistency flags|already open for write": ("a file that its writer has not closed", "a closed file",
-                                                          "wait for the writer; if none runs any more, h5clear -s it"),
-    r"to lock|open for write": ("a file that another process is writing", "a closed file",
-                                "wait; where the file system has no locks set HDF5_USE_FILE_LOCKING=FALSE"),
-    "": ("no readable array", "a whole .npy or HDF5 file of numbers",
+    r"h5clear|consistency flags|to lock|open for write": (
+        "a file that its writer has not closed, or that another process is writing", "a closed file", "wait for the "
+        "writer; if none runs any more, h5clear -s it; without locks of files set HDF5_USE_FILE_LOCKING=FALSE"),
+    "": ("no readable array or table", "a whole .npy or HDF5 file of numbers, or a table as text",
          "copy or download it again, or save it with np.save; pickles are never opened"),
 }  # fmt: skip
 
@@ -70,11 +70,17 @@ def natural(text: object) -> list:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(text))]
 
 
-def unreadable(path: Path, error: Exception) -> CubesError:
-    """What to say of an error of NumPy or HDF5."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    found, *rest = next(what for pattern, what in REASONS.items() if re.search(pattern, text))
-    return refusal(path, f"{found} ({text})", *rest)
+@contextmanager
+def reading(path: object) -> Iterator[None]:
+    """What NumPy, pandas and h5py raise for damaged files, as CubesError."""
+    try:
+        yield
+    except CubesError:
+        raise
+    except ERRORS as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        found, *rest = next(what for pattern, what in REASONS.items() if re.search(pattern, text))
+        raise refusal(path, f"{found} ({text})", *rest) from error
 
 
 @dataclass(frozen=True)
@@ -97,12 +103,10 @@ class Stack:
         return np.concatenate([block[int(a * planes), int(b * side)] for a, b in ((0.2, 0.3), (0.5, 0.1), (0.8, 0.6))])
 
     def _block(self, i: int) -> np.ndarray:
-        try:
+        with reading(self.path):
             if (now := self.path.stat().st_size) != self.size:
-                found = f"{now} bytes while reading, {self.size} when it was opened"
-                raise refusal(
-                    self.path, found, "a file that does not change", "wait for the copy to end, open it again"
-                )
+                found, advice = f"{now} bytes while reading, {self.size} before", "wait for the copy, open it again"
+                raise refusal(self.path, found, "a file that does not change", advice)
             if self.dataset is None:
                 return np.load(self.path, mmap_mode="r", allow_pickle=False).reshape(self.shape)[i]
             with h5py.File(self.path, "r") as file:
@@ -113,10 +117,6 @@ class Stack:
                 told = {name: np.ravel(data.attrs[name])[0] for name in PACKING if name in data.attrs}
                 out = values * np.float64(told.pop("scale_factor", 1)) + told.pop("add_offset", 0) if told else values
                 return np.where(np.isin(values, [*told.values()]), np.nan, out) if told else out
-        except CubesError:
-            raise
-        except ERRORS as error:
-            raise unreadable(self.path, error) from error
 
 
 def open_arrays(path: Path, n_maps: int = 0) -> list[Stack]:
@@ -126,32 +126,22 @@ def open_arrays(path: Path, n_maps: int = 0) -> list[Stack]:
 
     Raises CubesError for a file that cannot be read, is not whole, holds no real numbers, or cubes in another shape.
     """
-    status, stacks = existing(path), []
+    status, stacks, refused = existing(path), [], []
     if not path.is_file():
         raise refusal(path, "no regular file", "a file of numbers", "name a file or a folder of files")
-    try:
-        arrays = hdf5_arrays(path) if path.suffix.lower() in HDF5 else _numpy_array(path)
-    except CubesError:
-        raise
-    except ERRORS as error:
-        raise unreadable(path, error) from error
-    listing = ", ".join(f"{name or 'an array of shape'} {shape}" for name, (shape, _) in list(arrays.items())[:8])
-    solid = {name: found for name, found in arrays.items() if len(found[0]) > 2 or n_maps}
-    if not solid:
-        flat = {round(shape[-1] ** (1 / 3)) for shape, _ in arrays.values() if shape}
-        advice = "".join(f"; a flat cube is saved as array.reshape(-1, {n}, {n}, {n})" for n in flat if n > 7)
-        raise refusal(path, listing or "no data set", CUBES, f"save cubes with np.save{advice}", NoCubes)
-    for name, (shape, dtype) in solid.items():
+    with reading(path):
+        arrays = _hdf5_arrays(path) if path.suffix.lower() in HDF5 else _numpy_array(path)
+    for name, (shape, dtype) in arrays.items():
         try:
-            stack = stack_shape(path, shape, n_maps)
+            stack = stack_shape(f"{path}/{name}" if name else path, shape, n_maps)
             if dtype.kind not in "fiu":
                 raise refusal(path, f"values of type {dtype}", "real numbers", "save them again as float32")
             stacks.append(Stack(path, name, stack, status.st_size, status.st_mtime_ns))
-        except CubesError:
-            if len(solid) == 1:  # beside others it may be anything
-                raise
+        except CubesError as error:  # beside cubes it may be anything
+            refused.append(error)
     if not stacks:
-        raise refusal(path, listing, CUBES, "cut or reshape them to cubes")
+        nothing = refusal(path, "no data set", CUBES, "save cubes with np.save", NoCubes)
+        raise next((error for error in refused if not isinstance(error, NoCubes)), [*refused, nothing][0])
     return sorted(stacks, key=lambda stack: natural(stack.dataset))
 
 
@@ -166,7 +156,9 @@ def stack_shape(where: object, shape: tuple[int, ...], n_maps: int = 0) -> tuple
         return stack
     if len(stack) == 4 and len({*stack[:3]}) == 1:
         advice = "the cubes lie along the last axis: save np.moveaxis(cubes, -1, 0)"
-    raise refusal(where, f"an array of shape {shape}", expected, advice)
+    elif len(long) in (1, 2) and (n := round(long[-1] ** (1 / 3))) > 7:
+        advice = f"a flat cube is saved as array.reshape(-1, {n}, {n}, {n})"
+    raise refusal(where, f"an array of shape {shape}", expected, advice, CubesError if len(long) > 2 else NoCubes)
 
 
 def existing(path: Path) -> os.stat_result:
@@ -177,8 +169,6 @@ def existing(path: Path) -> os.stat_result:
         found, advice = "no such file or folder", "check the path, or make a suite with `python -m uvae_lib simulate`"
         if path.is_symlink():
             found, advice = f"a link to {os.readlink(path)}, which does not exist", "bring that, or remove the link"
-        elif re.match(r"\w{2,}:/", str(path)):
-            found, advice = "an address of another machine", "download or mount the cubes, and give their path here"
         elif re.search(r"[*?\[]", str(path)):
             found, advice = "a pattern of names, and no such file", 'give the folder, and field="cube_*.npy" if need be'
         raise refusal(path, found, "cubes", advice, CubesMissing) from error
@@ -199,7 +189,7 @@ def _numpy_array(path: Path) -> dict:
     raise refusal(path, f"an archive of {', '.join(array.files[:8])}", "arrays that are read a cube at a time", advice)
 
 
-def hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def _hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and dtype of every array in an HDF5 file, links followed, each once.
 
     Raises CubesError for a link that leads nowhere, and for an array of three axes or more that is not whole.
@@ -215,17 +205,15 @@ def hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                 target = f"{getattr(link, 'filename', '')} {getattr(link, 'path', '')}"
                 found = f"{head}{name}, a link to {target}, which leads nowhere"
                 raise refusal(path, found, "a whole file", "bring what it points to, or remove the link") from error
-            if (key := (item.file.filename, h5py.h5o.get_info(item.id).addr)) in met:
+            if item in met:
                 continue
-            met.add(key)
+            met.add(item)
             if isinstance(item, h5py.Group):
                 walk(item, f"{head}{name}/")
             elif isinstance(item, h5py.Dataset) and item.shape is not None:
                 arrays[f"{head}{name}"] = item.shape, item.dtype
                 if len(item.shape) > 2 and (missing := _missing(item, path)):
-                    raise refusal(
-                        path, f"{missing} of {head}{name}", "a whole array", "bring it, or write the file again"
-                    )
+                    raise refusal(path, f"{missing} of {head}{name}", "a whole array", "bring it, or write it again")
 
     with h5py.File(path, "r") as file:
         walk(file, "")
@@ -233,7 +221,7 @@ def hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
 
 def _missing(data: h5py.Dataset, path: Path) -> str:
-    """What an array lacks: sources of a virtual one, files of an external one, values that were never written."""
+    """What an array lacks: sources of a virtual one, values that were never written."""
     for source in data.virtual_sources() if data.is_virtual else ():
         place = path if source.file_name == "." else path.parent / source.file_name
         try:
@@ -241,9 +229,6 @@ def _missing(data: h5py.Dataset, path: Path) -> str:
                 other[source.dset_name]
         except (OSError, KeyError):
             return f"no {source.dset_name} in {place}, a source"
-    for name, *_ in data.external or ():
-        if not (path.parent / os.fsdecode(name)).is_file():
-            return f"no {os.fsdecode(name)}, the file"
     n = math.prod(-(-a // b) for a, b in zip(data.shape, data.chunks, strict=True)) if data.chunks else 0
     if n and not data.is_virtual and data.id.get_num_chunks() < n:
         return f"{data.id.get_num_chunks()} of {n} chunks"
@@ -260,16 +245,17 @@ def attributes(stack: Stack) -> dict[str, object]:
         places, group = [file[stack.dataset]], file[stack.dataset]
         while group.name != "/":
             group = group.parent
-            groups = [item for item in (group[name] for name in group) if isinstance(item, h5py.Group)]
-            places += [group, *(g for g in groups if not any(getattr(item, "ndim", 0) > 2 for item in g.values()))]
+            inside = [item for item in group.values() if isinstance(item, h5py.Group)]
+            places += [group, *(g for g in inside if not any(getattr(item, "ndim", 0) > 2 for item in g.values()))]
         for place in places:
             values = dict(place.attrs)
             for name, item in place.items() if isinstance(place, h5py.Group) else ():
                 if isinstance(item, h5py.Dataset) and item.shape is not None and item.size <= 10**4 and item.ndim < 3:
                     values |= {name: item[()]} | {f"{name}_{key}": value for key, value in item.attrs.items()}
             for name, value in values.items():
-                unit = next((as_text(values[f"{name}_{k}"]) for k in ("units", "unit") if f"{name}_{k}" in values), "")
-                found.setdefault(f"{place.name}/{name}".lstrip("/"), f"{as_text(value)} {unit}" if unit else value)
+                unit = values.get(f"{name}_units", values.get(f"{name}_unit"))
+                text = value if unit is None else f"{as_text(value)} {as_text(unit)}"
+                found.setdefault(f"{place.name}/{name}".lstrip("/"), text)
     return found
 
 
@@ -279,15 +265,15 @@ def as_text(value: object) -> str:
     return str(values[0]) if len(values) == 1 else f"[{', '.join(map(str, values[:6]))}{', ...' * (len(values) > 6)}]"
 
 
-def read_length(value: object, h: float | None = None) -> list[float] | None:
-    """Lengths [Mpc/h] of a text with a unit, as "500 Mpc/h", "[500 500 500] h^-1 Mpc", or "738 Mpc" where h is known.
+def read_length(value: object) -> list[float] | None:
+    """Lengths [Mpc/h] of a text with a unit, as "500 Mpc/h" or "[500 500 500] h^-1 Mpc".
 
     Returns None for a number without a unit, and for what is no length.
     """
     found = LENGTH.fullmatch(as_text(value))
-    if not found or not (found[2] or found[4] or h):
+    if not found or not (found[2] or found[4]):
         return None
-    scale = {"k": 1e-3, "M": 1.0, "G": 1e3}[found[3]] * (1 if found[2] or found[4] else h)
+    scale = {"k": 1e-3, "M": 1.0, "G": 1e3}[found[3]]
     return [float(number) * scale for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", found[1])] or None
 
 
@@ -299,9 +285,8 @@ def box_names(told: dict) -> list[str]:
 def box_of(stack: Stack) -> float | None:
     """Side of the box [Mpc/h] where an attribute gives it with its unit. Raises CubesError for sides that differ."""
     told = attributes(stack)
-    h = next((float(np.ravel(v)[0]) for k, v in told.items() if re.fullmatch(r"(.*/)?(HubbleParam|h|hubble)", k)), None)
     for name in box_names(told):
-        lengths = read_length(told[name], h)
+        lengths = read_length(told[name])
         if len({*(lengths or np.ravel(told[name]).tolist())}) > 1:
             raise refusal(stack.path, f"{name} = {as_text(told[name])}", "a cube, as long as wide", "cut it to cubes")
         if lengths:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .arrays import ERRORS, CubesError, attributes, existing, refusal
+from .arrays import attributes, existing, reading, refusal
 from .layout import ENDING, Layout
 
 KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", "h", "n_s", "M_nu", "w"}
@@ -47,13 +47,8 @@ def cube_parameters(source, layout: Layout) -> pd.DataFrame:
     where = source if isinstance(source, str | Path) else "params"
     if where == OWN:
         return _numbers(own_parameters(layout), where)
-    try:
+    with reading(where):
         table = _read(Path(source).expanduser()) if isinstance(source, str | Path) else _as_frame(source)
-    except CubesError:
-        raise
-    except ERRORS as error:
-        expected = "a table of numbers (text or .npy; pickles are never opened)"
-        raise refusal(where, f"no readable table ({str(error)[:160]})", expected, "save it again as text") from error
     table = _rows_of_cubes(_named(table, layout, where), layout, where)
     return _numbers(table[[c for c in table if len(layout.columns) != 2 or c in layout.columns]], where)
 
@@ -95,16 +90,17 @@ def _read(path: Path) -> pd.DataFrame:
     if path.suffix.lower() == ".npy":
         return pd.DataFrame(np.load(path, allow_pickle=False))
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    rows = [line.partition(" #")[0].strip() for line in lines if line[0] not in "#%"]
-    words = [re.split(r"[\s,;]+", re.sub(r"[\[(].*?[\])]", "", line.strip("#% "))) for line in lines if line[0] in "#%"]
+    rows = [line for line in lines if line[0] != "#"]
+    words = [re.split(r"[\s,;]+", re.sub(r"[\[(].*?[\])]", "", line.strip("# "))) for line in lines if line[0] == "#"]
     if not rows:
         raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    sep = next((mark for mark in ";\t" if mark in rows[-1]), r"\s+" if re.search(r"\d\s+[-.\d]", rows[-1]) else ",")
-    sep = sep if sep in rows[-1] else r"\s+"
+    blank = r"\s+" if "," not in rows[-1] or re.search(r"\d\s+[-.\d]", rows[-1]) else ","
+    sep = next((mark for mark in ";\t" if mark in rows[-1]), blank)
     if any(re.fullmatch(r"-?\d+,\d+", word.strip()) for word in re.split(sep, rows[-1])):
         advice = 'write them again (pandas: read_csv(..., decimal=","))'
         raise refusal(path, f"decimal commas ({rows[-1][:40]})", "decimal points", advice)
-    table = pd.read_csv(StringIO("\n".join(rows)), sep=sep, header=None, dtype=str, engine="python", keep_default_na=False, skipinitialspace=True)  # noqa: E501  # fmt: skip
+    options = {"header": None, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "comment": "#"}
+    table = pd.read_csv(StringIO("\n".join(rows)), sep=sep, engine="python", **options)
     table = table.loc[:, (table != "").any()]
     names = [w for w in words if len(w) == table.shape[1] and not any(map(NUMBER.fullmatch, w))]
     mentioned = [word for w in words for word in w if canonical(word) in KNOWN]
@@ -129,10 +125,10 @@ def _named(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
             raise refusal(where, found, "a name for each column", advice)
         names = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))]
         table.columns = ["id"] * labels + names[: width - labels]
-    plain = [str(name).strip().strip("\"'") for name in table.columns]
-    renamed = [canonical(name) for name in plain]
-    if both := [old for old, name in zip(plain, renamed, strict=True) if renamed.count(name) > 1]:
-        found = f"columns {', '.join(both)} for {canonical(both[0])}"
+    renamed = pd.Index(map(canonical, table.columns))
+    if renamed.has_duplicates:
+        twice = renamed[renamed.duplicated()][0]
+        found = f"columns {', '.join(map(str, table.columns[renamed == twice]))} for {twice}"
         raise refusal(where, found, "every name once", "leave out or rename one")
     return table.set_axis(renamed, axis=1)
 
@@ -158,12 +154,11 @@ def _rows_of_cubes(table: pd.DataFrame, layout: Layout, where: object) -> pd.Dat
     order = [int(key[-1]) for key in keys] if layout.by_order == "number" else range(n)
     if layout.by_order and not ids and max(order) < len(table) and (len(table) == n or layout.by_order == "number"):
         return rest.iloc[list(order)].reset_index(drop=True)
-    first = (
-        ", ".join(map(_label, table[ids[0]][:4])) if ids else "; ".join(" ".join(map(str, r)) for r in table.values[:2])
-    )
-    column = f"column {ids[0] or 'index'}" if ids else "no id column"
+    rows = (" ".join(map(str, row)) for row in table.values[:2])
+    first = f"column {ids[0] or 'index'}: {', '.join(map(_label, table[ids[0]][:4]))}" if ids else "no id column: "
+    first += "" if ids else "; ".join(rows)
     cubes = f"{', '.join(key[0] for key in keys[:4])}{', ...' * (n > 4)}"
-    found = f"{len(table)} rows of parameters ({column}: {first}, ...) for {n} cubes ({cubes})"
+    found = f"{len(table)} rows of parameters ({first}, ...) for {n} cubes ({cubes})"
     advice = 'add a column id, or pass params="none"'
     raise refusal(where, found, "a row for each cube, called by its name or number", advice)
 
