@@ -644,11 +644,6 @@ def _(p):
     return write_folder(p, {"cube_0": Y[0]}) / "cube_*.npy", SAID
 
 
-@case(FILES, "a list of files", "found a list as the path; expected one file or folder; put the cubes, or links")
-def _(p):
-    return [write_npy(p / "c.npy", Y)], SAID
-
-
 @case(FILES, "an archive", r'an archive of rho; .* once run np.save\("cubes.npy", np.load\(.c.npz.\)\[.rho.\]\)')
 def _(p):
     np.savez(p / "c.npz", rho=Y)
@@ -729,7 +724,7 @@ def _(p):
     return write_npy(p / "Maps_Mcdm_IllustrisTNG_LH_z=0.00.npy", large.astype("f4")), {}
 
 
-@case(NUMBERS, "redshift space is asked for its line of sight", "expected line_of_sight=0, 1, 2")
+@case(NUMBERS, "redshift space is asked for its line of sight", "expected line_of_sight= 0, 1, 2")
 def _(p):
     return write_hdf5(p / "a.h5", {"rho_rsd": Y}), SAID
 

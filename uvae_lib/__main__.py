@@ -160,7 +160,7 @@ def inspect(
         allow_same_universe: open cubes with the same largest modes
         save: write what is given to suite.json beside the cubes
     """
-    from .cubes.inspect import inspect_cubes
+    from .cubes.suite import inspect_cubes
 
     told = {name: value for name, value in locals().items() if name not in ("path", "save", "inspect_cubes")}
     told["box_size"] = float(box_size) if box_size and box_size.replace(".", "", 1).isdecimal() else box_size

@@ -1,10 +1,9 @@
 """Array files and what stands beside them: headers are read, nothing is unpickled, a cube is read at a time."""
 
-import json
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ except ImportError:
 HDF5 = (".hdf5", ".h5", ".hdf", ".he5")
 SUFFIXES = (".npy", ".npz", *HDF5)
 CUBES = "cubes (N, N, N) or (n, N, N, N)"
-RECORD = "suite.json"
 # what NumPy and h5py raise for damaged files
 ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, SyntaxError, TokenError, EOFError, MemoryError)  # noqa: E501  # fmt: skip
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")  # attributes of the netCDF conventions
@@ -55,9 +53,9 @@ class NoCubes(CubesError):
 
 
 class CubesUnsaid(CubesError):
-    """The same, for what the user has to say: needs, the names of options; layout, what was found."""
+    """The same, for what the user has to say: proposals, of each option a value that it may have, and why."""
 
-    needs, layout = (), None
+    proposals: dict[str, tuple] = {}
 
 
 def refusal(where: object, found: str, expected: str, advice: str, error: type[CubesError] = CubesError) -> CubesError:
@@ -292,20 +290,3 @@ def box_of(stack: Stack) -> float | None:
         if lengths:
             return lengths[0]
     return None
-
-
-def read_record(path: Path, known: Sequence[str]) -> dict:
-    """What the user has written beside the cubes: `suite.json` of the folder, and NAME.suite.json of a file.
-
-    Raises CubesError for what is no JSON, or a name that is none of `known`.
-    """
-    told: dict = {}
-    for place in [path / RECORD] if path.is_dir() else [path.parent / RECORD, path.with_suffix(f".{RECORD}")]:
-        try:
-            values = dict(json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else {}
-        except (OSError, ValueError, TypeError) as error:
-            raise refusal(place, f"no record ({error})", "JSON", 'write {"box_size": 25.0, ...}') from error
-        if unknown := sorted(set(values) - set(known)):
-            raise refusal(place, ", ".join(unknown), f"some of {', '.join(known)}", "correct the names")
-        told |= values
-    return told

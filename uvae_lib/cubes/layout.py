@@ -5,7 +5,7 @@ belong together, and where that leaves a choice it is asked for.
 """
 
 import dataclasses
-import os
+import os.path
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -37,7 +37,8 @@ class Layout:
     by_order    "row": row i of a table belongs to cube i; "number": to the cube of that number; "" to none
     related     cubes are documented to share their phases
     sparse      planes of one value are no damage
-    needs       what the user has to say, as it is written;  cautions: what to warn of;  notes: what was chosen
+    needs       options that the user has to say, and what each may be
+    cautions    what to warn of;  notes: what was chosen
     """
 
     source: str
@@ -55,28 +56,27 @@ class Layout:
     widths: tuple[int, ...] = ()
     related: bool = False
     sparse: bool = False
-    needs: list[str] = dataclasses.field(default_factory=list)
+    needs: dict[str, str] = dataclasses.field(default_factory=dict)
     cautions: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
 
-def files_below(path: Path, depth: int = 3) -> list[Path]:
-    """A file itself; the files of a folder and of folders below, hidden ones left out, a folder met twice once.
+def files_below(path: Path, depth: int = 4) -> list[Path]:
+    """A file itself; the files of a folder and of folders below, hidden ones left out, each once.
 
-    Raises CubesError for a folder that cannot be read, and a link to an array that leads nowhere.
+    Raises CubesError for a link to an array that leads nowhere.
     """
-    files, met = [], set()
-    for place, inside, names in os.walk(path, followlinks=True) if path.is_dir() else ():
-        here = Path(place)
-        if here.resolve() in met or len(here.relative_to(path).parts) >= depth:
-            inside.clear()
-        inside[:] = sorted(name for name in inside if name[0] != "." and os.access(here / name, os.X_OK))
-        files += [here / name for name in sorted(names) if name[0] != "."] if here.resolve() not in met else []
-        met.add(here.resolve())
-    for file in files:
+    if not path.is_dir():
+        return [path]
+    files: dict[str, Path] = {}
+    for levels in range(1, depth + 1):
+        for file in sorted(path.glob("/".join("*" * levels))):
+            if not file.is_dir() and not any(part[0] == "." for part in file.relative_to(path).parts):
+                files.setdefault(os.path.realpath(file), file)
+    for file in files.values():
         if file.suffix.lower() in SUFFIXES:
             existing(file)
-    return files if path.is_dir() else [path]
+    return list(files.values())
 
 
 def choose(folder: Path, option: str, values: Iterable, wanted, usual: Iterable = ()):
@@ -126,7 +126,7 @@ def plain(path: Path, told: dict) -> Layout:
     keys = _keys(names, [stack.shape[0] for stack in chosen])
     marks = [name for name in (*names[:1], *attributes(chosen[0])) if REDSHIFT_SPACE.search(name)]
     if marks and told.get("line_of_sight") is None:
-        needs.append(f'line_of_sight=0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}')
+        needs["line_of_sight"] = f'0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}'
     source = f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})"
     ids = tuple(f"{root.absolute().name}/{key[0]}" for key in keys)
     layout = Layout(source, tuple(chosen), ids, keys, "row" if len(chosen) == 1 else "", needs=needs,
@@ -136,9 +136,9 @@ def plain(path: Path, told: dict) -> Layout:
     return layout
 
 
-def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], list[str]]:
+def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], dict[str, str]]:
     """Names of the arrays that are the universes of the suite, and what has to be said before that is known."""
-    names, wanted, needs = sorted(stacks, key=natural), told.get("field"), []
+    names, wanted, needs = sorted(stacks, key=natural), told.get("field"), {}
     if wanted is not None:
         found = [n for n in names if any(fnmatchcase(n, w) for w in (wanted, f"*/{wanted}", f"{wanted}.*"))]
         if not found:
@@ -155,11 +155,11 @@ def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[lis
             one = choose(path, option, there, told[option])
             names = [n for n in names if values[n] == one]
         elif len({*values.values()}) > 1:
-            needs.append(f"{option}= one of {', '.join(sorted(there, key=natural)[:8])}")
+            needs[option] = f"one of {', '.join(sorted(there, key=natural)[:8])}"
     kinds = {re.sub(r"\d+", "#", PART.sub("", EPOCH.sub("", ENDING.sub("", n)))): n for n in reversed(names)}
     if len(kinds) > 1 and wanted is None:
         one = ", ".join(f'"{n}"' for n in sorted(kinds.values())[:6])
-        needs.append(f'field= one of {one}, or field="*" when each is a universe of its own')
+        needs["field"] = f'one of {one}, or field="*" when each is a universe of its own'
     return names, needs
 
 

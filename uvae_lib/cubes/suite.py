@@ -18,21 +18,11 @@ import pandas as pd
 
 from ..presets import DataConfig, locate
 from . import camels, quijote
-from .arrays import (
-    CubesError,
-    CubesUnsaid,
-    Stack,
-    as_text,
-    attributes,
-    box_of,
-    existing,
-    read_length,
-    read_record,
-    refusal,
-)
+from .arrays import CubesError, CubesUnsaid, Stack, box_of, existing, read_length, refusal
 from .checks import FIELD_TYPES, Check, check_cubes, to_overdensity
 from .layout import Layout, plain
-from .parameters import OWN, cube_parameters, own_parameters, tables_beside
+from .parameters import OWN, cube_parameters
+from .unsaid import ask, read_record, write_record
 
 __all__ = ["CubeSuite", "CubesError", "fit_image_size", "open_cubes", "open_data", "split_cubes"]
 IMAGE_SIZES = (32, 64, 128, 256, 512)  # that the networks take [pixels]
@@ -79,22 +69,17 @@ class CubeSuite(Layout):
     @property
     def universes(self) -> tuple[str, ...]:
         """Name of each cube's universe, for splits: cubes with the same largest modes share one."""
-        return (
-            self.ids
-            if self.check is None
-            else tuple(self.ids[self.check.universes.index(u)] for u in self.check.universes)
-        )
+        numbers = self.check.universes if self.check else range(self.n_cubes)
+        return tuple(self.ids[numbers.index(number)] for number in numbers)
 
     def place(self, i: int) -> tuple[Stack, int]:
         """The file of cube i, and its number there."""
         number = operator.index(i)
         if not 0 <= number < self.n_cubes:
             raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
-        for file in self.files:
-            if number < file.shape[0]:
-                break
-            number -= file.shape[0]
-        return file, number
+        ends = np.cumsum([file.shape[0] for file in self.files])
+        file = self.files[np.searchsorted(ends, number, side="right")]
+        return file, number - int(ends[ends <= number].max(initial=0))
 
     def raw(self, i: int) -> np.ndarray:
         """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
@@ -119,22 +104,13 @@ class CubeSuite(Layout):
         parameters = hashlib.blake2b(table.encode(), digest_size=8)
         return {"cubes": cubes.hexdigest(), "parameters": parameters.hexdigest()}
 
-    def cube_id(self, i: int) -> str:
-        """Name of cube i, the same in every field of a suite."""
-        self.place(i)
-        return self.ids[i]
-
     def describe(self) -> str:
         """A page of text: what was found, how it is read, what the check found, warnings."""
-        size = largest_image_size(self.side)
         lines = [
             f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB",
             f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
             f"field type {self.field_type}; each cube is divided by its own mean",
             *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
-            f"slices of up to {size}^2 pixels fit"
-            if size
-            else f"slices do not fit: the smallest are {IMAGE_SIZES[0]}^2",
             *self.notes,
         ]
         if self.check:
@@ -142,15 +118,12 @@ class CubeSuite(Layout):
             lines.append(f"all cubes read: voxels from {low:.6g} to {high:.6g}, {len({*self.universes})} universes")
         return "\n".join([*lines, *(f"warning: {caution}" for caution in self.cautions)]) + "\n"
 
-    @property
-    def _shape(self) -> str:
-        if self.n_planes == self.side:
-            return f"{self.n_cubes} cubes of {self.side}^3 voxels"
-        return f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
-
     def __repr__(self) -> str:
         columns = ", ".join(self.params.columns) or "no parameters"
-        return f"CubeSuite({self._shape}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
+        shape = f"{self.n_cubes} cubes of {self.side}^3 voxels"
+        if self.n_planes != self.side:
+            shape = f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
+        return f"CubeSuite({shape}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
 
 
 def open_cubes(
@@ -176,26 +149,23 @@ def open_cubes(
     Raises CubesError (a ValueError) when the cubes cannot be used, or with one sentence that lists what is to be said;
     warns (UserWarning) of what looks odd.
     """
-    if not isinstance(path, str | Path):
-        advice = "put the cubes, or links to them, in a folder of their own"
-        raise refusal("open_cubes", f"a {type(path).__name__} as the path", "one file or folder", advice)
     path = Path(path).expanduser()
     existing(path)
     values = (set_name, redshift, field, box_size, field_type, params, line_of_sight, allow_same_universe or None)
     told = read_record(path, TOLD) | {k: v for k, v in zip(TOLD, values, strict=True) if v is not None}
     layout = camels.find(path, told) or quijote.find(path, told) or plain(path, told)
-    layout.box_size, layout.box_from = _box_size(path, layout, told.get("box_size"))
+    _set_box(path, layout, told.get("box_size"))
     layout.field_type, sight = told.get("field_type", layout.field_type), told.get("line_of_sight")
     choices = (("field_type", layout.field_type, FIELD_TYPES), ("line_of_sight", sight, (0, 1, 2, "none")))
     for name, value, known in choices:
         if value is not None and value not in known:
             raise refusal(path, f"{name}={value!r}", f"one of {', '.join(map(str, known))}", "choose one")
     folder, table = path if path.is_dir() else path.parent, told.get("params", layout.table)
-    _ask(path, layout, folder, table)
+    ask(path, layout, folder, table)
     if isinstance(table, str | Path) and table not in ("none", OWN):
         table = next((p for p in (Path(table).expanduser(), folder / table) if p.is_file()), table)
-    found = {"params": cube_parameters(table, layout), "line_of_sight": sight if sight != "none" else None}
-    suite = CubeSuite(**vars(layout), **found)
+    params = cube_parameters(table, layout)
+    suite = CubeSuite(**vars(layout), params=params, line_of_sight=sight if sight != "none" else None)
     if not 2 <= suite.box_size <= 5000:
         suite.cautions.append(f"a box of {suite.box_size:g} Mpc/h; this looks like kpc/h or Gpc/h")
     if check:
@@ -208,56 +178,46 @@ def open_cubes(
                 "choose with redshift=, field= or set_name=, or pass allow_same_universe=True (suite.json: "
                 '"allow_same_universe": true), and they stay in one part of the split'
             )
-            raise refusal(
-                path, f"{same}: one universe in several snapshots, fields or copies", "a universe each", advice
-            )
+            raise refusal(path, f"{same}: one universe in several snapshots or copies", "a universe each", advice)
     for caution in suite.cautions:
         warnings.warn(caution, UserWarning, stacklevel=2)
     return suite
 
 
-def _ask(path: Path, layout: Layout, folder: Path, table) -> None:
-    """Raise CubesUnsaid with all that the user has to say of cubes, what is found of it, and the line to write."""
-    needs = list(layout.needs)
-    if layout.box_size is None:
-        needs.append("box_size= [Mpc/h]")
-    if layout.field_type is None:
-        needs.append("field_type= density (positive, linear in mass; any unit), delta, overdensity or counts")
-    beside = [] if layout.columns else tables_beside(layout, folder)
-    if table is None and (beside or not (layout.columns or layout.needs or own_parameters(layout).empty)):
-        needs.append(f'params= "{beside[0] if beside else OWN}" or "none"')
-    if not needs:
-        return
-    names = [need.partition("=")[0] for need in needs]
-    also = " ".join(f"--data.{name.replace('_', '-')} ..." for name in names)
-    cube, told = layout.files[0].read(0), attributes(layout.files[0])
-    shape, mean = "x".join(map(str, layout.files[0].shape)), np.mean(cube, dtype=np.float64)
-    found = f"{layout.source}, {shape} {cube.dtype}, minimum {np.min(cube):.4g}, mean {mean:.4g}"
-    if told:
-        found += f"; attributes {', '.join(f'{name} = {as_text(value)}' for name, value in list(told.items())[:12])}"
-    line = f'open_cubes("{path}", {", ".join(f"{name}=..." for name in names)})'
-    advice = f"write {line}, {also}, or the same in suite.json (python -m uvae_lib inspect {path})"
-    unsaid = refusal(path, found, "; ".join(needs), advice, CubesUnsaid)
-    unsaid.needs, unsaid.layout = names, layout
-    raise unsaid
-
-
-def _box_size(path: Path, layout: Layout, given) -> tuple[float | None, str]:
-    """Box [Mpc/h] and what told it: the user, the layout, or attributes with a unit; None when nothing does."""
-    box, box_from = layout.box_size, layout.box_from
+def _set_box(path: Path, layout: Layout, given: float | str | None) -> None:
+    """Box [Mpc/h] of a layout and what told it: the user, or attributes with a unit; else as it is."""
     if not layout.columns:
         boxes = {box_of(stack) for stack in layout.files}
         if len(boxes) > 1:
             raise refusal(path, f"boxes of {', '.join(map(str, boxes))} [Mpc/h]", "one box size", "open each by itself")
-        (box,), box_from = boxes, "as the file says"
+        (layout.box_size,), layout.box_from = boxes, "as the file says"
     if given is None:
-        return box, box_from
+        return
     size = (read_length(given) or [None])[0] if isinstance(given, str) else given
     if not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
         raise refusal(path, f"a box size of {given!r}", "a positive number [Mpc/h]", 'pass 25.0, or "25 Mpc/h"')
-    if box_from == "as the file says" and box and abs(box / size - 1) > 1e-3:
-        layout.cautions.append(f"box_size={given} is taken, although the file says {box:g} Mpc/h")
-    return float(size), "as given"
+    if not layout.columns and layout.box_size and abs(layout.box_size / size - 1) > 1e-3:
+        layout.cautions.append(f"box_size={given} is taken, although the file says {layout.box_size:g} Mpc/h")
+    layout.box_size, layout.box_from = float(size), "as given"
+
+
+def inspect_cubes(path: str | Path, save: bool = False, **told) -> str:
+    """A page on a file or folder: the suite, or what has to be said of it, with proposals and their reasons.
+
+    told   of `open_cubes`, as far as it is known;  save: write it to suite.json beside the cubes
+    Raises CubesError for cubes that cannot be used.
+    """
+    path, told = Path(path).expanduser().absolute(), {name: value for name, value in told.items() if value is not None}
+    try:
+        page = open_cubes(path, **told).describe()
+    except CubesUnsaid as unsaid:
+        words = " ".join(f"--{name.replace('_', '-')} {value}" for name, (value, _) in unsaid.proposals.items())
+        lines = [f"  {name} = {value}: {reason}" for name, (value, reason) in unsaid.proposals.items()]
+        page = f"{unsaid}\n\nProposed, to be checked by somebody who knows these cubes:\n"
+        page += "\n".join([*lines, f"  python -m uvae_lib inspect {path} {words} --save"]) + "\n"
+    if save:
+        page += f"{write_record(path, told, TOLD)} is written\n"
+    return page
 
 
 def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
@@ -285,17 +245,13 @@ def fit_image_size(data: DataConfig, suite: CubeSuite) -> DataConfig:
     """
     if data.image_size <= suite.side:
         return data
-    if (size := largest_image_size(suite.side)) is None:
+    size = max((size for size in IMAGE_SIZES if size <= suite.side), default=None)
+    if size is None:
         expected = f"at least {IMAGE_SIZES[0]}, the smallest slice"
         raise refusal(suite.source, f"{suite.side} voxels a side", expected, "give larger cubes")
     text = f"cubes of {suite.side}^3 are smaller than slices of {data.image_size}^2: slices of {size}^2 are cut"
     warnings.warn(f"{text} (data.image_size={size})", UserWarning, stacklevel=2)
     return replace(data, image_size=size)
-
-
-def largest_image_size(side: int) -> int | None:
-    """The largest slice [pixels] that the networks take and cubes of this side hold, None when there is none."""
-    return max((size for size in IMAGE_SIZES if size <= side), default=None)
 
 
 def split_cubes(
