@@ -150,7 +150,6 @@ def test_cubes_that_share_their_phases_by_design_open_and_stay_in_one_part(tmp_p
     (lambda p: write_cmd(p, Y, field="T"), "field T is no density"),
     (lambda p: write_cmd(p, Y).rename(p / "Grids_Mcdm_SIMBA_LH_64_z=0.0.npy"), "says 64 voxels a side"),
     (lambda p: (write_cmd(p, Y), write_npy(p / "extra.npy", Y))[0].parent, "also holds extra.npy, not opened"),
-    (lambda p: write_cmd(p, Y * np.array([1, 1, 1, 1e3])[:, None, None, None]), "differ by a factor of 1e"),
     (lambda p: write_cmd(p, np.where(np.arange(SIDE) % 4 == np.arange(SIDE)[:, None] % 4, Y, 0)), "voxels are empty"),
     (lambda p: write_cmd(p, lognormal_cubes(side=32)[:, :16, :16, :16]), "not look periodic along axis 0"),
 ])  # fmt: skip
@@ -234,7 +233,7 @@ def test_a_damaged_report_is_made_again_and_none_is_needed(tmp_path):
     path = write_cmd(tmp_path, Y)
     first = open_cubes(path).check
     (report,) = tmp_path.glob(".*check.json")
-    for text in ("", "[]", '{"key": 1}', report.read_text().replace("means", "maens")):
+    for text in ("", "[]", '{"key": 1}', report.read_text().replace("wrap", "warp")):
         report.write_text(text)
         assert open_cubes(path).check == first
     report.unlink()

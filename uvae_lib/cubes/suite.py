@@ -91,7 +91,7 @@ class CubeSuite(Layout):
 
         Raises CubesError when its numbers cannot be used, IndexError when there is no such cube.
         """
-        return to_overdensity(self.raw(i), self.field_type, f"cube {i} of {self.source}")[0]
+        return to_overdensity(self.raw(i), self.field_type, f"cube {i} of {self.source}")
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
