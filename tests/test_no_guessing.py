@@ -248,14 +248,6 @@ def _(p):
     return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=50.0, BoxSize_units="Mpc/h"), DENSITY
 
 
-@case(BOX, "a data set with a unit", box(50))
-def _(p):
-    path = write_hdf5(p / "a.h5", {"rho": Y, "box_size": 50.0})
-    with h5py.File(path, "a") as file:
-        file["box_size"].attrs["units"] = "Mpc/h"
-    return path, DENSITY
-
-
 @case(BOX, "files of several boxes", "found boxes of .*expected one box size")
 def _(p):
     for i in (0, 1):
@@ -463,14 +455,6 @@ def _(p):
 def _(p):
     np.savetxt(p / "params_LH_Ramses.txt", np.random.default_rng(0).random((N, 5)))
     return write_cmd(p, Y, suite="Ramses"), {}
-
-
-@case(ROWS, "parameters at the root of a file of groups", "no parameters|rows of parameters")
-def _(p):
-    path = write_hdf5(p / "a.h5", {f"sim_{i}/rho": y for i, y in enumerate(Y)})
-    with h5py.File(path, "a") as file:
-        file["Omega_m"], file["sigma_8"] = TRUTH["Omega_m"].to_numpy(), TRUTH["sigma_8"].to_numpy()
-    return path, SAID | {"params": "attributes"}
 
 
 @case(ROWS, "parameters at each group", rows)

@@ -28,11 +28,11 @@ WAVE = r"\s*h\s*(?:\^|\*\*)?\s*[{(]?\s*-\s*1\s*[})]?\s*"
 LENGTH = re.compile(rf"([-+\[\](),.\deE\s]+?)\s*({WAVE})?(?:comoving\s+)?c?([kMG])pc(?:cm)?(\s*/\s*h|{WAVE})?\s*")
 # what errors of NumPy and HDF5 say: found, expected, what to do
 REASONS = {
-    r"plugin|required filter": ("data compressed by a filter that is missing", "one that is here",
-                                "pip install hdf5plugin, or rewrite the file with h5repack -f GZIP=4"),
-    r"h5clear|consistency flags|to lock|open for write": (
-        "a file that its writer has not closed, or that another process is writing", "a closed file", "wait for the "
-        "writer; if none runs any more, h5clear -s it; without locks of files set HDF5_USE_FILE_LOCKING=FALSE"),
+    "plugin|required filter": ("data compressed by a filter that is missing", "one that is here",
+                               "pip install hdf5plugin, or rewrite the file with h5repack -f GZIP=4"),
+    "h5clear|consistency flags|to lock|open for write": (
+        "a file that its writer has not closed, or that another process is writing", "a closed file",
+        "wait; if none writes any more, h5clear -s it; without locks of files set HDF5_USE_FILE_LOCKING=FALSE"),
     "": ("no readable array, table or record", "a whole .npy or HDF5 file of numbers, or a table as text",
          "copy or download it again, or save it with np.save; pickles are never opened"),
 }  # fmt: skip
@@ -103,8 +103,9 @@ class Stack:
     def _block(self, i: int) -> np.ndarray:
         with reading(self.path):
             if (now := self.path.stat().st_size) != self.size:
-                found, advice = f"{now} bytes while reading, {self.size} before", "wait for the copy, open it again"
-                raise refusal(self.path, found, "a file that does not change", advice)
+                raise refusal(
+                    self.path, f"{now} bytes while reading, {self.size} before", "as many", "wait for the copy"
+                )
             if self.dataset is None:
                 return np.load(self.path, mmap_mode="r", allow_pickle=False).reshape(self.shape)[i]
             with h5py.File(self.path, "r") as file:
@@ -183,8 +184,9 @@ def _numpy_array(path: Path) -> dict:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(array, np.ndarray):
         return {None: (array.shape, array.dtype)}
-    advice = f'once run np.save("cubes.npy", np.load({path.name!r})[{[*array.files, "cubes"][0]!r}])'
-    raise refusal(path, f"an archive of {', '.join(array.files[:8])}", "arrays that are read a cube at a time", advice)
+    names = ", ".join(array.files[:8])
+    advice = f'once run np.save("cubes.npy", np.load({path.name!r})[{names.partition(", ")[0]!r}])'
+    raise refusal(path, f"an archive of {names}", "arrays that are read a cube at a time", advice)
 
 
 def _hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -192,30 +194,21 @@ def _hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
 
     Raises CubesError for a link that leads nowhere, and for an array of three axes or more that is not whole.
     """
-    arrays, met = {}, set()
-
-    def walk(group: h5py.Group, head: str) -> None:
-        for name in group:
-            try:
-                item = group[name]
-            except (KeyError, OSError) as error:
-                link = group.get(name, getlink=True)
-                target = f"{getattr(link, 'filename', '')} {getattr(link, 'path', '')}"
-                found = f"{head}{name}, a link to {target}, which leads nowhere"
-                raise refusal(path, found, "a whole file", "bring what it points to, or remove the link") from error
-            if item in met:
-                continue
-            met.add(item)
-            if isinstance(item, h5py.Group):
-                walk(item, f"{head}{name}/")
-            elif isinstance(item, h5py.Dataset) and item.shape is not None:
-                arrays[f"{head}{name}"] = item.shape, item.dtype
-                if len(item.shape) > 2 and (missing := _missing(item, path)):
-                    raise refusal(path, f"{missing} of {head}{name}", "a whole array", "bring it, or write it again")
-
+    arrays, links = {}, []
     with h5py.File(path, "r") as file:
-        walk(file, "")
-    return arrays
+        file.visititems_links(lambda name, link: links.append((name, link)))
+        for name, link in links:
+            where = f"a link to {getattr(link, 'filename', '')} {getattr(link, 'path', '')}"
+            if (item := file.get(name)) is None:
+                raise refusal(path, f"{name}, {where}, which leads nowhere", "a whole file", "bring what it points to")
+            if isinstance(item, h5py.Group) and isinstance(link, h5py.ExternalLink):
+                raise refusal(path, f"{name}, {where}, a group of another file", "arrays", "open that file itself")
+            if not isinstance(item, h5py.Dataset) or item.shape is None or item in arrays:
+                continue
+            if len(item.shape) > 2 and (missing := _missing(item, path)):
+                raise refusal(path, f"{missing} of {name}", "a whole array", "bring it, or write the file again")
+            arrays[item] = name
+        return {name: (item.shape, item.dtype) for item, name in arrays.items()}
 
 
 def _missing(data: h5py.Dataset, path: Path) -> str:
@@ -227,31 +220,30 @@ def _missing(data: h5py.Dataset, path: Path) -> str:
                 other[source.dset_name]
         except (OSError, KeyError):
             return f"no {source.dset_name} in {place}, a source"
+    if data.is_virtual or data.external:
+        return ""
     n = math.prod(-(-a // b) for a, b in zip(data.shape, data.chunks, strict=True)) if data.chunks else 0
-    if n and not data.is_virtual and data.id.get_num_chunks() < n:
-        return f"{data.id.get_num_chunks()} of {n} chunks"
-    return "" if data.is_virtual or data.external or data.id.get_storage_size() else "no written value"
+    if n and (written := data.id.get_num_chunks()) < n:
+        return f"{written} of {n} chunks"
+    return "" if data.id.get_storage_size() else "no written value"
 
 
 def attributes(stack: Stack) -> dict[str, object]:
     """What stands beside an array of an HDF5 file, nearest first: attributes of it, of the groups around it and of
-    groups without cubes in these, small data sets; with the unit where one stands beside ("BoxSize": "500.0 Mpc/h")."""
-    found: dict = {}
+    groups without cubes in these; with the unit where one stands beside ("BoxSize": "500.0 Mpc/h")."""
     if stack.dataset is None:
-        return found
+        return {}
+    found: dict = {}
     with h5py.File(stack.path, "r") as file:
-        places, group = [file[stack.dataset]], file[stack.dataset]
+        group = file[stack.dataset]
+        places = [group]
         while group.name != "/":
             group = group.parent
             inside = [item for item in group.values() if isinstance(item, h5py.Group)]
             places += [group, *(g for g in inside if not any(getattr(item, "ndim", 0) > 2 for item in g.values()))]
         for place in places:
-            values = dict(place.attrs)
-            for name, item in place.items() if isinstance(place, h5py.Group) else ():
-                if isinstance(item, h5py.Dataset) and item.shape is not None and item.size <= 10**4 and item.ndim < 3:
-                    values |= {name: item[()]} | {f"{name}_{key}": value for key, value in item.attrs.items()}
-            for name, value in values.items():
-                unit = values.get(f"{name}_units", values.get(f"{name}_unit"))
+            for name, value in place.attrs.items():
+                unit = place.attrs.get(f"{name}_units", place.attrs.get(f"{name}_unit"))
                 text = value if unit is None else f"{as_text(value)} {as_text(unit)}"
                 found.setdefault(f"{place.name}/{name}".lstrip("/"), text)
     return found
