@@ -30,7 +30,7 @@ def find(path: Path, told: dict) -> Layout | None:
 
     Of several sets LH is usual, of fields Mcdm or Mtot, of redshifts the lowest.
     """
-    files, notes = files_below(path), []
+    files = files_below(path)
     names = {file: match.groupdict("") for file in files if (match := NAME.fullmatch(file.name))}
     if not names:
         return None
@@ -49,7 +49,6 @@ def find(path: Path, told: dict) -> Layout | None:
         if len(values) > 1 or (path.is_dir() and option in told):
             one = choose(path, option, values, told.get(option), first)
             names = {file: name for file, name in names.items() if name[option] == one}
-            notes.append(f"{option} {one} of {', '.join(sorted(values))}")
     (file, name), *_ = names.items()
     set_name, suite = name["set_name"], name["suite"]
     (stack,) = open_arrays(file, MAPS if name["kind"] == "Maps" else 0)
@@ -73,7 +72,7 @@ def find(path: Path, told: dict) -> Layout | None:
         field_type="overdensity" if base == "JaxPM" else "density", field=name["field"],
         redshift=float(name["redshift"]), table=table, columns=COLUMNS[:2] if twin != suite else COLUMNS,
         widths=() if base not in ORDERED else (2, 6, 28) if set_name == "SB28" else (2, 6),
-        related=set_name in ("1P", "EX", "BE"), sparse=name["field"] in SPARSE, notes=notes,
+        related=set_name in ("1P", "EX", "BE"), sparse=name["field"] in SPARSE,
         cautions=[text for text, is_so in cautions.items() if is_so],
     )  # fmt: skip
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from .arrays import CUBES, SUFFIXES, NoCubes, Stack, as_text, attributes, existing, natural, open_arrays, refusal
 
 EPOCH = re.compile(
-    r"(?:(?<![A-Za-z])(?:z|a|redshift|scale_?factor)|snap(?:shot|dir)?|output|step|time|dump)[=_-]?(\d+(?:[.p]\d+)?)"
-    r"|(?:^|(?<=/))(\d+\.\d+)(?=/|$)", re.IGNORECASE
-)  # fmt: skip
+    r"(?i)(?:(?<![A-Za-z])(?:z|a|redshift|scale_?factor)|snap(?:shot|dir)?|output|step|time|dump)[=_-]?(\d+(?:[.p]\d+)?)"
+    r"|(?:^|(?<=/))(\d+\.\d+)(?=/|$)"
+)
 PART = re.compile(r"(?<![A-Za-z])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|holdout)(?![A-Za-z])", re.IGNORECASE)
 REDSHIFT_SPACE = re.compile(r"rsd|redshift.?space|line.?of.?sight|(?<![a-z])los(?![a-z])", re.IGNORECASE)
 ENDING = re.compile(r"\.(npy|npz|hdf5|h5|hdf|he5)(?=/|$)", re.IGNORECASE)
@@ -38,7 +38,7 @@ class Layout:
     related     cubes are documented to share their phases
     sparse      planes of one value are no damage
     needs       options that the user has to say, and what each may be
-    cautions    what to warn of;  notes: what was chosen
+    cautions    what to warn of
     """
 
     source: str
@@ -58,7 +58,6 @@ class Layout:
     sparse: bool = False
     needs: dict[str, str] = dataclasses.field(default_factory=dict)
     cautions: list[str] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
 
 
 def files_below(path: Path, depth: int = 4) -> list[Path]:
@@ -88,9 +87,9 @@ def choose(folder: Path, option: str, values: Iterable, wanted, usual: Iterable 
     fitting = [value for value in values if wanted is None or _number(value) == _number(wanted)]
     chosen = fitting if len(fitting) == 1 else [value for value in usual if value in fitting]
     if not chosen:
-        found = f"{option} {', '.join(map(str, values[:12]))}"
-        expected = f"one {option}" if wanted is None else f"{option} {wanted!r}"
-        raise refusal(folder, found, expected, f"pass {option}= one of these (--data.{option.replace('_', '-')})")
+        found, expected = f"{option} {', '.join(values[:12])}", option if wanted is None else f"{option} {wanted!r}"
+        advice = f"pass {option}= one of these (--data.{option.replace('_', '-')})"
+        raise refusal(folder, found, f"one {expected}" if wanted is None else expected, advice)
     return chosen[0]
 
 
@@ -119,21 +118,21 @@ def plain(path: Path, told: dict) -> Layout:
         raise refusal(path, found if files else "an empty folder", f".npy or HDF5 files of {CUBES}", "check the path")
     names, needs = _choose_cubes(path, stacks, told)
     chosen = [stacks[name] for name in names]
-    sides = {stack.shape[-1]: name for name, stack in zip(names, chosen, strict=True)}
+    sides = {f"side {stacks[name].shape[-1]}": name for name in names}
     if len(sides) > 1 and not needs:
-        found = ", ".join(f"side {side} in {name}" for side, name in sorted(sides.items())[:4])
+        found = ", ".join(f"{side} in {sides[side]}" for side in sorted(sides, key=natural)[:4])
         raise refusal(path, f"cubes of several sizes: {found}", "one side", "pass field=, or open each size by itself")
-    keys = _keys(names, [stack.shape[0] for stack in chosen])
     marks = [name for name in (*names[:1], *attributes(chosen[0])) if REDSHIFT_SPACE.search(name)]
     if marks and told.get("line_of_sight") is None:
         needs["line_of_sight"] = f'0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}'
-    source = f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})"
-    ids = tuple(f"{root.absolute().name}/{key[0]}" for key in keys)
-    layout = Layout(source, tuple(chosen), ids, keys, "row" if len(chosen) == 1 else "", needs=needs,
-                    field=told.get("field"), redshift=told.get("redshift"))  # fmt: skip
-    if left := [name for name in passed if name != Path(str(told.get("params"))).name]:
-        layout.cautions.append(f"{path} also holds {', '.join(left[:5])}, not opened: no cubes")
-    return layout
+    left = [name for name in passed if name != Path(str(told.get("params"))).name]
+    keys = _keys(names, [stack.shape[0] for stack in chosen])
+    return Layout(
+        source=f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})",
+        files=tuple(chosen), ids=tuple(f"{root.absolute().name}/{key[0]}" for key in keys), keys=keys,
+        by_order="row" if len(chosen) == 1 else "", field=told.get("field"), redshift=told.get("redshift"), needs=needs,
+        cautions=[f"{path} also holds {', '.join(left[:5])}, not opened: no cubes"] if left else [],
+    )  # fmt: skip
 
 
 def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], dict[str, str]]:
@@ -146,16 +145,17 @@ def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[lis
         names = found
         if "*" in wanted and not {"redshift", "set_name"} & {*told}:
             return names, needs  # each is a universe, says the user
-    epochs = {n: _last(EPOCH, n) for n in names}
+    parts, epochs = ({n: _last(pattern, n) for n in names} for pattern in (PART, EPOCH))
     if len({*epochs.values()}) == 1:
-        epochs = {n: _header_redshift(stacks[n]) for n in names}
-    for option, values in (("redshift", epochs), ("set_name", {n: _last(PART, n) for n in names})):
-        there = {value for value in values.values() if value is not None}
+        headers = {n: {k.lower(): as_text(v) for k, v in attributes(stacks[n]).items()} for n in names}
+        epochs = {n: next((v for k, v in headers[n].items() if k.endswith("redshift")), None) for n in names}
+    for option, values in (("redshift", epochs), ("set_name", parts)):
+        there = sorted({value for value in values.values() if value is not None}, key=natural)
         if len({*values.values()}) > 1 and option in told:
             one = choose(path, option, there, told[option])
             names = [n for n in names if values[n] == one]
         elif len({*values.values()}) > 1:
-            needs[option] = f"one of {', '.join(sorted(there, key=natural)[:8])}"
+            needs[option] = f"one of {', '.join(there[:8])}"
     kinds = {re.sub(r"\d+", "#", PART.sub("", EPOCH.sub("", ENDING.sub("", n)))): n for n in reversed(names)}
     if len(kinds) > 1 and wanted is None:
         one = ", ".join(f'"{n}"' for n in sorted(kinds.values())[:6])
@@ -167,11 +167,6 @@ def _last(pattern: re.Pattern, name: str) -> str | None:
     """What a pattern takes from a name, where it occurs last."""
     groups = [group for match in pattern.finditer(ENDING.sub("", name)) for group in match.groups() if group]
     return groups[-1] if groups else None
-
-
-def _header_redshift(stack: Stack) -> str | None:
-    told = {name.rpartition("/")[2].lower(): as_text(value) for name, value in attributes(stack).items()}
-    return told.get("redshift") or told.get("currentredshift")
 
 
 def _keys(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, ...]]:

@@ -43,5 +43,5 @@ def find(path: Path, told: dict) -> Layout | None:
         tuple(f"Quijote/{cosmology}/{number}" for number in numbers), [(str(number),) for number in numbers], "number",
         box_size=1000.0, box_from="as documented for Quijote", field=name, redshift=float(z),
         field_type="delta" if name.endswith(".npy") else "counts", columns=COLUMNS, widths=(5, 6, 7),
-        table=next((table for table in tables if table.is_file()), None), notes=[f"z = {z} of {sorted(redshifts)}"],
+        table=next((table for table in tables if table.is_file()), None),
     )  # fmt: skip

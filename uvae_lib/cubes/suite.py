@@ -111,7 +111,6 @@ class CubeSuite(Layout):
             f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
             f"field type {self.field_type}; each cube is divided by its own mean",
             *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
-            *self.notes,
         ]
         if self.check:
             low, high = self.check.extremes
