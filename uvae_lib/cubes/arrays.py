@@ -162,21 +162,15 @@ def stack_shape(where: object, shape: tuple[int, ...], n_maps: int = 0) -> tuple
 
 def existing(path: Path) -> os.stat_result:
     """Status of a path. Raises CubesMissing when it does not exist, CubesError when it cannot be followed or read."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        found, advice = "no such file or folder", "check the path, or make a suite with `python -m uvae_lib simulate`"
-        if path.is_symlink():
-            found, advice = f"a link to {os.readlink(path)}, which does not exist", "bring that, or remove the link"
-        elif re.search(r"[*?\[]", str(path)):
-            found, advice = "a pattern of names, and no such file", 'give the folder, and field="cube_*.npy" if need be'
-        raise refusal(path, found, "cubes", advice, CubesMissing) from error
-    except (OSError, ValueError) as error:  # a loop of links, a name too long, a null byte
-        found = f"no valid path ({getattr(error, 'strerror', None) or error})"
-        raise refusal(repr(str(path)), found, "a file or a folder", "check the path and its links") from error
-    if not os.access(path, os.R_OK):
-        raise refusal(path, "no permission to read it", "a readable file or folder", "chmod u+r it, or ask its owner")
-    return status
+    with reading(path):
+        if path.exists():
+            return path.stat()
+    found, advice = "no such file or folder", "check the path, or make a suite with `python -m uvae_lib simulate`"
+    if path.is_symlink():
+        found, advice = f"a link to {os.readlink(path)}, which does not exist", "bring that, or remove the link"
+    elif re.search(r"[*?\[]", str(path)):
+        found, advice = "a pattern of names, and no such file", 'give the folder, and field="cube_*.npy" if need be'
+    raise refusal(path, found, "cubes", advice, CubesMissing)
 
 
 def _numpy_array(path: Path) -> dict:

@@ -19,6 +19,7 @@ LABEL = re.compile(
 )
 SEED = re.compile(r"(?i)(random|ic)?_?seed")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
+ADVICE = '{}, or pass params="none"'
 OWN = "attributes"  # params="attributes": those of the cubes themselves, in HDF5 files
 
 
@@ -38,7 +39,7 @@ def canonical(name: object) -> str:
 def cube_parameters(source, layout: Layout) -> pd.DataFrame:
     """One row of parameters a cube, no columns for None and "none".
 
-    source   file (text, or .npy), DataFrame, dict, array, or "attributes" of the cubes in HDF5 files
+    source   file (text), DataFrame, or what is made into one, or "attributes" of the cubes in HDF5 files
 
     Raises CubesError for a table whose columns have no names, or whose rows do not say whose they are.
     """
@@ -48,7 +49,9 @@ def cube_parameters(source, layout: Layout) -> pd.DataFrame:
     if where == OWN:
         return _numbers(own_parameters(layout), where)
     with reading(where):
-        table = _read(Path(source).expanduser()) if isinstance(source, str | Path) else _as_frame(source)
+        table = _read(Path(source).expanduser()) if where != "params" else pd.DataFrame(source)
+    if not table.index.equals(pd.RangeIndex(len(table))):  # the cubes' names
+        table = table.rename_axis("index").reset_index()
     table = _rows_of_cubes(_named(table, layout, where), layout, where)
     return _numbers(table[[c for c in table if len(layout.columns) != 2 or c in layout.columns]], where)
 
@@ -70,25 +73,16 @@ def tables_beside(layout: Layout, folder: Path) -> list[str]:
     """Files beside the cubes that are called as tables are."""
     cubes = {stack.path for stack in layout.files}
     files = (f for place in dict.fromkeys([folder, *(p.parent for p in cubes)]) for f in sorted(place.glob("[!.]*.*")))
-    suffixes = (".txt", ".csv", ".tsv", ".dat", ".npy")
+    suffixes = (".txt", ".csv", ".tsv", ".dat")
     return [f.name for f in files if f.suffix.lower() in suffixes and TABLE.search(f.name) and f not in cubes]
 
 
-def _as_frame(source) -> pd.DataFrame:
-    if isinstance(source, dict):
-        source = {name: np.atleast_1d(values) for name, values in source.items()}
-    table = pd.DataFrame(source)
-    return table if table.index.equals(pd.RangeIndex(len(table))) else table.rename_axis("index").reset_index()
-
-
 def _read(path: Path) -> pd.DataFrame:
-    """A `.npy` array or a text as a table of words; columns have numbers for names where the file has none.
+    """A text as a table of words; columns have numbers for names where the file has none.
 
     The names are those of the first row, or of the comments above the numbers.
     """
     existing(path)
-    if path.suffix.lower() == ".npy":
-        return pd.DataFrame(np.load(path, allow_pickle=False))
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     rows = [line for line in lines if line[0] != "#"]
     words = [re.split(r"[\s,;]+", re.sub(r"[\[(].*?[\])]", "", line.strip("# "))) for line in lines if line[0] == "#"]
@@ -97,19 +91,20 @@ def _read(path: Path) -> pd.DataFrame:
     blank = r"\s+" if "," not in rows[-1] or re.search(r"\d\s+[-.\d]", rows[-1]) else ","
     sep = next((mark for mark in ";\t" if mark in rows[-1]), blank)
     if any(re.fullmatch(r"-?\d+,\d+", word.strip()) for word in re.split(sep, rows[-1])):
-        advice = 'write them again (pandas: read_csv(..., decimal=","))'
-        raise refusal(path, f"decimal commas ({rows[-1][:40]})", "decimal points", advice)
+        raise refusal(path, f"decimal commas ({rows[-1][:40]})", "decimal points", "write them again with points")
     options = {"header": None, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "comment": "#"}
     table = pd.read_csv(StringIO("\n".join(rows)), sep=sep, engine="python", **options)
     table = table.loc[:, (table != "").any()]
-    names = [w for w in words if len(w) == table.shape[1] and not any(map(NUMBER.fullmatch, w))]
-    mentioned = [word for w in words for word in w if canonical(word) in KNOWN]
+    names = {
+        tuple(map(canonical, w)): w for w in words if len(w) == table.shape[1] and not any(map(NUMBER.fullmatch, w))
+    }
+    mentioned = {word for w in words for word in w if canonical(word) in KNOWN}
     if not any(map(NUMBER.fullmatch, table.iloc[0])):
         table = table.iloc[1:].set_axis(table.iloc[0].tolist(), axis=1)
-    elif len({tuple(map(canonical, w)) for w in names}) == 1 and {*mentioned} <= {*names[0]}:
-        table.columns = names[0]
+    elif len(names) == 1 and mentioned <= {*(named := next(iter(names.values())))}:
+        table.columns = named
     elif mentioned or names:
-        found = f"comments that name {', '.join(mentioned or names[0])[:100]} above {table.shape[1]} columns"
+        found = f"comments that name {', '.join(sorted(mentioned))[:100]} above {table.shape[1]} columns"
         raise refusal(path, found, "one line of names, as many as columns", "write # and the names above the numbers")
     return table.reset_index(drop=True)
 
@@ -121,14 +116,12 @@ def _named(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
         labels = int(width > 1 and not all(NUMBER.fullmatch(str(v)) for v in table.iloc[:, 0]))  # LH_0, LH_1, ...
         if width - labels not in layout.widths:
             found = f"{width} columns without names (first row {', '.join(map(str, table.iloc[0]))[:80]})"
-            advice = "write # and the names above the numbers: # id Omega_m sigma_8"
-            raise refusal(where, found, "a name for each column", advice)
+            raise refusal(where, found, "a name for each column", "write # id Omega_m sigma_8 ... above the numbers")
         names = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))]
         table.columns = ["id"] * labels + names[: width - labels]
     renamed = pd.Index(map(canonical, table.columns))
-    if renamed.has_duplicates:
-        twice = renamed[renamed.duplicated()][0]
-        found = f"columns {', '.join(map(str, table.columns[renamed == twice]))} for {twice}"
+    if twice := [*renamed[renamed.duplicated()]]:
+        found = f"columns {', '.join(table.columns[renamed == twice[0]])} for {twice[0]}"
         raise refusal(where, found, "every name once", "leave out or rename one")
     return table.set_axis(renamed, axis=1)
 
@@ -154,13 +147,12 @@ def _rows_of_cubes(table: pd.DataFrame, layout: Layout, where: object) -> pd.Dat
     order = [int(key[-1]) for key in keys] if layout.by_order == "number" else range(n)
     if layout.by_order and not ids and max(order) < len(table) and (len(table) == n or layout.by_order == "number"):
         return rest.iloc[list(order)].reset_index(drop=True)
-    rows = (" ".join(map(str, row)) for row in table.values[:2])
     first = f"column {ids[0] or 'index'}: {', '.join(map(_label, table[ids[0]][:4]))}" if ids else "no id column: "
-    first += "" if ids else "; ".join(rows)
-    cubes = f"{', '.join(key[0] for key in keys[:4])}{', ...' * (n > 4)}"
-    found = f"{len(table)} rows of parameters ({first}, ...) for {n} cubes ({cubes})"
-    advice = 'add a column id, or pass params="none"'
-    raise refusal(where, found, "a row for each cube, called by its name or number", advice)
+    first += "" if ids else "; ".join(" ".join(map(str, row)) for row in table.values[:2])
+    found = (
+        f"{len(table)} rows of parameters ({first}, ...) for {n} cubes ({', '.join(key[0] for key in keys[:4])}, ...)"
+    )
+    raise refusal(where, found, "a row for each cube, called by its name or number", ADVICE.format("add a column id"))
 
 
 def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
@@ -168,12 +160,11 @@ def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
     numbers = table.apply(pd.to_numeric, errors="coerce").astype(float)
     for i, k in np.argwhere(~np.isfinite(numbers.to_numpy())):
         found = f"{table.iloc[i, k]!r} in column {table.columns[k]} of cube {i}"
-        advice = 'correct it, leave the cube or the column out, or pass params="none"'
-        raise refusal(where, found, "a finite number", advice)
+        raise refusal(where, found, "a finite number", ADVICE.format("correct it, leave the cube or the column out"))
     for name, v in numbers.items():
         if where != "params" and name not in KNOWN and v.nunique() > 1 and (v == v.round()).all():
-            found, advice = f"whole numbers alone in column {name}", "call it id or seed, or leave it out"
-            raise refusal(where, found, "parameters, which are seldom whole", advice)
+            expected, advice = "parameters, which are seldom whole", "call it id or seed, or leave it out"
+            raise refusal(where, f"whole numbers alone in column {name}", expected, advice)
     if numbers.empty:
-        raise refusal(where, "no parameters", "columns of numbers beside the names", 'pass params="none"')
+        raise refusal(where, "no parameters", "columns of numbers beside the names", ADVICE.format("add some"))
     return numbers
