@@ -9,15 +9,16 @@ import json
 import re
 from pathlib import Path
 
-from .arrays import SUFFIXES, open_arrays, reading
-from .layout import Layout, choose, files_below
+from .arrays import open_arrays, reading
+from .layout import Layout, documented
 
 HYDRO = "IllustrisTNG|SIMBA|Astrid|EAGLE|Swift-EAGLE|Magneticum|Ramses|Enzo"
 FIELDS = "Mgas|Vgas|T|P|Z|HI|ne|B|MgFe|Mcdm|Vcdm|Mstar|Mtot"
 NAME = re.compile(
-    rf"(?P<kind>Grids|Maps)_(?P<field>{FIELDS})_(?P<suite>(?:Nbody_)?(?:{HYDRO})(?:_L\d+n\d+)?|JaxPM)_"
-    r"(?P<set_name>LH|CV|EX|BE|1P|SB\d+)(?:_(?P<side>\d+))?_z=(?P<redshift>\d+(?:\.\d+)?)\.npy"
+    rf"(?:^|/)(?P<kind>Grids|Maps)_(?P<field>{FIELDS})_(?P<suite>(?:Nbody_)?(?:{HYDRO})(?:_L\d+n\d+)?|JaxPM)_"
+    r"(?P<set_name>LH|CV|EX|BE|1P|SB\d+)(?:_(?P<side>\d+))?_z=(?P<redshift>\d+(?:\.\d+)?)\.npy$"
 )
+USUAL = {"set_name": ["LH"], "field": ["Mcdm", "Mtot"], "suite": [], "kind": ["Grids"], "side": [], "redshift": []}
 COLUMNS = ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")  # in this order of these suites
 ORDERED = ("IllustrisTNG", "SIMBA", "Astrid", "JaxPM")
 DENSITIES, SPARSE = ("Mcdm", "Mtot", "Mgas", "Mstar", "HI", "ne"), ("HI", "Mstar", "Z", "MgFe")
@@ -30,25 +31,9 @@ def find(path: Path, told: dict) -> Layout | None:
 
     Of several sets LH is usual, of fields Mcdm or Mtot, of redshifts the lowest.
     """
-    files = files_below(path)
-    names = {file: match.groupdict("") for file in files if (match := NAME.fullmatch(file.name))}
+    names = documented(path, NAME, USUAL, told)
     if not names:
         return None
-    others = [f.name for f in files if f.suffix in SUFFIXES and f not in names and f.parent == path]
-    lowest = min((name["redshift"] for name in names.values()), key=float)
-    usual = {
-        "set_name": ["LH"],
-        "field": ["Mcdm", "Mtot"],
-        "suite": [],
-        "kind": ["Grids"],
-        "side": [],
-        "redshift": [lowest],
-    }
-    for option, first in usual.items():
-        values = {name[option] for name in names.values()}
-        if len(values) > 1 or (path.is_dir() and option in told):
-            one = choose(path, option, values, told.get(option), first)
-            names = {file: name for file, name in names.items() if name[option] == one}
     (file, name), *_ = names.items()
     set_name, suite = name["set_name"], name["suite"]
     (stack,) = open_arrays(file, MAPS if name["kind"] == "Maps" else 0)
@@ -61,7 +46,6 @@ def find(path: Path, told: dict) -> Layout | None:
             name["side"] not in ("", str(stack.shape[-1])),
         f"field {name['field']} is no density: divided by its mean it is not an overdensity of matter":
             name["field"] not in DENSITIES,
-        f"{path} also holds {', '.join(others[:5])}, not opened": others,
         f"a box of 25 Mpc/h is taken for the set {set_name} of CAMELS, which comes in boxes of 25 and 50; every k "
         "depends on it; pass box_size= (--data.box-size)": two_boxes,
     }  # fmt: skip

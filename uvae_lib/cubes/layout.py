@@ -93,6 +93,22 @@ def choose(folder: Path, option: str, values: Iterable, wanted, usual: Iterable 
     return chosen[0]
 
 
+def documented(path: Path, pattern: re.Pattern, usual: dict[str, list], told: dict) -> dict[Path, dict[str, str]]:
+    """Files whose paths end as a suite's documentation says, with what the groups of the pattern take from them.
+
+    usual   what is taken of several, for each group that is an option: of redshifts the lowest
+    """
+    files = files_below(path.absolute())
+    found = {file: match.groupdict("") for file in files if (match := pattern.search(file.as_posix()))}
+    for option, first in usual.items() if found else ():
+        values = {name[option] for name in found.values()}
+        if len(values) > 1 or (path.is_dir() and option in told):
+            first = [min(values, key=float)] if option == "redshift" else first
+            one = choose(path, option, values, told.get(option), first)
+            found = {file: name for file, name in found.items() if name[option] == one}
+    return found
+
+
 def _number(value) -> float | str:
     """A number however it is written, or the text."""
     return float(found[0]) if (found := re.fullmatch(r"\d+\.?\d*", str(value).replace("p", "."))) else str(value)

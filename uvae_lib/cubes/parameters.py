@@ -69,12 +69,12 @@ def own_parameters(layout: Layout) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True).dropna(axis=1)
 
 
-def tables_beside(layout: Layout, folder: Path) -> list[str]:
+def tables_beside(layout: Layout, path: Path) -> list[str]:
     """Files beside the cubes that are called as tables are."""
     cubes = {stack.path for stack in layout.files}
-    files = (f for place in dict.fromkeys([folder, *(p.parent for p in cubes)]) for f in sorted(place.glob("[!.]*.*")))
-    suffixes = (".txt", ".csv", ".tsv", ".dat")
-    return [f.name for f in files if f.suffix.lower() in suffixes and TABLE.search(f.name) and f not in cubes]
+    places = dict.fromkeys([path if path.is_dir() else path.parent, *(cube.parent for cube in cubes)])
+    files = [file for place in places for file in sorted(place.glob("[!.]*.*")) if TABLE.search(file.name)]
+    return [file.name for file in files if file.suffix.lower() in (".txt", ".csv", ".tsv", ".dat")]
 
 
 def _read(path: Path) -> pd.DataFrame:

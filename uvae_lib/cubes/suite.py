@@ -72,18 +72,16 @@ class CubeSuite(Layout):
         numbers = self.check.universes if self.check else range(self.n_cubes)
         return tuple(self.ids[numbers.index(number)] for number in numbers)
 
-    def place(self, i: int) -> tuple[Stack, int]:
-        """The file of cube i, and its number there."""
-        number = operator.index(i)
-        if not 0 <= number < self.n_cubes:
-            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
-        ends = np.cumsum([file.shape[0] for file in self.files])
-        file = self.files[np.searchsorted(ends, number, side="right")]
-        return file, number - int(ends[ends <= number].max(initial=0))
+    @property
+    def places(self) -> list[tuple[Stack, int]]:
+        """The file of each cube, and its number there."""
+        return [(file, number) for file in self.files for number in range(file.shape[0])]
 
     def raw(self, i: int) -> np.ndarray:
         """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
-        file, number = self.place(i)
+        if not 0 <= operator.index(i) < self.n_cubes:
+            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
+        file, number = self.places[i]
         return file.read(number)
 
     def overdensity(self, i: int) -> np.ndarray:
@@ -98,7 +96,7 @@ class CubeSuite(Layout):
         """Digests of the cubes (sizes, and a few rows of each) and of the parameters, wherever the files lie."""
         sizes = f"{self.n_cubes} {self.n_planes} {self.side} {self.box_size:.6g}"
         cubes = hashlib.blake2b(sizes.encode(), digest_size=8)
-        for file, number in map(self.place, range(self.n_cubes)):
+        for file, number in self.places:
             cubes.update(np.ascontiguousarray(file.sample(number), "<f4").tobytes())
         table = self.params.to_csv(index=False, float_format="%.9g")
         parameters = hashlib.blake2b(table.encode(), digest_size=8)
@@ -160,7 +158,7 @@ def open_cubes(
         if value is not None and value not in known:
             raise refusal(path, f"{name}={value!r}", f"one of {', '.join(map(str, known))}", "choose one")
     folder, table = path if path.is_dir() else path.parent, told.get("params", layout.table)
-    ask(path, layout, folder, table)
+    ask(path, layout, table)
     if isinstance(table, str | Path) and table not in ("none", OWN):
         table = next((p for p in (Path(table).expanduser(), folder / table) if p.is_file()), table)
     params = cube_parameters(table, layout)
@@ -172,12 +170,11 @@ def open_cubes(
         suite.cautions += suite.check.cautions(suite.box_size / suite.side)
         if len({*suite.universes}) < suite.n_cubes and not (layout.related or told.get("allow_same_universe")):
             a, b, r = suite.check.alike
-            same = f"cubes with the same largest modes ({suite.ids[a]} and {suite.ids[b]}: r = {r:.2f})"
+            found = f"the same largest modes ({suite.ids[a]} and {suite.ids[b]}: r = {r:.2f}): one universe in both"
             advice = (
-                "choose with redshift=, field= or set_name=, or pass allow_same_universe=True (suite.json: "
-                '"allow_same_universe": true), and they stay in one part of the split'
+                "choose by redshift=, field= or set_name=, or pass allow_same_universe=True for one part of a split"
             )
-            raise refusal(path, f"{same}: one universe in several snapshots or copies", "a universe each", advice)
+            raise refusal(path, found, "a universe each", advice)
     for caution in suite.cautions:
         warnings.warn(caution, UserWarning, stacklevel=2)
     return suite
@@ -246,8 +243,9 @@ def fit_image_size(data: DataConfig, suite: CubeSuite) -> DataConfig:
         return data
     size = max((size for size in IMAGE_SIZES if size <= suite.side), default=None)
     if size is None:
-        expected = f"at least {IMAGE_SIZES[0]}, the smallest slice"
-        raise refusal(suite.source, f"{suite.side} voxels a side", expected, "give larger cubes")
+        raise refusal(
+            suite.source, f"{suite.side} voxels a side", f"at least {IMAGE_SIZES[0]}, the smallest", "take larger"
+        )
     text = f"cubes of {suite.side}^3 are smaller than slices of {data.image_size}^2: slices of {size}^2 are cut"
     warnings.warn(f"{text} (data.image_size={size})", UserWarning, stacklevel=2)
     return replace(data, image_size=size)
@@ -266,10 +264,9 @@ def split_cubes(
     labels = list(range(n_cubes) if ids is None else ids)
     fits = 0 <= val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1
     if not fits or not labels or len(labels) != n_cubes:
-        raise ValueError(
-            f"found {n_cubes} cubes, {len(labels)} ids, val_fraction={val_fraction} and test_fraction={test_fraction}; "
-            "expected a cube or more, an id for each, and two fractions from 0 that add up to less than 1; correct them"
-        )
+        found = f"{n_cubes} cubes, {len(labels)} ids, val_fraction={val_fraction}, test_fraction={test_fraction}"
+        expected = "an id for each, and fractions from 0 that add up to less than 1"
+        raise ValueError(f"found {found}; expected a cube or more, {expected}; correct them")
     universes = list(dict.fromkeys(labels))
     least = int(len(universes) >= 3)
     n_test, n_val = (max(least, round(len(universes) * fraction)) for fraction in (test_fraction, val_fraction))

@@ -14,9 +14,9 @@ from .parameters import OWN, own_parameters, tables_beside
 RECORD = "suite.json"
 
 
-def ask(path: Path, layout: Layout, folder: Path, table) -> None:
+def ask(path: Path, layout: Layout, table) -> None:
     """Raise CubesUnsaid with all that the user has to say of cubes, what is found of it, and the line to write."""
-    needs, beside = dict(layout.needs), [] if layout.columns else tables_beside(layout, folder)
+    needs, beside = dict(layout.needs), [] if layout.columns else tables_beside(layout, path)
     if layout.box_size is None:
         needs["box_size"] = "[Mpc/h]"
     if layout.field_type is None:
