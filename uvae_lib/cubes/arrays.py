@@ -103,9 +103,7 @@ class Stack:
     def _block(self, i: int) -> np.ndarray:
         with reading(self.path):
             if (now := self.path.stat().st_size) != self.size:
-                raise refusal(
-                    self.path, f"{now} bytes while reading, {self.size} before", "as many", "wait for the copy"
-                )
+                raise refusal(self.path, f"{now} bytes while reading, not {self.size}", "as many", "wait for the copy")
             if self.dataset is None:
                 return np.load(self.path, mmap_mode="r", allow_pickle=False).reshape(self.shape)[i]
             with h5py.File(self.path, "r") as file:

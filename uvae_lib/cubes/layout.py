@@ -65,16 +65,14 @@ def files_below(path: Path, depth: int = 4) -> list[Path]:
 
     Raises CubesError for a link to an array that leads nowhere.
     """
-    if not path.is_dir():
-        return [path]
-    files: dict[str, Path] = {}
-    for levels in range(1, depth + 1):
-        for file in sorted(path.glob("/".join("*" * levels))):
-            if not file.is_dir() and not any(part[0] == "." for part in file.relative_to(path).parts):
-                files.setdefault(os.path.realpath(file), file)
-    for file in files.values():
-        if file.suffix.lower() in SUFFIXES:
-            existing(file)
+    files = {} if path.is_dir() else {path: path}
+    for pattern in ("/".join("*" * levels) for levels in range(1, depth + 1)):
+        for file in sorted(path.glob(pattern)) if path.is_dir() else ():
+            if file.is_dir() or any(part[0] == "." for part in file.relative_to(path).parts):
+                continue
+            if file.suffix.lower() in SUFFIXES:
+                existing(file)
+            files.setdefault(os.path.realpath(file), file)
     return list(files.values())
 
 

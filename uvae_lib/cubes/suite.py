@@ -207,10 +207,10 @@ def inspect_cubes(path: str | Path, save: bool = False, **told) -> str:
     try:
         page = open_cubes(path, **told).describe()
     except CubesUnsaid as unsaid:
-        words = " ".join(f"--{name.replace('_', '-')} {value}" for name, (value, _) in unsaid.proposals.items())
         lines = [f"  {name} = {value}: {reason}" for name, (value, reason) in unsaid.proposals.items()]
-        page = f"{unsaid}\n\nProposed, to be checked by somebody who knows these cubes:\n"
-        page += "\n".join([*lines, f"  python -m uvae_lib inspect {path} {words} --save"]) + "\n"
+        words = " ".join(f"--{name.replace('_', '-')} {value}" for name, (value, _) in unsaid.proposals.items())
+        lines += [f"  python -m uvae_lib inspect {path} {words} --save\n"]
+        page = "\n".join([f"{unsaid}\n\nProposed, to be checked by somebody who knows these cubes:", *lines])
     if save:
         page += f"{write_record(path, told, TOLD)} is written\n"
     return page
