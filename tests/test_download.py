@@ -145,16 +145,6 @@ def test_addresses_are_those_of_the_data_set(tmp_path, server, options, path):
     assert download_cmd(tmp_path, **options).name == path.split("/")[-1]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [{"field": "Mdm"}, {"suite": "TNG"}, {"set": "lh"}, {"grid": 100}, {"field": "Mcdm", "suite": "Nbody_SIMBA"}],
-)
-def test_names_that_the_data_set_does_not_have_are_refused_before_the_network(options):
-    what = next(iter(options))
-    with pytest.raises(ValueError, match=f"found {what} .*; expected one of .*; choose one"):
-        download_cmd("nowhere", **options)
-
-
 def test_the_command_line_downloads_and_says_what_to_do_next(tmp_path, server, capsys):
     words = "download cmd --field Mcdm --suite IllustrisTNG --set LH --grid 128".split()
     main([*words, "--folder", str(tmp_path)])

@@ -8,12 +8,9 @@ from pathlib import Path
 import pooch
 
 from .arrays import CubesError, open_arrays
-from .camels import FIELDS, MAPS
+from .camels import MAPS
 
 CMD_URL = "https://users.flatironinstitute.org/~camels/CMD"
-SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "Nbody_IllustrisTNG", "Nbody_SIMBA", "Nbody_Astrid")
-SETS = ("LH", "CV", "EX", "BE", "1P", "SB28")
-GRIDS = (128, 256, 512, None)
 
 
 class DownloadError(OSError):
@@ -30,13 +27,8 @@ def download_cmd(
     field, suite, set, redshift    as in the names of the files
     grid       voxels along a side of 3D grids (128: 7.8 GiB for LH, 256: 62.5 GiB); None takes the 2D maps
     Returns the path of the cubes, for open_cubes.
-    Raises ValueError for a name that is none of the data set's, DownloadError when a file does not arrive whole.
+    Raises DownloadError when a file does not arrive whole, as where the data set has no such name.
     """
-    fields = ("Mtot",) if suite.startswith("Nbody") else FIELDS.split("|")
-    choices = {"suite": (suite, SUITES), "field": (field, fields), "set": (set, SETS), "grid": (grid, GRIDS)}
-    for what, (value, known) in choices.items():
-        if value not in known:
-            raise ValueError(f"found {what} {value!r}; expected one of {', '.join(map(str, known))}; choose one")
     folder = Path(folder or pooch.os_cache("uvae_lib") / "CMD").expanduser()
     place = f"{CMD_URL}/{'3D_grids' if grid else '2D_maps'}/data/{suite.partition('_')[0]}"
     cubes = f"Grids_{field}_{suite}_{set}_{grid}_z={redshift:.1f}.npy"
@@ -60,7 +52,7 @@ def fetch(url: str, folder: Path) -> Path:
         return Path(pooch.retrieve(url, None, fname=name, path=folder, downloader=transfer))
     except CubesError as error:
         raise DownloadError(f"{url}: {str(error).partition(': ')[2]}") from error
-    except OSError as error:  # no connection; nothing was replaced
+    except OSError as error:
         raise DownloadError(
             f"{url}: found {type(error).__name__} ({str(error)[:200]}); expected the whole file; check the names in it "
             f"and go online, or fetch it with a tool that resumes (wget -c) into {folder}"

@@ -113,12 +113,10 @@ def _named(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
     """The table with names of columns; those of its layout where it has none."""
     width, own = table.shape[1], layout.columns
     if all(NUMBER.fullmatch(str(name)) for name in table.columns):
-        labels = int(width > 1 and not all(NUMBER.fullmatch(str(v)) for v in table.iloc[:, 0]))  # LH_0, LH_1, ...
-        if width - labels not in layout.widths:
+        if width not in layout.widths:
             found = f"{width} columns without names (first row {', '.join(map(str, table.iloc[0]))[:80]})"
             raise refusal(where, found, "a name for each column", "write # id Omega_m sigma_8 ... above the numbers")
-        names = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))]
-        table.columns = ["id"] * labels + names[: width - labels]
+        table.columns = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))][:width]
     renamed = pd.Index(map(canonical, table.columns))
     if twice := [*renamed[renamed.duplicated()]]:
         found = f"columns {', '.join(table.columns[renamed == twice[0]])} for {twice[0]}"
