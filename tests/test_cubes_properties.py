@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as npst
 from uvae_lib.cropping import log_density, overdensity, periodic_crop
 from uvae_lib.cubes.arrays import read_length
 from uvae_lib.cubes.checks import largest_modes, to_overdensity
-from uvae_lib.cubes.layout import Layout
+from uvae_lib.cubes.layout import CubeSuite
 from uvae_lib.cubes.parameters import cube_parameters
 from uvae_lib.cubes.suite import CubesError, open_cubes, split_cubes
 
@@ -43,8 +43,8 @@ def opened(path, **options):
 
 
 def a_stack(n):
-    """The layout of n cubes in one file."""
-    return Layout("", (), tuple(map(str, range(n))), [(str(i),) for i in range(n)], "row")
+    """n cubes in one file."""
+    return CubeSuite("", (), tuple(map(str, range(n))), [(str(i),) for i in range(n)], "row")
 
 
 @given(cubes)

@@ -33,7 +33,7 @@ REASONS = {
     "h5clear|consistency flags|to lock|open for write": (
         "a file that its writer has not closed, or that another process is writing", "a closed file",
         "wait; if none writes any more, h5clear -s it; without locks of files set HDF5_USE_FILE_LOCKING=FALSE"),
-    "": ("no readable array, table or record", "a whole .npy or HDF5 file of numbers, or a table as text",
+    "": ("no readable array or table", "a whole .npy or HDF5 file of numbers, or a table as text",
          "copy or download it again, or save it with np.save; pickles are never opened"),
 }  # fmt: skip
 

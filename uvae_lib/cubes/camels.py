@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from .arrays import open_arrays, reading
-from .layout import Layout, documented
+from .layout import CubeSuite, documented
 
 HYDRO = "IllustrisTNG|SIMBA|Astrid|EAGLE|Swift-EAGLE|Magneticum|Ramses|Enzo"
 FIELDS = "Mgas|Vgas|T|P|Z|HI|ne|B|MgFe|Mcdm|Vcdm|Mstar|Mtot"
@@ -26,7 +26,7 @@ SIZED = re.compile(r"(?:^|_)L(\d+)n\d+(?=[_.]|$)")  # IllustrisTNG_L50n512, as C
 MAPS, DOCUMENTED = 15, "as documented for CAMELS"
 
 
-def find(path: Path, told: dict) -> Layout | None:
+def find(path: Path, told: dict) -> CubeSuite | None:
     """The cubes of a file, or of one of the files in a folder; None for what CAMELS does not name.
 
     Of several sets LH is usual, of fields Mcdm or Mtot, of redshifts the lowest.
@@ -49,7 +49,7 @@ def find(path: Path, told: dict) -> Layout | None:
         f"a box of 25 Mpc/h is taken for the set {set_name} of CAMELS, which comes in boxes of 25 and 50; every k "
         "depends on it; pass box_size= (--data.box-size)": two_boxes,
     }  # fmt: skip
-    return Layout(
+    return CubeSuite(
         source="CAMELS {kind}: {suite}, set {set_name}, field {field}, z = {redshift}".format(**name) + f" ({file})",
         files=(stack,), ids=tuple(f"{twin}/{set_name}/{i}" for i in range(n)),
         keys=[(f"{set_name}_{i}", str(i)) for i in range(n)], by_order="row", box_size=box, box_from=box_from,

@@ -1,17 +1,24 @@
-"""Where the cubes of a suite lie: what every reader returns, and the reader of cubes in no known layout.
+"""The suite of cubes that every reader returns, and the reader of cubes in no known layout.
 
 Such cubes are taken for nothing but what the user says they are: names of files, groups and data sets tell which cubes
 belong together, and where that leaves a choice it is asked for.
 """
 
 import dataclasses
+import hashlib
+import operator
 import os.path
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from .arrays import CUBES, SUFFIXES, NoCubes, Stack, as_text, attributes, existing, natural, open_arrays, refusal
+from .checks import Check, to_overdensity
 
 EPOCH = re.compile(
     r"(?i)(?:(?<![A-Za-z])(?:z|a|redshift|scale_?factor)|snap(?:shot|dir)?|output|step|time|dump)[=_-]?(\d+(?:[.p]\d+)?)"
@@ -23,8 +30,8 @@ ENDING = re.compile(r"\.(npy|npz|hdf5|h5|hdf|he5)(?=/|$)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class Layout:
-    """The cubes of a suite before any is read.
+class CubeSuite:
+    """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers.
 
     source      what was opened
     files       stacks of cubes (n, N, N, N), or of ready-made maps (n, planes, N, N)
@@ -39,6 +46,9 @@ class Layout:
     sparse      planes of one value are no damage
     needs       options that the user has to say, and what each may be
     cautions    what to warn of
+    params      one row a cube
+    line_of_sight  axis along which redshift space is distorted, None of real space
+    check       what the pass over all cubes found, None when there was none
     """
 
     source: str
@@ -58,6 +68,88 @@ class Layout:
     sparse: bool = False
     needs: dict[str, str] = dataclasses.field(default_factory=dict)
     cautions: list[str] = dataclasses.field(default_factory=list)
+    params: pd.DataFrame = None
+    line_of_sight: int | None = None
+    check: Check | None = None
+
+    @property
+    def n_cubes(self) -> int:
+        """Cubes, or universes of maps."""
+        return len(self.ids)
+
+    @property
+    def n_planes(self) -> int:
+        """Planes along axis 0: the side for cubes, 15 for ready-made maps."""
+        return self.files[0].shape[1]
+
+    @property
+    def side(self) -> int:
+        """Voxels along an edge."""
+        return self.files[0].shape[-1]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes across which planes are cut: of redshift space the line of sight alone, across which all directions are
+        alike; of ready-made maps the first."""
+        if self.line_of_sight is not None:
+            return (self.line_of_sight,)
+        return (0, 1, 2) if self.n_planes == self.side else (0,)
+
+    @property
+    def universes(self) -> tuple[str, ...]:
+        """Name of each cube's universe, for splits: cubes with the same largest modes share one."""
+        numbers = self.check.universes if self.check else range(self.n_cubes)
+        return tuple(self.ids[numbers.index(number)] for number in numbers)
+
+    @property
+    def places(self) -> list[tuple[Stack, int]]:
+        """The file of each cube, and its number there."""
+        return [(file, number) for file in self.files for number in range(file.shape[0])]
+
+    def raw(self, i: int) -> np.ndarray:
+        """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
+        if not 0 <= operator.index(i) < self.n_cubes:
+            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
+        file, number = self.places[i]
+        return file.read(number)
+
+    def overdensity(self, i: int) -> np.ndarray:
+        """Universe i as y = rho / <rho>: (n_planes, N, N) float32, never negative, mean 1, a fresh array.
+
+        Raises CubesError when its numbers cannot be used, IndexError when there is no such cube.
+        """
+        return to_overdensity(self.raw(i), self.field_type, f"cube {i} of {self.source}")
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of the cubes (sizes, and a few rows of each) and of the parameters, wherever the files lie."""
+        sizes = f"{self.n_cubes} {self.n_planes} {self.side} {self.box_size:.6g}"
+        cubes = hashlib.blake2b(sizes.encode(), digest_size=8)
+        for file, number in self.places:
+            cubes.update(np.ascontiguousarray(file.sample(number), "<f4").tobytes())
+        table = self.params.to_csv(index=False, float_format="%.9g")
+        parameters = hashlib.blake2b(table.encode(), digest_size=8)
+        return {"cubes": cubes.hexdigest(), "parameters": parameters.hexdigest()}
+
+    def describe(self) -> str:
+        """A page of text: what was found, how it is read, what the check found, warnings."""
+        lines = [
+            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB",
+            f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
+            f"field type {self.field_type}; each cube is divided by its own mean",
+            *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
+        ]
+        if self.check:
+            low, high = self.check.extremes
+            lines.append(f"all cubes read: voxels from {low:.6g} to {high:.6g}, {len({*self.universes})} universes")
+        return "\n".join([*lines, *(f"warning: {caution}" for caution in self.cautions)]) + "\n"
+
+    def __repr__(self) -> str:
+        columns = ", ".join(self.params.columns) or "no parameters"
+        shape = f"{self.n_cubes} cubes of {self.side}^3 voxels"
+        if self.n_planes != self.side:
+            shape = f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
+        return f"CubeSuite({shape}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
 
 
 def files_below(path: Path, depth: int = 4) -> list[Path]:
@@ -112,7 +204,7 @@ def _number(value) -> float | str:
     return float(found[0]) if (found := re.fullmatch(r"\d+\.?\d*", str(value).replace("p", "."))) else str(value)
 
 
-def plain(path: Path, told: dict) -> Layout:
+def plain(path: Path, told: dict) -> CubeSuite:
     """Cubes in `.npy` and HDF5 files: a file, or a folder of files, one cube, stacks, or a data set for each cube."""
     stacks, passed, root = {}, [], path if path.is_dir() else path.parent
     files = files_below(path)
@@ -141,7 +233,7 @@ def plain(path: Path, told: dict) -> Layout:
         needs["line_of_sight"] = f'0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}'
     left = [name for name in passed if name != Path(str(told.get("params"))).name]
     keys = _keys(names, [stack.shape[0] for stack in chosen])
-    return Layout(
+    return CubeSuite(
         source=f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})",
         files=tuple(chosen), ids=tuple(f"{root.absolute().name}/{key[0]}" for key in keys), keys=keys,
         by_order="row" if len(chosen) == 1 else "", field=told.get("field"), redshift=told.get("redshift"), needs=needs,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from .arrays import attributes, existing, reading, refusal
-from .layout import ENDING, Layout
+from .layout import ENDING, CubeSuite
 
 KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", "h", "n_s", "M_nu", "w"}
 TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube|\.csv$", re.IGNORECASE)  # in names of files
@@ -36,7 +36,7 @@ def canonical(name: object) -> str:
     return "Omega_m" if re.fullmatch(r"om|(om|omega)(m|0|m0|matter)", plain) else name
 
 
-def cube_parameters(source, layout: Layout) -> pd.DataFrame:
+def cube_parameters(source, suite: CubeSuite) -> pd.DataFrame:
     """One row of parameters a cube, no columns for None and "none".
 
     source   file (text), DataFrame, or what is made into one, or "attributes" of the cubes in HDF5 files
@@ -44,23 +44,23 @@ def cube_parameters(source, layout: Layout) -> pd.DataFrame:
     Raises CubesError for a table whose columns have no names, or whose rows do not say whose they are.
     """
     if source is None or (isinstance(source, str) and source == "none"):
-        return pd.DataFrame(index=range(len(layout.ids)))
+        return pd.DataFrame(index=range(len(suite.ids)))
     where = source if isinstance(source, str | Path) else "params"
     if where == OWN:
-        return _numbers(own_parameters(layout), where)
+        return _numbers(own_parameters(suite), where)
     with reading(where):
         table = _read(Path(source).expanduser()) if where != "params" else pd.DataFrame(source)
     if not table.index.equals(pd.RangeIndex(len(table))):  # the cubes' names
         table = table.rename_axis("index").reset_index()
-    table = _rows_of_cubes(_named(table, layout, where), layout, where)
-    return _numbers(table[[c for c in table if len(layout.columns) != 2 or c in layout.columns]], where)
+    table = _rows_of_cubes(_named(table, suite, where), suite, where)
+    return _numbers(table[[c for c in table if len(suite.columns) != 2 or c in suite.columns]], where)
 
 
-def own_parameters(layout: Layout) -> pd.DataFrame:
+def own_parameters(suite: CubeSuite) -> pd.DataFrame:
     """Known parameters that stand at the cubes themselves: one number at the data set or group of each, or as many
     numbers as cubes at the only data set of a file."""
-    rows, single = [], len({stack.path for stack in layout.files}) == len(layout.files)
-    for stack in layout.files:
+    rows, single = [], len({stack.path for stack in suite.files}) == len(suite.files)
+    for stack in suite.files:
         n, names = stack.shape[0], {}
         for name, value in attributes(stack).items():
             names.setdefault(canonical(name.rpartition("/")[2]), np.ravel(value))
@@ -69,9 +69,9 @@ def own_parameters(layout: Layout) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True).dropna(axis=1)
 
 
-def tables_beside(layout: Layout, path: Path) -> list[str]:
+def tables_beside(suite: CubeSuite, path: Path) -> list[str]:
     """Files beside the cubes that are called as tables are."""
-    cubes = {stack.path for stack in layout.files}
+    cubes = {stack.path for stack in suite.files}
     places = dict.fromkeys([path if path.is_dir() else path.parent, *(cube.parent for cube in cubes)])
     files = [file for place in places for file in sorted(place.glob("[!.]*.*")) if TABLE.search(file.name)]
     return [file.name for file in files if file.suffix.lower() in (".txt", ".csv", ".tsv", ".dat")]
@@ -109,11 +109,11 @@ def _read(path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def _named(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
+def _named(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame:
     """The table with names of columns; those of its layout where it has none."""
-    width, own = table.shape[1], layout.columns
+    width, own = table.shape[1], suite.columns
     if all(NUMBER.fullmatch(str(name)) for name in table.columns):
-        if width not in layout.widths:
+        if width not in suite.widths:
             found = f"{width} columns without names (first row {', '.join(map(str, table.iloc[0]))[:80]})"
             raise refusal(where, found, "a name for each column", "write # id Omega_m sigma_8 ... above the numbers")
         table.columns = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))][:width]
@@ -130,10 +130,10 @@ def _label(value) -> str:
     return str(int(float(text))) if re.fullmatch(r"\d+(\.0*)?(e[+-]?\d+)?", text) else text
 
 
-def _rows_of_cubes(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
+def _rows_of_cubes(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame:
     """One row a cube: those that bear their names, or row i for cube i where one array holds them all."""
     words = [c for c in table.columns if not any(NUMBER.fullmatch(str(v)) for v in table[c])]
-    ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(layout.ids), layout.keys
+    ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(suite.ids), suite.keys
     seeds = [c for c in table.columns if SEED.fullmatch(c)]  # by which files may be called
     rest = table.drop(columns=[*ids, *seeds])
     for column in [*ids, *seeds]:
@@ -142,8 +142,8 @@ def _rows_of_cubes(table: pd.DataFrame, layout: Layout, where: object) -> pd.Dat
             rows = [place.get(_label(key[k])) if k < len(key) else None for key in keys]
             if len(place) == len(table) and None not in rows and len({*rows}) == n:
                 return rest.iloc[rows].reset_index(drop=True)
-    order = [int(key[-1]) for key in keys] if layout.by_order == "number" else range(n)
-    if layout.by_order and not ids and max(order) < len(table) and (len(table) == n or layout.by_order == "number"):
+    order = [int(key[-1]) for key in keys] if suite.by_order == "number" else range(n)
+    if suite.by_order and not ids and max(order) < len(table) and (len(table) == n or suite.by_order == "number"):
         return rest.iloc[list(order)].reset_index(drop=True)
     first = f"column {ids[0] or 'index'}: {', '.join(map(_label, table[ids[0]][:4]))}" if ids else "no id column: "
     first += "" if ids else "; ".join(" ".join(map(str, row)) for row in table.values[:2])

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from .arrays import open_arrays, refusal
-from .layout import Layout, documented
+from .layout import CubeSuite, documented
 
 NAME = re.compile(
     r"/(?P<set_name>fiducial\w*|latin_hypercube\w*|BSQ|(?:Om|Ob2?|h|ns|s8|Mnu|w|DC|LC|EQ|OR\w*)_[pm]+\w*)/(?P<number>\d+)/"
@@ -18,7 +18,7 @@ COLUMNS = ("Omega_m", "Omega_b", "h", "n_s", "sigma_8", "M_nu", "w")
 USUAL = {"set_name": ["latin_hypercube", "latin_hypercube_nwLH", "BSQ", "fiducial"], "redshift": [], "field": []}
 
 
-def find(path: Path, told: dict) -> Layout | None:
+def find(path: Path, told: dict) -> CubeSuite | None:
     """One cube a realization, of one cosmology: any folder of the tree, or one file; None for other names.
 
     Of several redshifts the lowest is usual; between grids and assignment schemes field= decides, by the file's name.
@@ -34,7 +34,7 @@ def find(path: Path, told: dict) -> Layout | None:
     folder, numbers = files[0].parent.parent, [int(f.parent.name) for f in files]
     places = (folder, folder.parent, folder.parent.parent)  # every hypercube's table is also called as the first one's
     tables = [place / f"{cosmology}_params.txt" for place in places] + [folder / "latin_hypercube_params.txt"]
-    return Layout(
+    return CubeSuite(
         f"Quijote {cosmology}: {len(files)} realizations of {name} ({path})", stacks,
         tuple(f"Quijote/{cosmology}/{number}" for number in numbers), [(str(number),) for number in numbers], "number",
         box_size=1000.0, box_from="as documented for Quijote", field=name, redshift=float(z),

@@ -4,23 +4,19 @@ Known layouts (`camels`, `quijote`, our own) are taken for granted. Of all other
 what the files do not, as an argument, as --data.*, or in `suite.json` beside the cubes; nothing is guessed.
 """
 
-import hashlib
 import math
-import operator
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ..presets import DataConfig, locate
 from . import camels, quijote
-from .arrays import CubesError, CubesUnsaid, Stack, box_of, existing, read_length, refusal
-from .checks import FIELD_TYPES, Check, check_cubes, to_overdensity
-from .layout import Layout, plain
+from .arrays import CubesError, CubesUnsaid, box_of, existing, read_length, refusal
+from .checks import FIELD_TYPES, check_cubes
+from .layout import CubeSuite, plain
 from .parameters import OWN, cube_parameters
 from .unsaid import ask, read_record, write_record
 
@@ -28,99 +24,6 @@ __all__ = ["CubeSuite", "CubesError", "fit_image_size", "open_cubes", "open_data
 IMAGE_SIZES = (32, 64, 128, 256, 512)  # that the networks take [pixels]
 OPTIONS = ("set_name", "redshift", "field", "box_size", "field_type", "params", "line_of_sight")
 TOLD = (*OPTIONS, "allow_same_universe")  # what suite.json may say
-
-
-@dataclass(eq=False, repr=False)
-class CubeSuite(Layout):
-    """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers. The fields of `Layout`, and:
-
-    params         one row a cube
-    line_of_sight  axis along which redshift space is distorted, None of real space
-    check          what the pass over all cubes found, None when there was none
-    """
-
-    params: pd.DataFrame = None
-    line_of_sight: int | None = None
-    check: Check | None = None
-
-    @property
-    def n_cubes(self) -> int:
-        """Cubes, or universes of maps."""
-        return len(self.ids)
-
-    @property
-    def n_planes(self) -> int:
-        """Planes along axis 0: the side for cubes, 15 for ready-made maps."""
-        return self.files[0].shape[1]
-
-    @property
-    def side(self) -> int:
-        """Voxels along an edge."""
-        return self.files[0].shape[-1]
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """Axes across which planes are cut: of redshift space the line of sight alone, across which all directions are
-        alike; of ready-made maps the first."""
-        if self.line_of_sight is not None:
-            return (self.line_of_sight,)
-        return (0, 1, 2) if self.n_planes == self.side else (0,)
-
-    @property
-    def universes(self) -> tuple[str, ...]:
-        """Name of each cube's universe, for splits: cubes with the same largest modes share one."""
-        numbers = self.check.universes if self.check else range(self.n_cubes)
-        return tuple(self.ids[numbers.index(number)] for number in numbers)
-
-    @property
-    def places(self) -> list[tuple[Stack, int]]:
-        """The file of each cube, and its number there."""
-        return [(file, number) for file in self.files for number in range(file.shape[0])]
-
-    def raw(self, i: int) -> np.ndarray:
-        """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
-        if not 0 <= operator.index(i) < self.n_cubes:
-            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
-        file, number = self.places[i]
-        return file.read(number)
-
-    def overdensity(self, i: int) -> np.ndarray:
-        """Universe i as y = rho / <rho>: (n_planes, N, N) float32, never negative, mean 1, a fresh array.
-
-        Raises CubesError when its numbers cannot be used, IndexError when there is no such cube.
-        """
-        return to_overdensity(self.raw(i), self.field_type, f"cube {i} of {self.source}")
-
-    @cached_property
-    def fingerprint(self) -> dict[str, str]:
-        """Digests of the cubes (sizes, and a few rows of each) and of the parameters, wherever the files lie."""
-        sizes = f"{self.n_cubes} {self.n_planes} {self.side} {self.box_size:.6g}"
-        cubes = hashlib.blake2b(sizes.encode(), digest_size=8)
-        for file, number in self.places:
-            cubes.update(np.ascontiguousarray(file.sample(number), "<f4").tobytes())
-        table = self.params.to_csv(index=False, float_format="%.9g")
-        parameters = hashlib.blake2b(table.encode(), digest_size=8)
-        return {"cubes": cubes.hexdigest(), "parameters": parameters.hexdigest()}
-
-    def describe(self) -> str:
-        """A page of text: what was found, how it is read, what the check found, warnings."""
-        lines = [
-            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB",
-            f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
-            f"field type {self.field_type}; each cube is divided by its own mean",
-            *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
-        ]
-        if self.check:
-            low, high = self.check.extremes
-            lines.append(f"all cubes read: voxels from {low:.6g} to {high:.6g}, {len({*self.universes})} universes")
-        return "\n".join([*lines, *(f"warning: {caution}" for caution in self.cautions)]) + "\n"
-
-    def __repr__(self) -> str:
-        columns = ", ".join(self.params.columns) or "no parameters"
-        shape = f"{self.n_cubes} cubes of {self.side}^3 voxels"
-        if self.n_planes != self.side:
-            shape = f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
-        return f"CubeSuite({shape}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
 
 
 def open_cubes(
@@ -150,25 +53,24 @@ def open_cubes(
     existing(path)
     values = (set_name, redshift, field, box_size, field_type, params, line_of_sight, allow_same_universe or None)
     told = read_record(path, TOLD) | {k: v for k, v in zip(TOLD, values, strict=True) if v is not None}
-    layout = camels.find(path, told) or quijote.find(path, told) or plain(path, told)
-    _set_box(path, layout, told.get("box_size"))
-    layout.field_type, sight = told.get("field_type", layout.field_type), told.get("line_of_sight")
-    choices = (("field_type", layout.field_type, FIELD_TYPES), ("line_of_sight", sight, (0, 1, 2, "none")))
+    suite = camels.find(path, told) or quijote.find(path, told) or plain(path, told)
+    _set_box(path, suite, told.get("box_size"))
+    suite.field_type, sight = told.get("field_type", suite.field_type), told.get("line_of_sight")
+    choices = (("field_type", suite.field_type, FIELD_TYPES), ("line_of_sight", sight, (0, 1, 2, "none")))
     for name, value, known in choices:
         if value is not None and value not in known:
             raise refusal(path, f"{name}={value!r}", f"one of {', '.join(map(str, known))}", "choose one")
-    folder, table = path if path.is_dir() else path.parent, told.get("params", layout.table)
-    ask(path, layout, table)
+    folder, table = path if path.is_dir() else path.parent, told.get("params", suite.table)
+    ask(path, suite, table)
     if isinstance(table, str | Path) and table not in ("none", OWN):
         table = next((p for p in (Path(table).expanduser(), folder / table) if p.is_file()), table)
-    params = cube_parameters(table, layout)
-    suite = CubeSuite(**vars(layout), params=params, line_of_sight=sight if sight != "none" else None)
+    suite.params, suite.line_of_sight = cube_parameters(table, suite), sight if sight != "none" else None
     if not 2 <= suite.box_size <= 5000:
         suite.cautions.append(f"a box of {suite.box_size:g} Mpc/h; this looks like kpc/h or Gpc/h")
     if check:
         suite.check = check_cubes(suite)
         suite.cautions += suite.check.cautions(suite.box_size / suite.side)
-        if len({*suite.universes}) < suite.n_cubes and not (layout.related or told.get("allow_same_universe")):
+        if len({*suite.universes}) < suite.n_cubes and not (suite.related or told.get("allow_same_universe")):
             a, b, r = suite.check.alike
             found = f"the same largest modes ({suite.ids[a]} and {suite.ids[b]}: r = {r:.2f}): one universe in both"
             advice = (
@@ -180,21 +82,21 @@ def open_cubes(
     return suite
 
 
-def _set_box(path: Path, layout: Layout, given: float | str | None) -> None:
-    """Box [Mpc/h] of a layout and what told it: the user, or attributes with a unit; else as it is."""
-    if not layout.columns:
-        boxes = {box_of(stack) for stack in layout.files}
+def _set_box(path: Path, suite: CubeSuite, given: float | str | None) -> None:
+    """Box [Mpc/h] of a suite and what told it: the user, or attributes with a unit; else as it is."""
+    if not suite.columns:
+        boxes = {box_of(stack) for stack in suite.files}
         if len(boxes) > 1:
             raise refusal(path, f"boxes of {', '.join(map(str, boxes))} [Mpc/h]", "one box size", "open each by itself")
-        (layout.box_size,), layout.box_from = boxes, "as the file says"
+        (suite.box_size,), suite.box_from = boxes, "as the file says"
     if given is None:
         return
     size = (read_length(given) or [None])[0] if isinstance(given, str) else given
     if not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
         raise refusal(path, f"a box size of {given!r}", "a positive number [Mpc/h]", 'pass 25.0, or "25 Mpc/h"')
-    if not layout.columns and layout.box_size and abs(layout.box_size / size - 1) > 1e-3:
-        layout.cautions.append(f"box_size={given} is taken, although the file says {layout.box_size:g} Mpc/h")
-    layout.box_size, layout.box_from = float(size), "as given"
+    if not suite.columns and suite.box_size and abs(suite.box_size / size - 1) > 1e-3:
+        suite.cautions.append(f"box_size={given} is taken, although the file says {suite.box_size:g} Mpc/h")
+    suite.box_size, suite.box_from = float(size), "as given"
 
 
 def inspect_cubes(path: str | Path, save: bool = False, **told) -> str:

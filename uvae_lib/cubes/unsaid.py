@@ -8,27 +8,27 @@ import numpy as np
 
 from ..files import write_atomically
 from .arrays import SUFFIXES, CubesUnsaid, as_text, attributes, box_names, refusal
-from .layout import Layout
+from .layout import CubeSuite
 from .parameters import OWN, own_parameters, tables_beside
 
 RECORD = "suite.json"
 
 
-def ask(path: Path, layout: Layout, table) -> None:
+def ask(path: Path, suite: CubeSuite, table) -> None:
     """Raise CubesUnsaid with all that the user has to say of cubes, what is found of it, and the line to write."""
-    needs, beside = dict(layout.needs), [] if layout.columns else tables_beside(layout, path)
-    if layout.box_size is None:
+    needs, beside = dict(suite.needs), [] if suite.columns else tables_beside(suite, path)
+    if suite.box_size is None:
         needs["box_size"] = "[Mpc/h]"
-    if layout.field_type is None:
+    if suite.field_type is None:
         needs["field_type"] = "density (positive, linear in mass; any unit), delta, overdensity or counts"
-    if table is None and (beside or not (layout.columns or layout.needs or own_parameters(layout).empty)):
+    if table is None and (beside or not (suite.columns or suite.needs or own_parameters(suite).empty)):
         needs["params"] = f'"{beside[0] if beside else OWN}" or "none"'
     if not needs:
         return
-    cube, told = layout.files[0].read(0), attributes(layout.files[0])
-    shape, low, mean = "x".join(map(str, layout.files[0].shape)), np.min(cube), np.mean(cube, dtype=np.float64)
+    cube, told = suite.files[0].read(0), attributes(suite.files[0])
+    shape, low, mean = "x".join(map(str, suite.files[0].shape)), np.min(cube), np.mean(cube, dtype=np.float64)
     values = f"minimum {low:.4g}, mean {mean:.4g}"
-    found = f"{layout.source}, {shape} {cube.dtype}, {values}"
+    found = f"{suite.source}, {shape} {cube.dtype}, {values}"
     if told:
         found += f"; attributes {', '.join(f'{name} = {as_text(value)}' for name, value in list(told.items())[:12])}"
     line = f'open_cubes("{path}", {", ".join(f"{name}=..." for name in needs)})'
