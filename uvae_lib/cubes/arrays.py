@@ -23,9 +23,6 @@ CUBES = "cubes (N, N, N) or (n, N, N, N)"
 # what NumPy and h5py raise for damaged files
 ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, SyntaxError, TokenError, EOFError, MemoryError)  # noqa: E501  # fmt: skip
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")  # attributes of the netCDF conventions
-BOX = re.compile(r"l?box(size|length|len|side|width)?(inmpch|mpch)?|sidelength|domainwidth")
-WAVE = r"\s*h\s*(?:\^|\*\*)?\s*[{(]?\s*-\s*1\s*[})]?\s*"
-LENGTH = re.compile(rf"([-+\[\](),.\deE\s]+?)\s*({WAVE})?(?:comoving\s+)?c?([kMG])pc(?:cm)?(\s*/\s*h|{WAVE})?\s*")
 # what errors of NumPy and HDF5 say: found, expected, what to do
 REASONS = {
     "plugin|required filter": ("data compressed by a filter that is missing", "one that is here",
@@ -245,32 +242,3 @@ def as_text(value: object) -> str:
     """An attribute as it reads: bytes decoded, numbers between brackets."""
     values = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in np.ravel(np.asarray(value)).tolist()]
     return str(values[0]) if len(values) == 1 else f"[{', '.join(map(str, values[:6]))}{', ...' * (len(values) > 6)}]"
-
-
-def read_length(value: object) -> list[float] | None:
-    """Lengths [Mpc/h] of a text with a unit, as "500 Mpc/h" or "[500 500 500] h^-1 Mpc".
-
-    Returns None for a number without a unit, and for what is no length.
-    """
-    found = LENGTH.fullmatch(as_text(value))
-    if not found or not (found[2] or found[4]):
-        return None
-    scale = {"k": 1e-3, "M": 1.0, "G": 1e3}[found[3]]
-    return [float(number) * scale for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", found[1])] or None
-
-
-def box_names(told: dict) -> list[str]:
-    """Attributes that are called as sides of boxes are."""
-    return [name for name in told if BOX.fullmatch(re.sub(r"[\W_]", "", name.rpartition("/")[2].lower()))]
-
-
-def box_of(stack: Stack) -> float | None:
-    """Side of the box [Mpc/h] where an attribute gives it with its unit. Raises CubesError for sides that differ."""
-    told = attributes(stack)
-    for name in box_names(told):
-        lengths = read_length(told[name])
-        if len({*(lengths or np.ravel(told[name]).tolist())}) > 1:
-            raise refusal(stack.path, f"{name} = {as_text(told[name])}", "a cube, as long as wide", "cut it to cubes")
-        if lengths:
-            return lengths[0]
-    return None

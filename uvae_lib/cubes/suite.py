@@ -4,7 +4,7 @@ Known layouts (`camels`, `quijote`, our own) are taken for granted. Of all other
 what the files do not, as an argument, as --data.*, or in `suite.json` beside the cubes; nothing is guessed.
 """
 
-import math
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,18 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
+from ..files import write_atomically
 from ..presets import DataConfig, locate
 from . import camels, quijote
-from .arrays import CubesError, CubesUnsaid, box_of, existing, read_length, refusal
+from .arrays import SUFFIXES, CubesError, CubesUnsaid, as_text, attributes, existing, refusal
+from .box import box_names, set_box
 from .checks import FIELD_TYPES, check_cubes
 from .layout import CubeSuite, plain
-from .parameters import OWN, cube_parameters
-from .unsaid import ask, read_record, write_record
+from .parameters import OWN, cube_parameters, own_parameters, tables_beside
 
 __all__ = ["CubeSuite", "CubesError", "fit_image_size", "open_cubes", "open_data", "split_cubes"]
 IMAGE_SIZES = (32, 64, 128, 256, 512)  # that the networks take [pixels]
 OPTIONS = ("set_name", "redshift", "field", "box_size", "field_type", "params", "line_of_sight")
 TOLD = (*OPTIONS, "allow_same_universe")  # what suite.json may say
+RECORD = "suite.json"
 
 
 def open_cubes(
@@ -52,16 +54,16 @@ def open_cubes(
     path = Path(path).expanduser()
     existing(path)
     values = (set_name, redshift, field, box_size, field_type, params, line_of_sight, allow_same_universe or None)
-    told = read_record(path, TOLD) | {k: v for k, v in zip(TOLD, values, strict=True) if v is not None}
+    told = read_record(path) | {k: v for k, v in zip(TOLD, values, strict=True) if v is not None}
     suite = camels.find(path, told) or quijote.find(path, told) or plain(path, told)
-    _set_box(path, suite, told.get("box_size"))
+    set_box(path, suite, told.get("box_size"))
     suite.field_type, sight = told.get("field_type", suite.field_type), told.get("line_of_sight")
-    choices = (("field_type", suite.field_type, FIELD_TYPES), ("line_of_sight", sight, (0, 1, 2, "none")))
-    for name, value, known in choices:
+    choices = {"field_type": (suite.field_type, FIELD_TYPES), "line_of_sight": (sight, (0, 1, 2, "none"))}
+    for name, (value, known) in choices.items():
         if value is not None and value not in known:
             raise refusal(path, f"{name}={value!r}", f"one of {', '.join(map(str, known))}", "choose one")
     folder, table = path if path.is_dir() else path.parent, told.get("params", suite.table)
-    ask(path, suite, table)
+    _ask(path, suite, table)
     if isinstance(table, str | Path) and table not in ("none", OWN):
         table = next((p for p in (Path(table).expanduser(), folder / table) if p.is_file()), table)
     suite.params, suite.line_of_sight = cube_parameters(table, suite), sight if sight != "none" else None
@@ -82,21 +84,39 @@ def open_cubes(
     return suite
 
 
-def _set_box(path: Path, suite: CubeSuite, given: float | str | None) -> None:
-    """Box [Mpc/h] of a suite and what told it: the user, or attributes with a unit; else as it is."""
-    if not suite.columns:
-        boxes = {box_of(stack) for stack in suite.files}
-        if len(boxes) > 1:
-            raise refusal(path, f"boxes of {', '.join(map(str, boxes))} [Mpc/h]", "one box size", "open each by itself")
-        (suite.box_size,), suite.box_from = boxes, "as the file says"
-    if given is None:
+def _ask(path: Path, suite: CubeSuite, table) -> None:
+    """Raise CubesUnsaid with all that the user has to say of cubes, what is found of it, and the line to write."""
+    needs, beside = dict(suite.needs), [] if suite.columns else tables_beside(suite, path)
+    if suite.box_size is None:
+        needs["box_size"] = "[Mpc/h]"
+    if suite.field_type is None:
+        needs["field_type"] = "density (positive, linear in mass; any unit), delta, overdensity or counts"
+    if table is None and (beside or not (suite.columns or suite.needs or own_parameters(suite).empty)):
+        needs["params"] = f'"{beside[0] if beside else OWN}" or "none"'
+    if not needs:
         return
-    size = (read_length(given) or [None])[0] if isinstance(given, str) else given
-    if not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
-        raise refusal(path, f"a box size of {given!r}", "a positive number [Mpc/h]", 'pass 25.0, or "25 Mpc/h"')
-    if not suite.columns and suite.box_size and abs(suite.box_size / size - 1) > 1e-3:
-        suite.cautions.append(f"box_size={given} is taken, although the file says {suite.box_size:g} Mpc/h")
-    suite.box_size, suite.box_from = float(size), "as given"
+    cube, told = suite.files[0].read(0), attributes(suite.files[0])
+    shape, low, mean = "x".join(map(str, suite.files[0].shape)), np.min(cube), np.mean(cube, dtype=np.float64)
+    values = f"minimum {low:.4g}, mean {mean:.4g}"
+    found = f"{suite.source}, {shape} {cube.dtype}, {values}"
+    if told:
+        found += f"; attributes {', '.join(f'{name} = {as_text(value)}' for name, value in list(told.items())[:12])}"
+    line = f'open_cubes("{path}", {", ".join(f"{name}=..." for name in needs)})'
+    also = " ".join(f"--data.{name.replace('_', '-')} ..." for name in needs)
+    advice = f"write {line}, {also}, or the same in suite.json (python -m uvae_lib inspect {path})"
+    expected = "; ".join(f"{name}= {text}" for name, text in needs.items())
+    unsaid = refusal(path, found, expected, advice, CubesUnsaid)
+    kind = "delta" if low < 0 and abs(mean) < 0.2 else "overdensity" if abs(mean - 1) < 1e-3 else "density"
+    proposals = {
+        "box_size": ("...", "nothing tells it; what was the box of the simulation, in Mpc/h?"),
+        "field_type": (kind, values if low >= 0 or kind == "delta" else f"{values}: of logarithms, which are undone"),
+        "params": (beside[0] if beside else OWN, "it lies beside the cubes" if beside else "they have such attributes"),
+        "line_of_sight": (2, "the last axis is usual"),
+    }
+    for name in box_names(told)[:1]:
+        proposals["box_size"] = np.ravel(told[name])[0], f"{name} = {as_text(told[name])} has no unit; Mpc/h is usual"
+    unsaid.proposals = {name: proposals.get(name, ("...", "names differ by it")) for name in needs}
+    raise unsaid
 
 
 def inspect_cubes(path: str | Path, save: bool = False, **told) -> str:
@@ -114,8 +134,28 @@ def inspect_cubes(path: str | Path, save: bool = False, **told) -> str:
         lines += [f"  python -m uvae_lib inspect {path} {words} --save\n"]
         page = "\n".join([f"{unsaid}\n\nProposed, to be checked by somebody who knows these cubes:", *lines])
     if save:
-        page += f"{write_record(path, told, TOLD)} is written\n"
+        alone = path.is_dir() or sum(file.suffix.lower() in SUFFIXES for file in path.parent.iterdir()) == 1
+        place = (path if path.is_dir() else path.parent) / RECORD if alone else path.with_suffix(f".{RECORD}")
+        write_atomically(place, json.dumps(read_record(path) | told, indent=1) + "\n")
+        page += f"{place} is written\n"
     return page
+
+
+def read_record(path: Path) -> dict:
+    """What the user has written beside the cubes: `suite.json` of the folder, and NAME.suite.json of a file.
+
+    Raises CubesError for what is no JSON, or a name that is no option.
+    """
+    told: dict = {}
+    for place in [path / RECORD] if path.is_dir() else [path.parent / RECORD, path.with_suffix(f".{RECORD}")]:
+        try:
+            values = dict(json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise refusal(place, f"no record ({error})", "JSON", 'write {"box_size": 25.0, ...}') from error
+        if unknown := sorted({*values} - {*TOLD}):
+            raise refusal(place, ", ".join(unknown), f"some of {', '.join(TOLD)}", "correct the names")
+        told |= values
+    return told
 
 
 def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
