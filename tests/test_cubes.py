@@ -24,7 +24,6 @@ from uvae_lib.cubes.suite import (
     OPTIONS,
     CubesError,
     fit_image_size,
-    largest_image_size,
     open_cubes,
     open_data,
     split_cubes,
@@ -150,9 +149,6 @@ def test_cubes_that_share_their_phases_by_design_open_and_stay_in_one_part(tmp_p
 @pytest.mark.parametrize("write, words", [
     (lambda p: write_cmd(p, Y, field="T"), "field T is no density"),
     (lambda p: write_cmd(p, Y).rename(p / "Grids_Mcdm_SIMBA_LH_64_z=0.0.npy"), "says 64 voxels a side"),
-    (lambda p: (write_cmd(p, Y), write_npy(p / "extra.npy", Y))[0].parent, "also holds extra.npy, not opened"),
-    (lambda p: write_cmd(p, Y * np.array([1, 1, 1, 1e3])[:, None, None, None]), "differ by a factor of 1e"),
-    (lambda p: write_cmd(p, np.where(np.arange(SIDE) % 4 == np.arange(SIDE)[:, None] % 4, Y, 0)), "voxels are empty"),
     (lambda p: write_cmd(p, lognormal_cubes(side=32)[:, :16, :16, :16]), "not look periodic along axis 0"),
 ])  # fmt: skip
 def test_what_looks_odd_is_warned_of(tmp_path, write, words):
@@ -167,7 +163,7 @@ def test_missing_realizations_keep_their_own_parameters(tmp_path):
     for path in (tmp_path, tmp_path / "3D_cubes", folder):
         suite = open_cubes(path)
         np.testing.assert_allclose(suite.params.to_numpy(), values[[2, 7, 11]])
-        assert (suite.box_size, suite.field_type, suite.cube_id(1)) == (1000.0, "delta", "Quijote/latin_hypercube/7")
+        assert (suite.box_size, suite.field_type, suite.ids[1]) == (1000.0, "delta", "Quijote/latin_hypercube/7")
 
 
 def test_one_of_several_quijote_grids_and_cosmologies_is_chosen(tmp_path):
@@ -235,7 +231,7 @@ def test_a_damaged_report_is_made_again_and_none_is_needed(tmp_path):
     path = write_cmd(tmp_path, Y)
     first = open_cubes(path).check
     (report,) = tmp_path.glob(".*check.json")
-    for text in ("", "[]", '{"key": 1}', report.read_text().replace("means", "maens")):
+    for text in ("", "[]", '{"key": 1}', report.read_text().replace("wrap", "warp")):
         report.write_text(text)
         assert open_cubes(path).check == first
     report.unlink()
@@ -379,7 +375,7 @@ def test_slices_of_small_cubes_get_the_largest_size_that_the_networks_take(tmp_p
 
 @pytest.mark.parametrize("size", IMAGE_SIZES)
 def test_the_networks_take_every_size_that_is_advised(size):
-    assert map_shape(size)[1] == size // 32 and largest_image_size(size + 1) == size
+    assert map_shape(size)[1] == size // 32
 
 
 def test_a_split_is_the_same_for_the_same_seed_and_another_for_another():
@@ -494,10 +490,10 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("hello")
-    for path, words in (("loop.npy", "no valid path"), ("pipe.npy", "no regular file"),
+    for path, words in (("loop.npy", "a link to .*loop.npy, which does not exist"), ("pipe.npy", "no regular file"),
                         ("empty", "an empty folder"),
                         ("notes", "1 files, none of them cubes"), ("x" * 300, "too long"),
-                        ("a\0b", "no valid path")):  # fmt: skip
+                        ("a\0b", "no such file")):  # fmt: skip
         with pytest.raises(CubesError, match=words):
             open_cubes(tmp_path / path)
     with pytest.raises(FileNotFoundError, match="no such file or folder; expected cubes; check the path"):

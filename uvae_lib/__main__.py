@@ -5,7 +5,7 @@ import os
 import sys
 import warnings
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -160,7 +160,7 @@ def inspect(
         allow_same_universe: open cubes with the same largest modes
         save: write what is given to suite.json beside the cubes
     """
-    from .cubes.inspect import inspect_cubes
+    from .cubes.suite import inspect_cubes
 
     told = {name: value for name, value in locals().items() if name not in ("path", "save", "inspect_cubes")}
     told["box_size"] = float(box_size) if box_size and box_size.replace(".", "", 1).isdecimal() else box_size
@@ -169,55 +169,25 @@ def inspect(
         print(inspect_cubes(path, save, **told))
 
 
-@dataclass(frozen=True)
-class CamelsFile:
-    """One file of the CAMELS Multifield Dataset, and its parameters."""
+def download(
+    source: Annotated[Literal["cmd"], tyro.conf.Positional], field: str = "Mcdm", suite: str = "IllustrisTNG",
+    set: str = "LH", grid: int = 128, maps: bool = False, redshift: float = 0.0, folder: Path | None = None,
+) -> None:  # fmt: skip
+    """Fetch one file of the CAMELS Multifield Dataset (cmd), and its parameters.
 
-    field: str = "Mcdm"
-    """Mcdm, Mtot (the only one of N-body suites), Mgas, ..."""
-    suite: str = "IllustrisTNG"
-    """IllustrisTNG, SIMBA, Astrid, Nbody_IllustrisTNG, Nbody_SIMBA, Nbody_Astrid"""
-    set: str = "LH"
-    """LH, CV, EX, BE, 1P, SB28"""
-    grid: int = 128
-    """Voxels along a side, 128 (7.8 GiB for LH), 256 (62.5 GiB) or 512 (500 GiB)."""
-    maps: bool = False
-    """The 2D maps instead of the 3D grids."""
-    redshift: str = "0.0"
-    """As in the file's name."""
-    folder: Path | None = None
-    """Where to put it; the user's cache when absent."""
-    checksum: str | None = None
-    """SHA-256 of the file, when you know it."""
+    Args:
+        source: cmd
+        field: Mcdm, Mtot (the only one of N-body suites), Mgas, ...
+        suite: IllustrisTNG, SIMBA, Astrid, Nbody_IllustrisTNG, Nbody_SIMBA, Nbody_Astrid
+        set: LH, CV, EX, BE, 1P, SB28
+        grid: voxels along a side, 128 (7.8 GiB for LH), 256 (62.5 GiB) or 512 (500 GiB)
+        maps: the 2D maps instead of the 3D grids
+        redshift: as in the file's name
+        folder: where to put it; the user's cache when absent
+    """
+    from .cubes.download import download_cmd
 
-
-@dataclass(frozen=True)
-class QuijoteTable:
-    """The parameters of a Quijote hypercube, and how to get its cubes."""
-
-    cosmology: str = "latin_hypercube"
-    """latin_hypercube, latin_hypercube_nwLH or BSQ"""
-    folder: Path | None = None
-    """Where to put them; the user's cache when absent."""
-
-
-Source = (
-    Annotated[CamelsFile, tyro.conf.subcommand("cmd", prefix_name=False)]
-    | Annotated[QuijoteTable, tyro.conf.subcommand("quijote", prefix_name=False)]
-)
-
-
-def download(source: Annotated[Source, tyro.conf.arg(name="")]) -> None:
-    """Fetch public cubes: the CAMELS Multifield Dataset (cmd), Quijote's parameters (quijote)."""
-    from .cubes.download import download_cmd, download_quijote
-
-    chosen = dict(vars(source))
-    if isinstance(source, QuijoteTable):
-        print(*download_quijote(chosen.pop("folder"), **chosen), sep="\n")
-        return
-    if chosen.pop("maps"):
-        chosen["grid"] = None
-    path = download_cmd(chosen.pop("folder"), **chosen)
+    path = download_cmd(folder, field=field, suite=suite, set=set, grid=None if maps else grid, redshift=redshift)
     print(f"{path}\nlook at it with: {PROG} inspect {path}")
 
 

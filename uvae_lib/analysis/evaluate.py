@@ -77,7 +77,7 @@ def evaluate_run(
         )
     sets = {name: open_set(run, suite, name) for name in ("CV", "1P")}
     data = [x and x.fingerprint for x in (suite, *(x for x, _ in sets.values()))]
-    ids = [suite.cube_id(i) for i in range(suite.n_cubes)]
+    ids = list(suite.ids)
     key = weights_key(run, VERSION, n_slices, ids, data, flows_of(run) and flows_of(run).about["key"])
     path = run.folder / "metrics.json"
     if path.exists():
@@ -147,7 +147,7 @@ def _controls(
     """Null tests of z, and copies of training slices."""
     test = [cubes[i] for i in run.split["test"]]
     n = len(test[0].truth)
-    ids = [suite.cube_id(i) for i in range(suite.n_cubes)]
+    ids = list(suite.ids)
     drawn = sample_slices(run, None, N_COPIES, torch.Generator().manual_seed(1))
     true = torch.cat([cube.truth for cube in test])
     some = true[evenly(list(range(len(true))), N_COPIES)]

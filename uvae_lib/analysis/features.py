@@ -186,7 +186,7 @@ def store_features(
 
 
 def _table_key(run: Run, suite: CubeSuite, n_slices: int) -> str:
-    names = [suite.cube_id(i) for i in range(suite.n_cubes)]
+    names = list(suite.ids)
     return weights_key(run, VERSION, names, suite.fingerprint, n_slices)
 
 

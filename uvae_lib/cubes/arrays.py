@@ -1,10 +1,10 @@
 """Array files and what stands beside them: headers are read, nothing is unpickled, a cube is read at a time."""
 
-import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
@@ -20,22 +20,17 @@ except ImportError:
 HDF5 = (".hdf5", ".h5", ".hdf", ".he5")
 SUFFIXES = (".npy", ".npz", *HDF5)
 CUBES = "cubes (N, N, N) or (n, N, N, N)"
-RECORD = "suite.json"
 # what NumPy and h5py raise for damaged files
 ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, SyntaxError, TokenError, EOFError, MemoryError)  # noqa: E501  # fmt: skip
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")  # attributes of the netCDF conventions
-BOX = re.compile(r"l?box(size|length|len|side|width)?(inmpch|mpch)?|sidelength|domainwidth")
-WAVE = r"\s*h\s*(?:\^|\*\*)?\s*[{(]?\s*-\s*1\s*[})]?\s*"
-LENGTH = re.compile(rf"([-+\[\](),.\deE\s]+?)\s*({WAVE})?(?:comoving\s+)?c?([kMG])pc(?:cm)?(\s*/\s*h|{WAVE})?\s*")
-# what errors of HDF5 say, that are no damage: found, expected, what to do
+# what errors of NumPy and HDF5 say: found, expected, what to do
 REASONS = {
-    r"plugin|required filter": ("data compressed by a filter that is missing", "one that is here",
-                                "pip install hdf5plugin, or rewrite the file with h5repack -f GZIP=4"),
-    r"h5clear|consistency flags|already open for write": ("a file that its writer has not closed", "a closed file",
-                                                          "wait for the writer; if none runs any more, h5clear -s it"),
-    r"to lock|open for write": ("a file that another process is writing", "a closed file",
-                                "wait; where the file system has no locks set HDF5_USE_FILE_LOCKING=FALSE"),
-    "": ("no readable array", "a whole .npy or HDF5 file of numbers",
+    "plugin|required filter": ("data compressed by a filter that is missing", "one that is here",
+                               "pip install hdf5plugin, or rewrite the file with h5repack -f GZIP=4"),
+    "h5clear|consistency flags|to lock|open for write": (
+        "a file that its writer has not closed, or that another process is writing", "a closed file",
+        "wait; if none writes any more, h5clear -s it; without locks of files set HDF5_USE_FILE_LOCKING=FALSE"),
+    "": ("no readable array or table", "a whole .npy or HDF5 file of numbers, or a table as text",
          "copy or download it again, or save it with np.save; pickles are never opened"),
 }  # fmt: skip
 
@@ -55,9 +50,9 @@ class NoCubes(CubesError):
 
 
 class CubesUnsaid(CubesError):
-    """The same, for what the user has to say: needs, the names of options; layout, what was found."""
+    """The same, for what the user has to say: proposals, of each option a value that it may have, and why."""
 
-    needs, layout = (), None
+    proposals: dict[str, tuple] = {}
 
 
 def refusal(where: object, found: str, expected: str, advice: str, error: type[CubesError] = CubesError) -> CubesError:
@@ -70,11 +65,17 @@ def natural(text: object) -> list:
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(text))]
 
 
-def unreadable(path: Path, error: Exception) -> CubesError:
-    """What to say of an error of NumPy or HDF5."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-    found, *rest = next(what for pattern, what in REASONS.items() if re.search(pattern, text))
-    return refusal(path, f"{found} ({text})", *rest)
+@contextmanager
+def reading(path: object) -> Iterator[None]:
+    """What NumPy, pandas and h5py raise for damaged files, as CubesError."""
+    try:
+        yield
+    except CubesError:
+        raise
+    except ERRORS as error:
+        text = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        found, *rest = next(what for pattern, what in REASONS.items() if re.search(pattern, text))
+        raise refusal(path, f"{found} ({text})", *rest) from error
 
 
 @dataclass(frozen=True)
@@ -97,12 +98,9 @@ class Stack:
         return np.concatenate([block[int(a * planes), int(b * side)] for a, b in ((0.2, 0.3), (0.5, 0.1), (0.8, 0.6))])
 
     def _block(self, i: int) -> np.ndarray:
-        try:
+        with reading(self.path):
             if (now := self.path.stat().st_size) != self.size:
-                found = f"{now} bytes while reading, {self.size} when it was opened"
-                raise refusal(
-                    self.path, found, "a file that does not change", "wait for the copy to end, open it again"
-                )
+                raise refusal(self.path, f"{now} bytes while reading, not {self.size}", "as many", "wait for the copy")
             if self.dataset is None:
                 return np.load(self.path, mmap_mode="r", allow_pickle=False).reshape(self.shape)[i]
             with h5py.File(self.path, "r") as file:
@@ -113,10 +111,6 @@ class Stack:
                 told = {name: np.ravel(data.attrs[name])[0] for name in PACKING if name in data.attrs}
                 out = values * np.float64(told.pop("scale_factor", 1)) + told.pop("add_offset", 0) if told else values
                 return np.where(np.isin(values, [*told.values()]), np.nan, out) if told else out
-        except CubesError:
-            raise
-        except ERRORS as error:
-            raise unreadable(self.path, error) from error
 
 
 def open_arrays(path: Path, n_maps: int = 0) -> list[Stack]:
@@ -126,32 +120,22 @@ def open_arrays(path: Path, n_maps: int = 0) -> list[Stack]:
 
     Raises CubesError for a file that cannot be read, is not whole, holds no real numbers, or cubes in another shape.
     """
-    status, stacks = existing(path), []
+    status, stacks, refused = existing(path), [], []
     if not path.is_file():
         raise refusal(path, "no regular file", "a file of numbers", "name a file or a folder of files")
-    try:
-        arrays = hdf5_arrays(path) if path.suffix.lower() in HDF5 else _numpy_array(path)
-    except CubesError:
-        raise
-    except ERRORS as error:
-        raise unreadable(path, error) from error
-    listing = ", ".join(f"{name or 'an array of shape'} {shape}" for name, (shape, _) in list(arrays.items())[:8])
-    solid = {name: found for name, found in arrays.items() if len(found[0]) > 2 or n_maps}
-    if not solid:
-        flat = {round(shape[-1] ** (1 / 3)) for shape, _ in arrays.values() if shape}
-        advice = "".join(f"; a flat cube is saved as array.reshape(-1, {n}, {n}, {n})" for n in flat if n > 7)
-        raise refusal(path, listing or "no data set", CUBES, f"save cubes with np.save{advice}", NoCubes)
-    for name, (shape, dtype) in solid.items():
+    with reading(path):
+        arrays = _hdf5_arrays(path) if path.suffix.lower() in HDF5 else _numpy_array(path)
+    for name, (shape, dtype) in arrays.items():
         try:
-            stack = stack_shape(path, shape, n_maps)
+            stack = stack_shape(f"{path}/{name}" if name else path, shape, n_maps)
             if dtype.kind not in "fiu":
                 raise refusal(path, f"values of type {dtype}", "real numbers", "save them again as float32")
             stacks.append(Stack(path, name, stack, status.st_size, status.st_mtime_ns))
-        except CubesError:
-            if len(solid) == 1:  # beside others it may be anything
-                raise
+        except CubesError as error:  # beside cubes it may be anything
+            refused.append(error)
     if not stacks:
-        raise refusal(path, listing, CUBES, "cut or reshape them to cubes")
+        nothing = refusal(path, "no data set", CUBES, "save cubes with np.save", NoCubes)
+        raise next((error for error in refused if not isinstance(error, NoCubes)), [*refused, nothing][0])
     return sorted(stacks, key=lambda stack: natural(stack.dataset))
 
 
@@ -166,28 +150,22 @@ def stack_shape(where: object, shape: tuple[int, ...], n_maps: int = 0) -> tuple
         return stack
     if len(stack) == 4 and len({*stack[:3]}) == 1:
         advice = "the cubes lie along the last axis: save np.moveaxis(cubes, -1, 0)"
-    raise refusal(where, f"an array of shape {shape}", expected, advice)
+    elif len(long) in (1, 2) and (n := round(long[-1] ** (1 / 3))) > 7:
+        advice = f"a flat cube is saved as array.reshape(-1, {n}, {n}, {n})"
+    raise refusal(where, f"an array of shape {shape}", expected, advice, CubesError if len(long) > 2 else NoCubes)
 
 
 def existing(path: Path) -> os.stat_result:
     """Status of a path. Raises CubesMissing when it does not exist, CubesError when it cannot be followed or read."""
-    try:
-        status = path.stat()
-    except FileNotFoundError as error:
-        found, advice = "no such file or folder", "check the path, or make a suite with `python -m uvae_lib simulate`"
-        if path.is_symlink():
-            found, advice = f"a link to {os.readlink(path)}, which does not exist", "bring that, or remove the link"
-        elif re.match(r"\w{2,}:/", str(path)):
-            found, advice = "an address of another machine", "download or mount the cubes, and give their path here"
-        elif re.search(r"[*?\[]", str(path)):
-            found, advice = "a pattern of names, and no such file", 'give the folder, and field="cube_*.npy" if need be'
-        raise refusal(path, found, "cubes", advice, CubesMissing) from error
-    except (OSError, ValueError) as error:  # a loop of links, a name too long, a null byte
-        found = f"no valid path ({getattr(error, 'strerror', None) or error})"
-        raise refusal(repr(str(path)), found, "a file or a folder", "check the path and its links") from error
-    if not os.access(path, os.R_OK):
-        raise refusal(path, "no permission to read it", "a readable file or folder", "chmod u+r it, or ask its owner")
-    return status
+    with reading(path):
+        if path.exists():
+            return path.stat()
+    found, advice = "no such file or folder", "check the path, or make a suite with `python -m uvae_lib simulate`"
+    if path.is_symlink():
+        found, advice = f"a link to {os.readlink(path)}, which does not exist", "bring that, or remove the link"
+    elif re.search(r"[*?\[]", str(path)):
+        found, advice = "a pattern of names, and no such file", 'give the folder, and field="cube_*.npy" if need be'
+    raise refusal(path, found, "cubes", advice, CubesMissing)
 
 
 def _numpy_array(path: Path) -> dict:
@@ -195,45 +173,35 @@ def _numpy_array(path: Path) -> dict:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(array, np.ndarray):
         return {None: (array.shape, array.dtype)}
-    advice = f'once run np.save("cubes.npy", np.load({path.name!r})[{[*array.files, "cubes"][0]!r}])'
-    raise refusal(path, f"an archive of {', '.join(array.files[:8])}", "arrays that are read a cube at a time", advice)
+    names = ", ".join(array.files[:8])
+    advice = f'once run np.save("cubes.npy", np.load({path.name!r})[{names.partition(", ")[0]!r}])'
+    raise refusal(path, f"an archive of {names}", "arrays that are read a cube at a time", advice)
 
 
-def hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+def _hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     """Shape and dtype of every array in an HDF5 file, links followed, each once.
 
     Raises CubesError for a link that leads nowhere, and for an array of three axes or more that is not whole.
     """
-    arrays, met = {}, set()
-
-    def walk(group: h5py.Group, head: str) -> None:
-        for name in group:
-            try:
-                item = group[name]
-            except (KeyError, OSError) as error:
-                link = group.get(name, getlink=True)
-                target = f"{getattr(link, 'filename', '')} {getattr(link, 'path', '')}"
-                found = f"{head}{name}, a link to {target}, which leads nowhere"
-                raise refusal(path, found, "a whole file", "bring what it points to, or remove the link") from error
-            if (key := (item.file.filename, h5py.h5o.get_info(item.id).addr)) in met:
-                continue
-            met.add(key)
-            if isinstance(item, h5py.Group):
-                walk(item, f"{head}{name}/")
-            elif isinstance(item, h5py.Dataset) and item.shape is not None:
-                arrays[f"{head}{name}"] = item.shape, item.dtype
-                if len(item.shape) > 2 and (missing := _missing(item, path)):
-                    raise refusal(
-                        path, f"{missing} of {head}{name}", "a whole array", "bring it, or write the file again"
-                    )
-
+    arrays, links = {}, []
     with h5py.File(path, "r") as file:
-        walk(file, "")
-    return arrays
+        file.visititems_links(lambda name, link: links.append((name, link)))
+        for name, link in links:
+            where = f"a link to {getattr(link, 'filename', '')} {getattr(link, 'path', '')}"
+            if (item := file.get(name)) is None:
+                raise refusal(path, f"{name}, {where}, which leads nowhere", "a whole file", "bring what it points to")
+            if isinstance(item, h5py.Group) and isinstance(link, h5py.ExternalLink):
+                raise refusal(path, f"{name}, {where}, a group of another file", "arrays", "open that file itself")
+            if not isinstance(item, h5py.Dataset) or item.shape is None or item in arrays:
+                continue
+            if len(item.shape) > 2 and (missing := _missing(item, path)):
+                raise refusal(path, f"{missing} of {name}", "a whole array", "bring it, or write the file again")
+            arrays[item] = name
+        return {name: (item.shape, item.dtype) for item, name in arrays.items()}
 
 
 def _missing(data: h5py.Dataset, path: Path) -> str:
-    """What an array lacks: sources of a virtual one, files of an external one, values that were never written."""
+    """What an array lacks: sources of a virtual one, values that were never written."""
     for source in data.virtual_sources() if data.is_virtual else ():
         place = path if source.file_name == "." else path.parent / source.file_name
         try:
@@ -241,35 +209,32 @@ def _missing(data: h5py.Dataset, path: Path) -> str:
                 other[source.dset_name]
         except (OSError, KeyError):
             return f"no {source.dset_name} in {place}, a source"
-    for name, *_ in data.external or ():
-        if not (path.parent / os.fsdecode(name)).is_file():
-            return f"no {os.fsdecode(name)}, the file"
+    if data.is_virtual or data.external:
+        return ""
     n = math.prod(-(-a // b) for a, b in zip(data.shape, data.chunks, strict=True)) if data.chunks else 0
-    if n and not data.is_virtual and data.id.get_num_chunks() < n:
-        return f"{data.id.get_num_chunks()} of {n} chunks"
-    return "" if data.is_virtual or data.external or data.id.get_storage_size() else "no written value"
+    if n and (written := data.id.get_num_chunks()) < n:
+        return f"{written} of {n} chunks"
+    return "" if data.id.get_storage_size() else "no written value"
 
 
 def attributes(stack: Stack) -> dict[str, object]:
     """What stands beside an array of an HDF5 file, nearest first: attributes of it, of the groups around it and of
-    groups without cubes in these, small data sets; with the unit where one stands beside ("BoxSize": "500.0 Mpc/h")."""
-    found: dict = {}
+    groups without cubes in these; with the unit where one stands beside ("BoxSize": "500.0 Mpc/h")."""
     if stack.dataset is None:
-        return found
+        return {}
+    found: dict = {}
     with h5py.File(stack.path, "r") as file:
-        places, group = [file[stack.dataset]], file[stack.dataset]
+        group = file[stack.dataset]
+        places = [group]
         while group.name != "/":
             group = group.parent
-            groups = [item for item in (group[name] for name in group) if isinstance(item, h5py.Group)]
-            places += [group, *(g for g in groups if not any(getattr(item, "ndim", 0) > 2 for item in g.values()))]
+            inside = [item for item in group.values() if isinstance(item, h5py.Group)]
+            places += [group, *(g for g in inside if not any(getattr(item, "ndim", 0) > 2 for item in g.values()))]
         for place in places:
-            values = dict(place.attrs)
-            for name, item in place.items() if isinstance(place, h5py.Group) else ():
-                if isinstance(item, h5py.Dataset) and item.shape is not None and item.size <= 10**4 and item.ndim < 3:
-                    values |= {name: item[()]} | {f"{name}_{key}": value for key, value in item.attrs.items()}
-            for name, value in values.items():
-                unit = next((as_text(values[f"{name}_{k}"]) for k in ("units", "unit") if f"{name}_{k}" in values), "")
-                found.setdefault(f"{place.name}/{name}".lstrip("/"), f"{as_text(value)} {unit}" if unit else value)
+            for name, value in place.attrs.items():
+                unit = place.attrs.get(f"{name}_units", place.attrs.get(f"{name}_unit"))
+                text = value if unit is None else f"{as_text(value)} {as_text(unit)}"
+                found.setdefault(f"{place.name}/{name}".lstrip("/"), text)
     return found
 
 
@@ -277,50 +242,3 @@ def as_text(value: object) -> str:
     """An attribute as it reads: bytes decoded, numbers between brackets."""
     values = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in np.ravel(np.asarray(value)).tolist()]
     return str(values[0]) if len(values) == 1 else f"[{', '.join(map(str, values[:6]))}{', ...' * (len(values) > 6)}]"
-
-
-def read_length(value: object, h: float | None = None) -> list[float] | None:
-    """Lengths [Mpc/h] of a text with a unit, as "500 Mpc/h", "[500 500 500] h^-1 Mpc", or "738 Mpc" where h is known.
-
-    Returns None for a number without a unit, and for what is no length.
-    """
-    found = LENGTH.fullmatch(as_text(value))
-    if not found or not (found[2] or found[4] or h):
-        return None
-    scale = {"k": 1e-3, "M": 1.0, "G": 1e3}[found[3]] * (1 if found[2] or found[4] else h)
-    return [float(number) * scale for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", found[1])] or None
-
-
-def box_names(told: dict) -> list[str]:
-    """Attributes that are called as sides of boxes are."""
-    return [name for name in told if BOX.fullmatch(re.sub(r"[\W_]", "", name.rpartition("/")[2].lower()))]
-
-
-def box_of(stack: Stack) -> float | None:
-    """Side of the box [Mpc/h] where an attribute gives it with its unit. Raises CubesError for sides that differ."""
-    told = attributes(stack)
-    h = next((float(np.ravel(v)[0]) for k, v in told.items() if re.fullmatch(r"(.*/)?(HubbleParam|h|hubble)", k)), None)
-    for name in box_names(told):
-        lengths = read_length(told[name], h)
-        if len({*(lengths or np.ravel(told[name]).tolist())}) > 1:
-            raise refusal(stack.path, f"{name} = {as_text(told[name])}", "a cube, as long as wide", "cut it to cubes")
-        if lengths:
-            return lengths[0]
-    return None
-
-
-def read_record(path: Path, known: Sequence[str]) -> dict:
-    """What the user has written beside the cubes: `suite.json` of the folder, and NAME.suite.json of a file.
-
-    Raises CubesError for what is no JSON, or a name that is none of `known`.
-    """
-    told: dict = {}
-    for place in [path / RECORD] if path.is_dir() else [path.parent / RECORD, path.with_suffix(f".{RECORD}")]:
-        try:
-            values = dict(json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else {}
-        except (OSError, ValueError, TypeError) as error:
-            raise refusal(place, f"no record ({error})", "JSON", 'write {"box_size": 25.0, ...}') from error
-        if unknown := sorted(set(values) - set(known)):
-            raise refusal(place, ", ".join(unknown), f"some of {', '.join(known)}", "correct the names")
-        told |= values
-    return told

@@ -9,67 +9,54 @@ import json
 import re
 from pathlib import Path
 
-from .arrays import SUFFIXES, open_arrays, refusal
-from .layout import Layout, choose, files_below
+from .arrays import open_arrays, reading
+from .layout import CubeSuite, documented
 
 HYDRO = "IllustrisTNG|SIMBA|Astrid|EAGLE|Swift-EAGLE|Magneticum|Ramses|Enzo"
 FIELDS = "Mgas|Vgas|T|P|Z|HI|ne|B|MgFe|Mcdm|Vcdm|Mstar|Mtot"
 NAME = re.compile(
-    rf"(?P<kind>Grids|Maps)_(?P<field>{FIELDS})_(?P<suite>(?:Nbody_)?(?:{HYDRO})(?:_L\d+n\d+)?|JaxPM)_"
-    r"(?P<set>LH|CV|EX|BE|1P|SB\d+)(?:_(?P<side>\d+))?_z=(?P<z>\d+(?:\.\d+)?)\.npy"
+    rf"(?:^|/)(?P<kind>Grids|Maps)_(?P<field>{FIELDS})_(?P<suite>(?:Nbody_)?(?:{HYDRO})(?:_L\d+n\d+)?|JaxPM)_"
+    r"(?P<set_name>LH|CV|EX|BE|1P|SB\d+)(?:_(?P<side>\d+))?_z=(?P<redshift>\d+(?:\.\d+)?)\.npy$"
 )
+USUAL = {"set_name": ["LH"], "field": ["Mcdm", "Mtot"], "suite": [], "kind": ["Grids"], "side": [], "redshift": []}
 COLUMNS = ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")  # in this order of these suites
 ORDERED = ("IllustrisTNG", "SIMBA", "Astrid", "JaxPM")
 DENSITIES, SPARSE = ("Mcdm", "Mtot", "Mgas", "Mstar", "HI", "ne"), ("HI", "Mstar", "Z", "MgFe")
 SIZED = re.compile(r"(?:^|_)L(\d+)n\d+(?=[_.]|$)")  # IllustrisTNG_L50n512, as CAMELS writes boxes
-MAPS = 15
+MAPS, DOCUMENTED = 15, "as documented for CAMELS"
 
 
-def find(path: Path, told: dict) -> Layout | None:
+def find(path: Path, told: dict) -> CubeSuite | None:
     """The cubes of a file, or of one of the files in a folder; None for what CAMELS does not name.
 
     Of several sets LH is usual, of fields Mcdm or Mtot, of redshifts the lowest.
     """
-    files, notes = files_below(path), []
-    names = {file: match.groupdict("") for file in files if (match := NAME.fullmatch(file.name))}
+    names = documented(path, NAME, USUAL, told)
     if not names:
         return None
-    others = [f.name for f in files if f.suffix in SUFFIXES and f not in names and f.parent == path]
-    lowest = min((name["z"] for name in names.values()), key=float)
-    usual = {"set": ["LH"], "field": ["Mcdm", "Mtot"], "suite": [], "kind": ["Grids"], "side": [], "z": [lowest]}
-    for key, first in usual.items():
-        option = {"set": "set_name", "z": "redshift"}.get(key, key)
-        values = {name[key] for name in names.values()}
-        if len(values) > 1 or (path.is_dir() and option in told):
-            one = choose(path, option, values, told.get(option), first)
-            names = {file: name for file, name in names.items() if name[key] == one}
-            notes.append(f"{option} {one} of {', '.join(sorted(values))}")
-    file, name = next(iter(names.items()))
+    (file, name), *_ = names.items()
+    set_name, suite = name["set_name"], name["suite"]
     (stack,) = open_arrays(file, MAPS if name["kind"] == "Maps" else 0)
-    table, twin = _table(file.parent, name["suite"], name["set"]), name["suite"].removeprefix("Nbody_")
+    twin, n = suite.removeprefix("Nbody_"), stack.shape[0]  # a hydrodynamic twin has the same
+    table, base = _table(file.parent, suite, set_name), SIZED.sub("", twin)
     box, box_from = _box(file, name, table)
-    base, n, two_boxes = (
-        SIZED.sub("", twin),
-        stack.shape[0],
-        name["set"] in ("CV", "1P") and box_from.startswith("as doc"),
-    )
+    two_boxes = set_name in ("CV", "1P") and box_from == DOCUMENTED and "box_size" not in told
     cautions = {
         f"{file.name} says {name['side']} voxels a side, the array has {stack.shape[-1]}":
             name["side"] not in ("", str(stack.shape[-1])),
         f"field {name['field']} is no density: divided by its mean it is not an overdensity of matter":
             name["field"] not in DENSITIES,
-        f"{path} also holds {', '.join(others[:5])}, not opened": others,
-        f"a box of 25 Mpc/h is taken for the set {name['set']} of CAMELS, which comes in boxes of 25 and 50; every k "
-        "depends on it; pass box_size= (--data.box-size)": two_boxes and "box_size" not in told,
+        f"a box of 25 Mpc/h is taken for the set {set_name} of CAMELS, which comes in boxes of 25 and 50; every k "
+        "depends on it; pass box_size= (--data.box-size)": two_boxes,
     }  # fmt: skip
-    return Layout(
-        source=f"CAMELS {name['kind']}: " + "{suite}, set {set}, field {field}, z = {z}".format(**name) + f" ({file})",
-        files=(stack,), ids=tuple(f"{twin}/{name['set']}/{i}" for i in range(n)),  # a hydrodynamic twin has the same
-        keys=[(f"{name['set']}_{i}", str(i)) for i in range(n)], by_order="row", box_size=box, box_from=box_from,
-        field_type="overdensity" if base == "JaxPM" else "density", field=name["field"], redshift=float(name["z"]),
-        table=table, columns=COLUMNS[:2] if twin != name["suite"] else COLUMNS,
-        widths=() if base not in ORDERED else (2, 6, 28) if name["set"] == "SB28" else (2, 6),
-        related=name["set"] in ("1P", "EX", "BE"), sparse=name["field"] in SPARSE, notes=notes,
+    return CubeSuite(
+        source="CAMELS {kind}: {suite}, set {set_name}, field {field}, z = {redshift}".format(**name) + f" ({file})",
+        files=(stack,), ids=tuple(f"{twin}/{set_name}/{i}" for i in range(n)),
+        keys=[(f"{set_name}_{i}", str(i)) for i in range(n)], by_order="row", box_size=box, box_from=box_from,
+        field_type="overdensity" if base == "JaxPM" else "density", field=name["field"],
+        redshift=float(name["redshift"]), table=table, columns=COLUMNS[:2] if twin != suite else COLUMNS,
+        widths=() if base not in ORDERED else (2, 6, 28) if set_name == "SB28" else (2, 6),
+        related=set_name in ("1P", "EX", "BE"), sparse=name["field"] in SPARSE,
         cautions=[text for text, is_so in cautions.items() if is_so],
     )  # fmt: skip
 
@@ -77,30 +64,20 @@ def find(path: Path, told: dict) -> Layout | None:
 def _table(folder: Path, suite: str, set_name: str) -> Path | None:
     """The parameter file of a suite and set, under any of its documented names, here or one folder up."""
     base = suite.removeprefix("Nbody_")
-    stems = (
-        f"{set_name}_{suite}",
-        f"{suite}_{set_name}",
-        f"{set_name}_Nbody_{base}",
-        f"{set_name}_{base}",
-        suite,
-        base,
-    )
-    names = [f"params_{stem}{end}" for stem in stems for end in (".txt", ".csv")]
+    stems = f"{set_name}_{suite}", f"{suite}_{set_name}", f"{set_name}_Nbody_{base}", f"{set_name}_{base}", suite, base
+    names = [f"params_{stem}.txt" for stem in stems]
     names += [f"CosmoAstroSeed_{SIZED.sub('', base)}{end}" for end in (f"*_{set_name}.txt", ".txt")]
     return next((f for name in names for place in (folder, folder.parent) for f in sorted(place.glob(name))), None)
 
 
 def _box(file: Path, name: dict, table: Path | None) -> tuple[float | None, str]:
     """[Mpc/h] and what told it: our record, L50n512 in names, the documentation."""
-    record = file.parent / f"simulation_{name['set']}_{name['side']}.json"
+    record = file.parent / f"simulation_{name['set_name']}_{name['side']}.json"
     if name["suite"] == "JaxPM":
-        try:
-            return float(json.loads(record.read_text(encoding="utf-8"))["settings"]["box_size"]), f"from {record.name}"
-        except FileNotFoundError:
-            return None, ""
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise refusal(record, "no number settings.box_size", "the record of a simulation", "restore it") from error
+        with reading(record):
+            text = record.read_text(encoding="utf-8") if record.is_file() else None
+            return (float(json.loads(text)["settings"]["box_size"]), f"from {record.name}") if text else (None, "")
     for place in (name["suite"], table.name if table else "", file.absolute().parent.name):
         if told := SIZED.search(place):
             return float(told[1]), f"by the name of {place}"
-    return (50.0 if name["set"] == "SB35" else 25.0), "as documented for CAMELS"
+    return (50.0 if name["set_name"] == "SB35" else 25.0), DOCUMENTED

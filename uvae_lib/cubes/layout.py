@@ -1,30 +1,37 @@
-"""Where the cubes of a suite lie: what every reader returns, and the reader of cubes in no known layout.
+"""The suite of cubes that every reader returns, and the reader of cubes in no known layout.
 
 Such cubes are taken for nothing but what the user says they are: names of files, groups and data sets tell which cubes
 belong together, and where that leaves a choice it is asked for.
 """
 
 import dataclasses
-import os
+import hashlib
+import operator
+import os.path
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from .arrays import CUBES, SUFFIXES, NoCubes, Stack, as_text, attributes, existing, natural, open_arrays, refusal
+from .checks import Check, to_overdensity
 
 EPOCH = re.compile(
-    r"(?:(?<![A-Za-z])(?:z|a|redshift|scale_?factor)|snap(?:shot|dir)?|output|step|time|dump)[=_-]?(\d+(?:[.p]\d+)?)"
-    r"|(?:^|(?<=/))(\d+\.\d+)(?=/|$)", re.IGNORECASE
-)  # fmt: skip
+    r"(?i)(?:(?<![A-Za-z])(?:z|a|redshift|scale_?factor)|snap(?:shot|dir)?|output|step|time|dump)[=_-]?(\d+(?:[.p]\d+)?)"
+    r"|(?:^|(?<=/))(\d+\.\d+)(?=/|$)"
+)
 PART = re.compile(r"(?<![A-Za-z])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|holdout)(?![A-Za-z])", re.IGNORECASE)
 REDSHIFT_SPACE = re.compile(r"rsd|redshift.?space|line.?of.?sight|(?<![a-z])los(?![a-z])", re.IGNORECASE)
 ENDING = re.compile(r"\.(npy|npz|hdf5|h5|hdf|he5)(?=/|$)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(eq=False, repr=False)
-class Layout:
-    """The cubes of a suite before any is read.
+class CubeSuite:
+    """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers.
 
     source      what was opened
     files       stacks of cubes (n, N, N, N), or of ready-made maps (n, planes, N, N)
@@ -37,7 +44,11 @@ class Layout:
     by_order    "row": row i of a table belongs to cube i; "number": to the cube of that number; "" to none
     related     cubes are documented to share their phases
     sparse      planes of one value are no damage
-    needs       what the user has to say, as it is written;  cautions: what to warn of;  notes: what was chosen
+    needs       options that the user has to say, and what each may be
+    cautions    what to warn of
+    params      one row a cube
+    line_of_sight  axis along which redshift space is distorted, None of real space
+    check       what the pass over all cubes found, None when there was none
     """
 
     source: str
@@ -55,28 +66,106 @@ class Layout:
     widths: tuple[int, ...] = ()
     related: bool = False
     sparse: bool = False
-    needs: list[str] = dataclasses.field(default_factory=list)
+    needs: dict[str, str] = dataclasses.field(default_factory=dict)
     cautions: list[str] = dataclasses.field(default_factory=list)
-    notes: list[str] = dataclasses.field(default_factory=list)
+    params: pd.DataFrame = None
+    line_of_sight: int | None = None
+    check: Check | None = None
+
+    @property
+    def n_cubes(self) -> int:
+        """Cubes, or universes of maps."""
+        return len(self.ids)
+
+    @property
+    def n_planes(self) -> int:
+        """Planes along axis 0: the side for cubes, 15 for ready-made maps."""
+        return self.files[0].shape[1]
+
+    @property
+    def side(self) -> int:
+        """Voxels along an edge."""
+        return self.files[0].shape[-1]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Axes across which planes are cut: of redshift space the line of sight alone, across which all directions are
+        alike; of ready-made maps the first."""
+        if self.line_of_sight is not None:
+            return (self.line_of_sight,)
+        return (0, 1, 2) if self.n_planes == self.side else (0,)
+
+    @property
+    def universes(self) -> tuple[str, ...]:
+        """Name of each cube's universe, for splits: cubes with the same largest modes share one."""
+        numbers = self.check.universes if self.check else range(self.n_cubes)
+        return tuple(self.ids[numbers.index(number)] for number in numbers)
+
+    @property
+    def places(self) -> list[tuple[Stack, int]]:
+        """The file of each cube, and its number there."""
+        return [(file, number) for file in self.files for number in range(file.shape[0])]
+
+    def raw(self, i: int) -> np.ndarray:
+        """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
+        if not 0 <= operator.index(i) < self.n_cubes:
+            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
+        file, number = self.places[i]
+        return file.read(number)
+
+    def overdensity(self, i: int) -> np.ndarray:
+        """Universe i as y = rho / <rho>: (n_planes, N, N) float32, never negative, mean 1, a fresh array.
+
+        Raises CubesError when its numbers cannot be used, IndexError when there is no such cube.
+        """
+        return to_overdensity(self.raw(i), self.field_type, f"cube {i} of {self.source}")
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """Digests of the cubes (sizes, and a few rows of each) and of the parameters, wherever the files lie."""
+        sizes = f"{self.n_cubes} {self.n_planes} {self.side} {self.box_size:.6g}"
+        cubes = hashlib.blake2b(sizes.encode(), digest_size=8)
+        for file, number in self.places:
+            cubes.update(np.ascontiguousarray(file.sample(number), "<f4").tobytes())
+        table = self.params.to_csv(index=False, float_format="%.9g")
+        parameters = hashlib.blake2b(table.encode(), digest_size=8)
+        return {"cubes": cubes.hexdigest(), "parameters": parameters.hexdigest()}
+
+    def describe(self) -> str:
+        """A page of text: what was found, how it is read, what the check found, warnings."""
+        lines = [
+            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB",
+            f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
+            f"field type {self.field_type}; each cube is divided by its own mean",
+            *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
+        ]
+        if self.check:
+            low, high = self.check.extremes
+            lines.append(f"all cubes read: voxels from {low:.6g} to {high:.6g}, {len({*self.universes})} universes")
+        return "\n".join([*lines, *(f"warning: {caution}" for caution in self.cautions)]) + "\n"
+
+    def __repr__(self) -> str:
+        columns = ", ".join(self.params.columns) or "no parameters"
+        shape = f"{self.n_cubes} cubes of {self.side}^3 voxels"
+        if self.n_planes != self.side:
+            shape = f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
+        return f"CubeSuite({shape}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
 
 
-def files_below(path: Path, depth: int = 3) -> list[Path]:
-    """A file itself; the files of a folder and of folders below, hidden ones left out, a folder met twice once.
+def files_below(path: Path, depth: int = 4) -> list[Path]:
+    """A file itself; the files of a folder and of folders below, hidden ones left out, each once.
 
-    Raises CubesError for a folder that cannot be read, and a link to an array that leads nowhere.
+    Raises CubesError for a link to an array that leads nowhere.
     """
-    files, met = [], set()
-    for place, inside, names in os.walk(path, followlinks=True) if path.is_dir() else ():
-        here = Path(place)
-        if here.resolve() in met or len(here.relative_to(path).parts) >= depth:
-            inside.clear()
-        inside[:] = sorted(name for name in inside if name[0] != "." and os.access(here / name, os.X_OK))
-        files += [here / name for name in sorted(names) if name[0] != "."] if here.resolve() not in met else []
-        met.add(here.resolve())
-    for file in files:
-        if file.suffix.lower() in SUFFIXES:
-            existing(file)
-    return files if path.is_dir() else [path]
+    files = {} if path.is_dir() else {path: path}
+    for pattern in ("/".join("*" * levels) for levels in range(1, depth + 1)):
+        for file in sorted(path.glob(pattern)) if path.is_dir() else ():
+            if file.is_dir() or any(part[0] == "." for part in file.relative_to(path).parts):
+                continue
+            if file.suffix.lower() in SUFFIXES:
+                existing(file)
+            files.setdefault(os.path.realpath(file), file)
+    return list(files.values())
 
 
 def choose(folder: Path, option: str, values: Iterable, wanted, usual: Iterable = ()):
@@ -88,10 +177,26 @@ def choose(folder: Path, option: str, values: Iterable, wanted, usual: Iterable 
     fitting = [value for value in values if wanted is None or _number(value) == _number(wanted)]
     chosen = fitting if len(fitting) == 1 else [value for value in usual if value in fitting]
     if not chosen:
-        found = f"{option} {', '.join(map(str, values[:12]))}"
-        expected = f"one {option}" if wanted is None else f"{option} {wanted!r}"
-        raise refusal(folder, found, expected, f"pass {option}= one of these (--data.{option.replace('_', '-')})")
+        found, expected = f"{option} {', '.join(values[:12])}", option if wanted is None else f"{option} {wanted!r}"
+        advice = f"pass {option}= one of these (--data.{option.replace('_', '-')})"
+        raise refusal(folder, found, f"one {expected}" if wanted is None else expected, advice)
     return chosen[0]
+
+
+def documented(path: Path, pattern: re.Pattern, usual: dict[str, list], told: dict) -> dict[Path, dict[str, str]]:
+    """Files whose paths end as a suite's documentation says, with what the groups of the pattern take from them.
+
+    usual   what is taken of several, for each group that is an option: of redshifts the lowest
+    """
+    files = files_below(path.absolute())
+    found = {file: match.groupdict("") for file in files if (match := pattern.search(file.as_posix()))}
+    for option, first in usual.items() if found else ():
+        values = {name[option] for name in found.values()}
+        if len(values) > 1 or (path.is_dir() and option in told):
+            first = [min(values, key=float)] if option == "redshift" else first
+            one = choose(path, option, values, told.get(option), first)
+            found = {file: name for file, name in found.items() if name[option] == one}
+    return found
 
 
 def _number(value) -> float | str:
@@ -99,7 +204,7 @@ def _number(value) -> float | str:
     return float(found[0]) if (found := re.fullmatch(r"\d+\.?\d*", str(value).replace("p", "."))) else str(value)
 
 
-def plain(path: Path, told: dict) -> Layout:
+def plain(path: Path, told: dict) -> CubeSuite:
     """Cubes in `.npy` and HDF5 files: a file, or a folder of files, one cube, stacks, or a data set for each cube."""
     stacks, passed, root = {}, [], path if path.is_dir() else path.parent
     files = files_below(path)
@@ -119,26 +224,26 @@ def plain(path: Path, told: dict) -> Layout:
         raise refusal(path, found if files else "an empty folder", f".npy or HDF5 files of {CUBES}", "check the path")
     names, needs = _choose_cubes(path, stacks, told)
     chosen = [stacks[name] for name in names]
-    sides = {stack.shape[-1]: name for name, stack in zip(names, chosen, strict=True)}
+    sides = {f"side {stacks[name].shape[-1]}": name for name in names}
     if len(sides) > 1 and not needs:
-        found = ", ".join(f"side {side} in {name}" for side, name in sorted(sides.items())[:4])
+        found = ", ".join(f"{side} in {sides[side]}" for side in sorted(sides, key=natural)[:4])
         raise refusal(path, f"cubes of several sizes: {found}", "one side", "pass field=, or open each size by itself")
-    keys = _keys(names, [stack.shape[0] for stack in chosen])
     marks = [name for name in (*names[:1], *attributes(chosen[0])) if REDSHIFT_SPACE.search(name)]
     if marks and told.get("line_of_sight") is None:
-        needs.append(f'line_of_sight=0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}')
-    source = f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})"
-    ids = tuple(f"{root.absolute().name}/{key[0]}" for key in keys)
-    layout = Layout(source, tuple(chosen), ids, keys, "row" if len(chosen) == 1 else "", needs=needs,
-                    field=told.get("field"), redshift=told.get("redshift"))  # fmt: skip
-    if left := [name for name in passed if name != Path(str(told.get("params"))).name]:
-        layout.cautions.append(f"{path} also holds {', '.join(left[:5])}, not opened: no cubes")
-    return layout
+        needs["line_of_sight"] = f'0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}'
+    left = [name for name in passed if name != Path(str(told.get("params"))).name]
+    keys = _keys(names, [stack.shape[0] for stack in chosen])
+    return CubeSuite(
+        source=f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})",
+        files=tuple(chosen), ids=tuple(f"{root.absolute().name}/{key[0]}" for key in keys), keys=keys,
+        by_order="row" if len(chosen) == 1 else "", field=told.get("field"), redshift=told.get("redshift"), needs=needs,
+        cautions=[f"{path} also holds {', '.join(left[:5])}, not opened: no cubes"] if left else [],
+    )  # fmt: skip
 
 
-def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], list[str]]:
+def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], dict[str, str]]:
     """Names of the arrays that are the universes of the suite, and what has to be said before that is known."""
-    names, wanted, needs = sorted(stacks, key=natural), told.get("field"), []
+    names, wanted, needs = sorted(stacks, key=natural), told.get("field"), {}
     if wanted is not None:
         found = [n for n in names if any(fnmatchcase(n, w) for w in (wanted, f"*/{wanted}", f"{wanted}.*"))]
         if not found:
@@ -146,20 +251,21 @@ def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[lis
         names = found
         if "*" in wanted and not {"redshift", "set_name"} & {*told}:
             return names, needs  # each is a universe, says the user
-    epochs = {n: _last(EPOCH, n) for n in names}
+    parts, epochs = ({n: _last(pattern, n) for n in names} for pattern in (PART, EPOCH))
     if len({*epochs.values()}) == 1:
-        epochs = {n: _header_redshift(stacks[n]) for n in names}
-    for option, values in (("redshift", epochs), ("set_name", {n: _last(PART, n) for n in names})):
-        there = {value for value in values.values() if value is not None}
+        headers = {n: {k.lower(): as_text(v) for k, v in attributes(stacks[n]).items()} for n in names}
+        epochs = {n: next((v for k, v in headers[n].items() if k.endswith("redshift")), None) for n in names}
+    for option, values in (("redshift", epochs), ("set_name", parts)):
+        there = sorted({value for value in values.values() if value is not None}, key=natural)
         if len({*values.values()}) > 1 and option in told:
             one = choose(path, option, there, told[option])
             names = [n for n in names if values[n] == one]
         elif len({*values.values()}) > 1:
-            needs.append(f"{option}= one of {', '.join(sorted(there, key=natural)[:8])}")
+            needs[option] = f"one of {', '.join(there[:8])}"
     kinds = {re.sub(r"\d+", "#", PART.sub("", EPOCH.sub("", ENDING.sub("", n)))): n for n in reversed(names)}
     if len(kinds) > 1 and wanted is None:
         one = ", ".join(f'"{n}"' for n in sorted(kinds.values())[:6])
-        needs.append(f'field= one of {one}, or field="*" when each is a universe of its own')
+        needs["field"] = f'one of {one}, or field="*" when each is a universe of its own'
     return names, needs
 
 
@@ -167,11 +273,6 @@ def _last(pattern: re.Pattern, name: str) -> str | None:
     """What a pattern takes from a name, where it occurs last."""
     groups = [group for match in pattern.finditer(ENDING.sub("", name)) for group in match.groups() if group]
     return groups[-1] if groups else None
-
-
-def _header_redshift(stack: Stack) -> str | None:
-    told = {name.rpartition("/")[2].lower(): as_text(value) for name, value in attributes(stack).items()}
-    return told.get("redshift") or told.get("currentredshift")
 
 
 def _keys(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, ...]]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .arrays import ERRORS, CubesError, attributes, existing, refusal
-from .layout import ENDING, Layout
+from .arrays import attributes, existing, reading, refusal
+from .layout import ENDING, CubeSuite
 
 KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", "h", "n_s", "M_nu", "w"}
 TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube|\.csv$", re.IGNORECASE)  # in names of files
@@ -19,6 +19,7 @@ LABEL = re.compile(
 )
 SEED = re.compile(r"(?i)(random|ic)?_?seed")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
+ADVICE = '{}, or pass params="none"'
 OWN = "attributes"  # params="attributes": those of the cubes themselves, in HDF5 files
 
 
@@ -35,34 +36,31 @@ def canonical(name: object) -> str:
     return "Omega_m" if re.fullmatch(r"om|(om|omega)(m|0|m0|matter)", plain) else name
 
 
-def cube_parameters(source, layout: Layout) -> pd.DataFrame:
+def cube_parameters(source, suite: CubeSuite) -> pd.DataFrame:
     """One row of parameters a cube, no columns for None and "none".
 
-    source   file (text, or .npy), DataFrame, dict, array, or "attributes" of the cubes in HDF5 files
+    source   file (text), DataFrame, or what is made into one, or "attributes" of the cubes in HDF5 files
 
     Raises CubesError for a table whose columns have no names, or whose rows do not say whose they are.
     """
     if source is None or (isinstance(source, str) and source == "none"):
-        return pd.DataFrame(index=range(len(layout.ids)))
+        return pd.DataFrame(index=range(len(suite.ids)))
     where = source if isinstance(source, str | Path) else "params"
     if where == OWN:
-        return _numbers(own_parameters(layout), where)
-    try:
-        table = _read(Path(source).expanduser()) if isinstance(source, str | Path) else _as_frame(source)
-    except CubesError:
-        raise
-    except ERRORS as error:
-        expected = "a table of numbers (text or .npy; pickles are never opened)"
-        raise refusal(where, f"no readable table ({str(error)[:160]})", expected, "save it again as text") from error
-    table = _rows_of_cubes(_named(table, layout, where), layout, where)
-    return _numbers(table[[c for c in table if len(layout.columns) != 2 or c in layout.columns]], where)
+        return _numbers(own_parameters(suite), where)
+    with reading(where):
+        table = _read(Path(source).expanduser()) if where != "params" else pd.DataFrame(source)
+    if not table.index.equals(pd.RangeIndex(len(table))):  # the cubes' names
+        table = table.rename_axis("index").reset_index()
+    table = _rows_of_cubes(_named(table, suite, where), suite, where)
+    return _numbers(table[[c for c in table if len(suite.columns) != 2 or c in suite.columns]], where)
 
 
-def own_parameters(layout: Layout) -> pd.DataFrame:
+def own_parameters(suite: CubeSuite) -> pd.DataFrame:
     """Known parameters that stand at the cubes themselves: one number at the data set or group of each, or as many
     numbers as cubes at the only data set of a file."""
-    rows, single = [], len({stack.path for stack in layout.files}) == len(layout.files)
-    for stack in layout.files:
+    rows, single = [], len({stack.path for stack in suite.files}) == len(suite.files)
+    for stack in suite.files:
         n, names = stack.shape[0], {}
         for name, value in attributes(stack).items():
             names.setdefault(canonical(name.rpartition("/")[2]), np.ravel(value))
@@ -71,68 +69,57 @@ def own_parameters(layout: Layout) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True).dropna(axis=1)
 
 
-def tables_beside(layout: Layout, folder: Path) -> list[str]:
+def tables_beside(suite: CubeSuite, path: Path) -> list[str]:
     """Files beside the cubes that are called as tables are."""
-    cubes = {stack.path for stack in layout.files}
-    files = (f for place in dict.fromkeys([folder, *(p.parent for p in cubes)]) for f in sorted(place.glob("[!.]*.*")))
-    suffixes = (".txt", ".csv", ".tsv", ".dat", ".npy")
-    return [f.name for f in files if f.suffix.lower() in suffixes and TABLE.search(f.name) and f not in cubes]
-
-
-def _as_frame(source) -> pd.DataFrame:
-    if isinstance(source, dict):
-        source = {name: np.atleast_1d(values) for name, values in source.items()}
-    table = pd.DataFrame(source)
-    return table if table.index.equals(pd.RangeIndex(len(table))) else table.rename_axis("index").reset_index()
+    cubes = {stack.path for stack in suite.files}
+    places = dict.fromkeys([path if path.is_dir() else path.parent, *(cube.parent for cube in cubes)])
+    files = [file for place in places for file in sorted(place.glob("[!.]*.*")) if TABLE.search(file.name)]
+    return [file.name for file in files if file.suffix.lower() in (".txt", ".csv", ".tsv", ".dat")]
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """A `.npy` array or a text as a table of words; columns have numbers for names where the file has none.
+    """A text as a table of words; columns have numbers for names where the file has none.
 
     The names are those of the first row, or of the comments above the numbers.
     """
     existing(path)
-    if path.suffix.lower() == ".npy":
-        return pd.DataFrame(np.load(path, allow_pickle=False))
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    rows = [line.partition(" #")[0].strip() for line in lines if line[0] not in "#%"]
-    words = [re.split(r"[\s,;]+", re.sub(r"[\[(].*?[\])]", "", line.strip("#% "))) for line in lines if line[0] in "#%"]
+    rows = [line for line in lines if line[0] != "#"]
+    words = [re.split(r"[\s,;]+", re.sub(r"[\[(].*?[\])]", "", line.strip("# "))) for line in lines if line[0] == "#"]
     if not rows:
         raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    sep = next((mark for mark in ";\t" if mark in rows[-1]), r"\s+" if re.search(r"\d\s+[-.\d]", rows[-1]) else ",")
-    sep = sep if sep in rows[-1] else r"\s+"
+    blank = r"\s+" if "," not in rows[-1] or re.search(r"\d\s+[-.\d]", rows[-1]) else ","
+    sep = next((mark for mark in ";\t" if mark in rows[-1]), blank)
     if any(re.fullmatch(r"-?\d+,\d+", word.strip()) for word in re.split(sep, rows[-1])):
-        advice = 'write them again (pandas: read_csv(..., decimal=","))'
-        raise refusal(path, f"decimal commas ({rows[-1][:40]})", "decimal points", advice)
-    table = pd.read_csv(StringIO("\n".join(rows)), sep=sep, header=None, dtype=str, engine="python", keep_default_na=False, skipinitialspace=True)  # noqa: E501  # fmt: skip
+        raise refusal(path, f"decimal commas ({rows[-1][:40]})", "decimal points", "write them again with points")
+    options = {"header": None, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "comment": "#"}
+    table = pd.read_csv(StringIO("\n".join(rows)), sep=sep, engine="python", **options)
     table = table.loc[:, (table != "").any()]
-    names = [w for w in words if len(w) == table.shape[1] and not any(map(NUMBER.fullmatch, w))]
-    mentioned = [word for w in words for word in w if canonical(word) in KNOWN]
+    names = {
+        tuple(map(canonical, w)): w for w in words if len(w) == table.shape[1] and not any(map(NUMBER.fullmatch, w))
+    }
+    mentioned = {word for w in words for word in w if canonical(word) in KNOWN}
     if not any(map(NUMBER.fullmatch, table.iloc[0])):
         table = table.iloc[1:].set_axis(table.iloc[0].tolist(), axis=1)
-    elif len({tuple(map(canonical, w)) for w in names}) == 1 and {*mentioned} <= {*names[0]}:
-        table.columns = names[0]
+    elif len(names) == 1 and mentioned <= {*(named := next(iter(names.values())))}:
+        table.columns = named
     elif mentioned or names:
-        found = f"comments that name {', '.join(mentioned or names[0])[:100]} above {table.shape[1]} columns"
+        found = f"comments that name {', '.join(sorted(mentioned))[:100]} above {table.shape[1]} columns"
         raise refusal(path, found, "one line of names, as many as columns", "write # and the names above the numbers")
     return table.reset_index(drop=True)
 
 
-def _named(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
+def _named(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame:
     """The table with names of columns; those of its layout where it has none."""
-    width, own = table.shape[1], layout.columns
+    width, own = table.shape[1], suite.columns
     if all(NUMBER.fullmatch(str(name)) for name in table.columns):
-        labels = int(width > 1 and not all(NUMBER.fullmatch(str(v)) for v in table.iloc[:, 0]))  # LH_0, LH_1, ...
-        if width - labels not in layout.widths:
+        if width not in suite.widths:
             found = f"{width} columns without names (first row {', '.join(map(str, table.iloc[0]))[:80]})"
-            advice = "write # and the names above the numbers: # id Omega_m sigma_8"
-            raise refusal(where, found, "a name for each column", advice)
-        names = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))]
-        table.columns = ["id"] * labels + names[: width - labels]
-    plain = [str(name).strip().strip("\"'") for name in table.columns]
-    renamed = [canonical(name) for name in plain]
-    if both := [old for old, name in zip(plain, renamed, strict=True) if renamed.count(name) > 1]:
-        found = f"columns {', '.join(both)} for {canonical(both[0])}"
+            raise refusal(where, found, "a name for each column", "write # id Omega_m sigma_8 ... above the numbers")
+        table.columns = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))][:width]
+    renamed = pd.Index(map(canonical, table.columns))
+    if twice := [*renamed[renamed.duplicated()]]:
+        found = f"columns {', '.join(table.columns[renamed == twice[0]])} for {twice[0]}"
         raise refusal(where, found, "every name once", "leave out or rename one")
     return table.set_axis(renamed, axis=1)
 
@@ -143,10 +130,10 @@ def _label(value) -> str:
     return str(int(float(text))) if re.fullmatch(r"\d+(\.0*)?(e[+-]?\d+)?", text) else text
 
 
-def _rows_of_cubes(table: pd.DataFrame, layout: Layout, where: object) -> pd.DataFrame:
+def _rows_of_cubes(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame:
     """One row a cube: those that bear their names, or row i for cube i where one array holds them all."""
     words = [c for c in table.columns if not any(NUMBER.fullmatch(str(v)) for v in table[c])]
-    ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(layout.ids), layout.keys
+    ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(suite.ids), suite.keys
     seeds = [c for c in table.columns if SEED.fullmatch(c)]  # by which files may be called
     rest = table.drop(columns=[*ids, *seeds])
     for column in [*ids, *seeds]:
@@ -155,17 +142,15 @@ def _rows_of_cubes(table: pd.DataFrame, layout: Layout, where: object) -> pd.Dat
             rows = [place.get(_label(key[k])) if k < len(key) else None for key in keys]
             if len(place) == len(table) and None not in rows and len({*rows}) == n:
                 return rest.iloc[rows].reset_index(drop=True)
-    order = [int(key[-1]) for key in keys] if layout.by_order == "number" else range(n)
-    if layout.by_order and not ids and max(order) < len(table) and (len(table) == n or layout.by_order == "number"):
+    order = [int(key[-1]) for key in keys] if suite.by_order == "number" else range(n)
+    if suite.by_order and not ids and max(order) < len(table) and (len(table) == n or suite.by_order == "number"):
         return rest.iloc[list(order)].reset_index(drop=True)
-    first = (
-        ", ".join(map(_label, table[ids[0]][:4])) if ids else "; ".join(" ".join(map(str, r)) for r in table.values[:2])
+    first = f"column {ids[0] or 'index'}: {', '.join(map(_label, table[ids[0]][:4]))}" if ids else "no id column: "
+    first += "" if ids else "; ".join(" ".join(map(str, row)) for row in table.values[:2])
+    found = (
+        f"{len(table)} rows of parameters ({first}, ...) for {n} cubes ({', '.join(key[0] for key in keys[:4])}, ...)"
     )
-    column = f"column {ids[0] or 'index'}" if ids else "no id column"
-    cubes = f"{', '.join(key[0] for key in keys[:4])}{', ...' * (n > 4)}"
-    found = f"{len(table)} rows of parameters ({column}: {first}, ...) for {n} cubes ({cubes})"
-    advice = 'add a column id, or pass params="none"'
-    raise refusal(where, found, "a row for each cube, called by its name or number", advice)
+    raise refusal(where, found, "a row for each cube, called by its name or number", ADVICE.format("add a column id"))
 
 
 def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
@@ -173,12 +158,11 @@ def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
     numbers = table.apply(pd.to_numeric, errors="coerce").astype(float)
     for i, k in np.argwhere(~np.isfinite(numbers.to_numpy())):
         found = f"{table.iloc[i, k]!r} in column {table.columns[k]} of cube {i}"
-        advice = 'correct it, leave the cube or the column out, or pass params="none"'
-        raise refusal(where, found, "a finite number", advice)
+        raise refusal(where, found, "a finite number", ADVICE.format("correct it, leave the cube or the column out"))
     for name, v in numbers.items():
         if where != "params" and name not in KNOWN and v.nunique() > 1 and (v == v.round()).all():
-            found, advice = f"whole numbers alone in column {name}", "call it id or seed, or leave it out"
-            raise refusal(where, found, "parameters, which are seldom whole", advice)
+            expected, advice = "parameters, which are seldom whole", "call it id or seed, or leave it out"
+            raise refusal(where, f"whole numbers alone in column {name}", expected, advice)
     if numbers.empty:
-        raise refusal(where, "no parameters", "columns of numbers beside the names", 'pass params="none"')
+        raise refusal(where, "no parameters", "columns of numbers beside the names", ADVICE.format("add some"))
     return numbers

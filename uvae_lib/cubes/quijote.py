@@ -8,40 +8,36 @@ import re
 from pathlib import Path
 
 from .arrays import open_arrays, refusal
-from .layout import Layout, choose, files_below
+from .layout import CubeSuite, documented
 
-NAME = re.compile(r"df_m_(?:\d+_)?(?:[A-Z]+_)?z=(\d+(?:\.\d+)?)\.(?:npy|hdf5)")
-COSMOLOGY = re.compile(r"fiducial\w*|latin_hypercube\w*|BSQ|(?:Om|Ob2?|h|ns|s8|Mnu|w|DC|LC|EQ|OR\w*)_[pm]+\w*")
+NAME = re.compile(
+    r"/(?P<set_name>fiducial\w*|latin_hypercube\w*|BSQ|(?:Om|Ob2?|h|ns|s8|Mnu|w|DC|LC|EQ|OR\w*)_[pm]+\w*)/(?P<number>\d+)/"
+    r"(?P<field>df_m_(?:\d+_)?(?:[A-Z]+_)?z=(?P<redshift>\d+(?:\.\d+)?)\.(?:npy|hdf5))$"
+)
 COLUMNS = ("Omega_m", "Omega_b", "h", "n_s", "sigma_8", "M_nu", "w")
-USUAL = ("latin_hypercube", "latin_hypercube_nwLH", "BSQ", "fiducial")
+USUAL = {"set_name": ["latin_hypercube", "latin_hypercube_nwLH", "BSQ", "fiducial"], "redshift": [], "field": []}
 
 
-def find(path: Path, told: dict) -> Layout | None:
+def find(path: Path, told: dict) -> CubeSuite | None:
     """One cube a realization, of one cosmology: any folder of the tree, or one file; None for other names.
 
     Of several redshifts the lowest is usual; between grids and assignment schemes field= decides, by the file's name.
     """
-    path = path.absolute()
-    files = [f for f in files_below(path) if NAME.fullmatch(f.name) and f.parent.name.isdigit()]
-    files = [f for f in files if COSMOLOGY.fullmatch(f.parent.parent.name)]
-    if not files:
+    names = documented(path, NAME, USUAL, told)
+    if not names:
         return None
-    cosmology = choose(path, "set_name", {f.parent.parent.name for f in files}, told.get("set_name"), USUAL)
-    files = [f for f in files if f.parent.parent.name == cosmology]
-    redshifts = {NAME.fullmatch(f.name)[1] for f in files}
-    z = choose(path, "redshift", redshifts, told.get("redshift"), [min(redshifts, key=float)])
-    name = choose(path, "field", {f.name for f in files if NAME.fullmatch(f.name)[1] == z}, told.get("field"))
-    files = sorted((f for f in files if f.name == name), key=lambda f: int(f.parent.name))
-    stacks = tuple(stack for f in files for stack in open_arrays(f))
+    files = sorted(names, key=lambda file: int(file.parent.name))
+    cosmology, z, name = (names[files[0]][option] for option in USUAL)
+    stacks = tuple(stack for file in files for stack in open_arrays(file))
     if len(stacks) != len(files) or len({stack.shape for stack in stacks}) > 1:
         raise refusal(path, f"realizations of several shapes called {name}", "one cube in each", "move the others away")
     folder, numbers = files[0].parent.parent, [int(f.parent.name) for f in files]
-    tables = [f"{cosmology}_params.txt", "latin_hypercube_params.txt"]  # the last in the folder of every hypercube
-    tables = [folder / tables[0], folder / tables[1], folder.parent / tables[0], folder.parent.parent / tables[0]]
-    return Layout(
+    places = (folder, folder.parent, folder.parent.parent)  # every hypercube's table is also called as the first one's
+    tables = [place / f"{cosmology}_params.txt" for place in places] + [folder / "latin_hypercube_params.txt"]
+    return CubeSuite(
         f"Quijote {cosmology}: {len(files)} realizations of {name} ({path})", stacks,
         tuple(f"Quijote/{cosmology}/{number}" for number in numbers), [(str(number),) for number in numbers], "number",
         box_size=1000.0, box_from="as documented for Quijote", field=name, redshift=float(z),
         field_type="delta" if name.endswith(".npy") else "counts", columns=COLUMNS, widths=(5, 6, 7),
-        table=next((table for table in tables if table.is_file()), None), notes=[f"z = {z} of {sorted(redshifts)}"],
+        table=next((table for table in tables if table.is_file()), None),
     )  # fmt: skip

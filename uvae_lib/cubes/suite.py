@@ -4,153 +4,28 @@ Known layouts (`camels`, `quijote`, our own) are taken for granted. Of all other
 what the files do not, as an argument, as --data.*, or in `suite.json` beside the cubes; nothing is guessed.
 """
 
-import hashlib
-import math
-import operator
+import json
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
+from ..files import write_atomically
 from ..presets import DataConfig, locate
 from . import camels, quijote
-from .arrays import (
-    CubesError,
-    CubesUnsaid,
-    Stack,
-    as_text,
-    attributes,
-    box_of,
-    existing,
-    read_length,
-    read_record,
-    refusal,
-)
-from .checks import FIELD_TYPES, Check, check_cubes, to_overdensity
-from .layout import Layout, plain
+from .arrays import SUFFIXES, CubesError, CubesUnsaid, as_text, attributes, existing, refusal
+from .box import box_names, set_box
+from .checks import FIELD_TYPES, check_cubes
+from .layout import CubeSuite, plain
 from .parameters import OWN, cube_parameters, own_parameters, tables_beside
 
 __all__ = ["CubeSuite", "CubesError", "fit_image_size", "open_cubes", "open_data", "split_cubes"]
 IMAGE_SIZES = (32, 64, 128, 256, 512)  # that the networks take [pixels]
 OPTIONS = ("set_name", "redshift", "field", "box_size", "field_type", "params", "line_of_sight")
 TOLD = (*OPTIONS, "allow_same_universe")  # what suite.json may say
-
-
-@dataclass(eq=False, repr=False)
-class CubeSuite(Layout):
-    """Cubes on disk: opened lazily, read one at a time, pickled as paths and numbers. The fields of `Layout`, and:
-
-    params         one row a cube
-    line_of_sight  axis along which redshift space is distorted, None of real space
-    check          what the pass over all cubes found, None when there was none
-    """
-
-    params: pd.DataFrame = None
-    line_of_sight: int | None = None
-    check: Check | None = None
-
-    @property
-    def n_cubes(self) -> int:
-        """Cubes, or universes of maps."""
-        return len(self.ids)
-
-    @property
-    def n_planes(self) -> int:
-        """Planes along axis 0: the side for cubes, 15 for ready-made maps."""
-        return self.files[0].shape[1]
-
-    @property
-    def side(self) -> int:
-        """Voxels along an edge."""
-        return self.files[0].shape[-1]
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """Axes across which planes are cut: of redshift space the line of sight alone, across which all directions are
-        alike; of ready-made maps the first."""
-        if self.line_of_sight is not None:
-            return (self.line_of_sight,)
-        return (0, 1, 2) if self.n_planes == self.side else (0,)
-
-    @property
-    def universes(self) -> tuple[str, ...]:
-        """Name of each cube's universe, for splits: cubes with the same largest modes share one."""
-        return (
-            self.ids
-            if self.check is None
-            else tuple(self.ids[self.check.universes.index(u)] for u in self.check.universes)
-        )
-
-    def place(self, i: int) -> tuple[Stack, int]:
-        """The file of cube i, and its number there."""
-        number = operator.index(i)
-        if not 0 <= number < self.n_cubes:
-            raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
-        for file in self.files:
-            if number < file.shape[0]:
-                break
-            number -= file.shape[0]
-        return file, number
-
-    def raw(self, i: int) -> np.ndarray:
-        """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
-        file, number = self.place(i)
-        return file.read(number)
-
-    def overdensity(self, i: int) -> np.ndarray:
-        """Universe i as y = rho / <rho>: (n_planes, N, N) float32, never negative, mean 1, a fresh array.
-
-        Raises CubesError when its numbers cannot be used, IndexError when there is no such cube.
-        """
-        return to_overdensity(self.raw(i), self.field_type, f"cube {i} of {self.source}")[0]
-
-    @cached_property
-    def fingerprint(self) -> dict[str, str]:
-        """Digests of the cubes (sizes, and a few rows of each) and of the parameters, wherever the files lie."""
-        sizes = f"{self.n_cubes} {self.n_planes} {self.side} {self.box_size:.6g}"
-        cubes = hashlib.blake2b(sizes.encode(), digest_size=8)
-        for file, number in map(self.place, range(self.n_cubes)):
-            cubes.update(np.ascontiguousarray(file.sample(number), "<f4").tobytes())
-        table = self.params.to_csv(index=False, float_format="%.9g")
-        parameters = hashlib.blake2b(table.encode(), digest_size=8)
-        return {"cubes": cubes.hexdigest(), "parameters": parameters.hexdigest()}
-
-    def cube_id(self, i: int) -> str:
-        """Name of cube i, the same in every field of a suite."""
-        self.place(i)
-        return self.ids[i]
-
-    def describe(self) -> str:
-        """A page of text: what was found, how it is read, what the check found, warnings."""
-        size = largest_image_size(self.side)
-        lines = [
-            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB",
-            f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
-            f"field type {self.field_type}; each cube is divided by its own mean",
-            *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
-            f"slices of up to {size}^2 pixels fit"
-            if size
-            else f"slices do not fit: the smallest are {IMAGE_SIZES[0]}^2",
-            *self.notes,
-        ]
-        if self.check:
-            low, high = self.check.extremes
-            lines.append(f"all cubes read: voxels from {low:.6g} to {high:.6g}, {len({*self.universes})} universes")
-        return "\n".join([*lines, *(f"warning: {caution}" for caution in self.cautions)]) + "\n"
-
-    @property
-    def _shape(self) -> str:
-        if self.n_planes == self.side:
-            return f"{self.n_cubes} cubes of {self.side}^3 voxels"
-        return f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
-
-    def __repr__(self) -> str:
-        columns = ", ".join(self.params.columns) or "no parameters"
-        return f"CubeSuite({self._shape}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
+RECORD = "suite.json"
 
 
 def open_cubes(
@@ -176,88 +51,111 @@ def open_cubes(
     Raises CubesError (a ValueError) when the cubes cannot be used, or with one sentence that lists what is to be said;
     warns (UserWarning) of what looks odd.
     """
-    if not isinstance(path, str | Path):
-        advice = "put the cubes, or links to them, in a folder of their own"
-        raise refusal("open_cubes", f"a {type(path).__name__} as the path", "one file or folder", advice)
     path = Path(path).expanduser()
     existing(path)
     values = (set_name, redshift, field, box_size, field_type, params, line_of_sight, allow_same_universe or None)
-    told = read_record(path, TOLD) | {k: v for k, v in zip(TOLD, values, strict=True) if v is not None}
-    layout = camels.find(path, told) or quijote.find(path, told) or plain(path, told)
-    layout.box_size, layout.box_from = _box_size(path, layout, told.get("box_size"))
-    layout.field_type, sight = told.get("field_type", layout.field_type), told.get("line_of_sight")
-    choices = (("field_type", layout.field_type, FIELD_TYPES), ("line_of_sight", sight, (0, 1, 2, "none")))
-    for name, value, known in choices:
+    told = read_record(path) | {k: v for k, v in zip(TOLD, values, strict=True) if v is not None}
+    suite = camels.find(path, told) or quijote.find(path, told) or plain(path, told)
+    set_box(path, suite, told.get("box_size"))
+    suite.field_type, sight = told.get("field_type", suite.field_type), told.get("line_of_sight")
+    choices = {"field_type": (suite.field_type, FIELD_TYPES), "line_of_sight": (sight, (0, 1, 2, "none"))}
+    for name, (value, known) in choices.items():
         if value is not None and value not in known:
             raise refusal(path, f"{name}={value!r}", f"one of {', '.join(map(str, known))}", "choose one")
-    folder, table = path if path.is_dir() else path.parent, told.get("params", layout.table)
-    _ask(path, layout, folder, table)
+    folder, table = path if path.is_dir() else path.parent, told.get("params", suite.table)
+    _ask(path, suite, table)
     if isinstance(table, str | Path) and table not in ("none", OWN):
         table = next((p for p in (Path(table).expanduser(), folder / table) if p.is_file()), table)
-    found = {"params": cube_parameters(table, layout), "line_of_sight": sight if sight != "none" else None}
-    suite = CubeSuite(**vars(layout), **found)
+    suite.params, suite.line_of_sight = cube_parameters(table, suite), sight if sight != "none" else None
     if not 2 <= suite.box_size <= 5000:
         suite.cautions.append(f"a box of {suite.box_size:g} Mpc/h; this looks like kpc/h or Gpc/h")
     if check:
         suite.check = check_cubes(suite)
         suite.cautions += suite.check.cautions(suite.box_size / suite.side)
-        if len({*suite.universes}) < suite.n_cubes and not (layout.related or told.get("allow_same_universe")):
+        if len({*suite.universes}) < suite.n_cubes and not (suite.related or told.get("allow_same_universe")):
             a, b, r = suite.check.alike
-            same = f"cubes with the same largest modes ({suite.ids[a]} and {suite.ids[b]}: r = {r:.2f})"
+            found = f"the same largest modes ({suite.ids[a]} and {suite.ids[b]}: r = {r:.2f}): one universe in both"
             advice = (
-                "choose with redshift=, field= or set_name=, or pass allow_same_universe=True (suite.json: "
-                '"allow_same_universe": true), and they stay in one part of the split'
+                "choose by redshift=, field= or set_name=, or pass allow_same_universe=True for one part of a split"
             )
-            raise refusal(
-                path, f"{same}: one universe in several snapshots, fields or copies", "a universe each", advice
-            )
+            raise refusal(path, found, "a universe each", advice)
     for caution in suite.cautions:
         warnings.warn(caution, UserWarning, stacklevel=2)
     return suite
 
 
-def _ask(path: Path, layout: Layout, folder: Path, table) -> None:
+def _ask(path: Path, suite: CubeSuite, table) -> None:
     """Raise CubesUnsaid with all that the user has to say of cubes, what is found of it, and the line to write."""
-    needs = list(layout.needs)
-    if layout.box_size is None:
-        needs.append("box_size= [Mpc/h]")
-    if layout.field_type is None:
-        needs.append("field_type= density (positive, linear in mass; any unit), delta, overdensity or counts")
-    beside = [] if layout.columns else tables_beside(layout, folder)
-    if table is None and (beside or not (layout.columns or layout.needs or own_parameters(layout).empty)):
-        needs.append(f'params= "{beside[0] if beside else OWN}" or "none"')
+    needs, beside = dict(suite.needs), [] if suite.columns else tables_beside(suite, path)
+    if suite.box_size is None:
+        needs["box_size"] = "[Mpc/h]"
+    if suite.field_type is None:
+        needs["field_type"] = "density (positive, linear in mass; any unit), delta, overdensity or counts"
+    if table is None and (beside or not (suite.columns or suite.needs or own_parameters(suite).empty)):
+        needs["params"] = f'"{beside[0] if beside else OWN}" or "none"'
     if not needs:
         return
-    names = [need.partition("=")[0] for need in needs]
-    also = " ".join(f"--data.{name.replace('_', '-')} ..." for name in names)
-    cube, told = layout.files[0].read(0), attributes(layout.files[0])
-    shape, mean = "x".join(map(str, layout.files[0].shape)), np.mean(cube, dtype=np.float64)
-    found = f"{layout.source}, {shape} {cube.dtype}, minimum {np.min(cube):.4g}, mean {mean:.4g}"
+    cube, told = suite.files[0].read(0), attributes(suite.files[0])
+    shape, low, mean = "x".join(map(str, suite.files[0].shape)), np.min(cube), np.mean(cube, dtype=np.float64)
+    values = f"minimum {low:.4g}, mean {mean:.4g}"
+    found = f"{suite.source}, {shape} {cube.dtype}, {values}"
     if told:
         found += f"; attributes {', '.join(f'{name} = {as_text(value)}' for name, value in list(told.items())[:12])}"
-    line = f'open_cubes("{path}", {", ".join(f"{name}=..." for name in names)})'
+    line = f'open_cubes("{path}", {", ".join(f"{name}=..." for name in needs)})'
+    also = " ".join(f"--data.{name.replace('_', '-')} ..." for name in needs)
     advice = f"write {line}, {also}, or the same in suite.json (python -m uvae_lib inspect {path})"
-    unsaid = refusal(path, found, "; ".join(needs), advice, CubesUnsaid)
-    unsaid.needs, unsaid.layout = names, layout
+    expected = "; ".join(f"{name}= {text}" for name, text in needs.items())
+    unsaid = refusal(path, found, expected, advice, CubesUnsaid)
+    kind = "delta" if low < 0 and abs(mean) < 0.2 else "overdensity" if abs(mean - 1) < 1e-3 else "density"
+    proposals = {
+        "box_size": ("...", "nothing tells it; what was the box of the simulation, in Mpc/h?"),
+        "field_type": (kind, values if low >= 0 or kind == "delta" else f"{values}: of logarithms, which are undone"),
+        "params": (beside[0] if beside else OWN, "it lies beside the cubes" if beside else "they have such attributes"),
+        "line_of_sight": (2, "the last axis is usual"),
+    }
+    for name in box_names(told)[:1]:
+        proposals["box_size"] = np.ravel(told[name])[0], f"{name} = {as_text(told[name])} has no unit; Mpc/h is usual"
+    unsaid.proposals = {name: proposals.get(name, ("...", "names differ by it")) for name in needs}
     raise unsaid
 
 
-def _box_size(path: Path, layout: Layout, given) -> tuple[float | None, str]:
-    """Box [Mpc/h] and what told it: the user, the layout, or attributes with a unit; None when nothing does."""
-    box, box_from = layout.box_size, layout.box_from
-    if not layout.columns:
-        boxes = {box_of(stack) for stack in layout.files}
-        if len(boxes) > 1:
-            raise refusal(path, f"boxes of {', '.join(map(str, boxes))} [Mpc/h]", "one box size", "open each by itself")
-        (box,), box_from = boxes, "as the file says"
-    if given is None:
-        return box, box_from
-    size = (read_length(given) or [None])[0] if isinstance(given, str) else given
-    if not isinstance(size, int | float | np.number) or not 0 < size < math.inf:
-        raise refusal(path, f"a box size of {given!r}", "a positive number [Mpc/h]", 'pass 25.0, or "25 Mpc/h"')
-    if box_from == "as the file says" and box and abs(box / size - 1) > 1e-3:
-        layout.cautions.append(f"box_size={given} is taken, although the file says {box:g} Mpc/h")
-    return float(size), "as given"
+def inspect_cubes(path: str | Path, save: bool = False, **told) -> str:
+    """A page on a file or folder: the suite, or what has to be said of it, with proposals and their reasons.
+
+    told   of `open_cubes`, as far as it is known;  save: write it to suite.json beside the cubes
+    Raises CubesError for cubes that cannot be used.
+    """
+    path, told = Path(path).expanduser().absolute(), {name: value for name, value in told.items() if value is not None}
+    try:
+        page = open_cubes(path, **told).describe()
+    except CubesUnsaid as unsaid:
+        lines = [f"  {name} = {value}: {reason}" for name, (value, reason) in unsaid.proposals.items()]
+        words = " ".join(f"--{name.replace('_', '-')} {value}" for name, (value, _) in unsaid.proposals.items())
+        lines += [f"  python -m uvae_lib inspect {path} {words} --save\n"]
+        page = "\n".join([f"{unsaid}\n\nProposed, to be checked by somebody who knows these cubes:", *lines])
+    if save:
+        alone = path.is_dir() or sum(file.suffix.lower() in SUFFIXES for file in path.parent.iterdir()) == 1
+        place = (path if path.is_dir() else path.parent) / RECORD if alone else path.with_suffix(f".{RECORD}")
+        write_atomically(place, json.dumps(read_record(path) | told, indent=1) + "\n")
+        page += f"{place} is written\n"
+    return page
+
+
+def read_record(path: Path) -> dict:
+    """What the user has written beside the cubes: `suite.json` of the folder, and NAME.suite.json of a file.
+
+    Raises CubesError for what is no JSON, or a name that is no option.
+    """
+    told: dict = {}
+    for place in [path / RECORD] if path.is_dir() else [path.parent / RECORD, path.with_suffix(f".{RECORD}")]:
+        try:
+            values = dict(json.loads(place.read_text(encoding="utf-8"))) if place.is_file() else {}
+        except (OSError, ValueError, TypeError) as error:
+            raise refusal(place, f"no record ({error})", "JSON", 'write {"box_size": 25.0, ...}') from error
+        if unknown := sorted({*values} - {*TOLD}):
+            raise refusal(place, ", ".join(unknown), f"some of {', '.join(TOLD)}", "correct the names")
+        told |= values
+    return told
 
 
 def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
@@ -285,17 +183,14 @@ def fit_image_size(data: DataConfig, suite: CubeSuite) -> DataConfig:
     """
     if data.image_size <= suite.side:
         return data
-    if (size := largest_image_size(suite.side)) is None:
-        expected = f"at least {IMAGE_SIZES[0]}, the smallest slice"
-        raise refusal(suite.source, f"{suite.side} voxels a side", expected, "give larger cubes")
+    size = max((size for size in IMAGE_SIZES if size <= suite.side), default=None)
+    if size is None:
+        raise refusal(
+            suite.source, f"{suite.side} voxels a side", f"at least {IMAGE_SIZES[0]}, the smallest", "take larger"
+        )
     text = f"cubes of {suite.side}^3 are smaller than slices of {data.image_size}^2: slices of {size}^2 are cut"
     warnings.warn(f"{text} (data.image_size={size})", UserWarning, stacklevel=2)
     return replace(data, image_size=size)
-
-
-def largest_image_size(side: int) -> int | None:
-    """The largest slice [pixels] that the networks take and cubes of this side hold, None when there is none."""
-    return max((size for size in IMAGE_SIZES if size <= side), default=None)
 
 
 def split_cubes(
@@ -311,10 +206,9 @@ def split_cubes(
     labels = list(range(n_cubes) if ids is None else ids)
     fits = 0 <= val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1
     if not fits or not labels or len(labels) != n_cubes:
-        raise ValueError(
-            f"found {n_cubes} cubes, {len(labels)} ids, val_fraction={val_fraction} and test_fraction={test_fraction}; "
-            "expected a cube or more, an id for each, and two fractions from 0 that add up to less than 1; correct them"
-        )
+        found = f"{n_cubes} cubes, {len(labels)} ids, val_fraction={val_fraction}, test_fraction={test_fraction}"
+        expected = "an id for each, and fractions from 0 that add up to less than 1"
+        raise ValueError(f"found {found}; expected a cube or more, {expected}; correct them")
     universes = list(dict.fromkeys(labels))
     least = int(len(universes) >= 3)
     n_test, n_val = (max(least, round(len(universes) * fraction)) for fraction in (test_fraction, val_fraction))

@@ -148,7 +148,7 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     data = config.data
     with torch.device("meta"):
         build(config, suite.side)  # refuses what cannot be built before anything is read
-    names = [suite.cube_id(i) for i in range(suite.n_cubes)]
+    names = list(suite.ids)
     split = split_cubes(suite.n_cubes, data.test_fraction / 2, data.test_fraction, 0, ids=suite.universes)
     taught = config.training.taught_steps
     mean, std, slices = survey(
