@@ -13,7 +13,7 @@ from ..generation.sample import sample_slices
 from ..plots import curves as plots
 from ..runs.encode import Posterior, encode_set, most_slices, set_features, spread_slices
 from ..runs.run import Run
-from ..runs.universes import check_voxels, universes_of
+from ..runs.universes import universes_of
 from . import pictures as live
 from .explorers import NAMES, Explorer, Shown, control
 
@@ -107,7 +107,6 @@ class CubeReader(Explorer):
         self, run: Run, posterior, suite: CubeSuite, *, cube: int = 0, n_slices: int = 1,
         likeness: Callable[[Tensor], float] | None = None,
     ):  # fmt: skip
-        check_voxels(run, suite)
         self.run, self.posterior, self.likeness, self._suite, self._own = run, posterior, likeness, suite, None
         most = min(30, most_slices(run, suite))
         slider = control(ui.IntSlider, "slices", value=min(n_slices, most), min=1, max=most)
@@ -118,9 +117,7 @@ class CubeReader(Explorer):
 
     def read(self, path, **options) -> None:
         """Open somebody's own cubes, and read the first: options as `open_cubes` has them. Raises its ValueError."""
-        suite = open_cubes(path, **{"box_size": self.run.box_size} | options)
-        check_voxels(self.run, suite)
-        self._own = suite
+        self._own = open_cubes(path, **{"box_size": self.run.box_size} | options)
         self._open()
 
     def _try(self, path: str) -> None:
