@@ -6,7 +6,6 @@ slices. Slices and noise are functions of (seed, step), and checkpoints are thos
 killed goes on to the same numbers.
 """
 
-import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,8 +18,8 @@ from ..files import write_atomically
 from ..presets import Config
 from ..runs.run import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from ..training.checkpoints import newest_checkpoint
-from ..training.module import TrainingModule, draw_noise, module_settings, noise_seed
-from ..training.slices import SliceSets, leave_one_out
+from ..training.module import TrainingModule, module_settings
+from ..training.slices import SliceSets, leave_one_out, noise_seed
 from ..training.trainer import train_module
 from .flows import Flows, draw_angle, flows_as_bytes, flows_of
 
@@ -57,23 +56,13 @@ class LitFlows(TrainingModule):
         mu, sigma     (n, 512) of p(h | z)
         h             (n, 512) drawn from q(h | slice, z)
         """
-        sets, shape = slices.sets(turn), (slices.sets_per_step, slices.set_size)
-        noise = draw_noise(math.prod(shape), Generator().manual_seed(noise_seed(slices.seed, turn)), self.device)
+        sets = slices.sets(turn)
         with self.trainer.precision_plugin.forward_context():
-            output = self._run.model.forward_sets(sets, leave_one_out(*shape, self.device), noise)
+            context = leave_one_out(*sets.shape[:2], self.device)
+            output = self._run.model.forward_sets(sets, context, slices.noise(turn))
         mean, (z, z_mu, z_logvar), (_, mu, logvar), (h, *_) = output
-        z_width, sigma = ((0.5 * values).exp() for values in (z_logvar, logvar))
-        truth = sets.flatten(0, 1)
-        return {
-            "truth": truth,
-            "mean": mean,
-            "z": z,
-            "z_mu": z_mu,
-            "z_width": z_width,
-            "mu": mu,
-            "sigma": sigma,
-            "h": h,
-        }
+        batch = {"truth": sets.flatten(0, 1), "mean": mean, "z": z, "z_mu": z_mu, "z_width": (0.5 * z_logvar).exp()}
+        return batch | {"mu": mu, "sigma": (0.5 * logvar).exp(), "h": h}
 
     def on_train_start(self) -> None:
         """What is fixed before the first step: the residuals' spectrum and what of z is given."""

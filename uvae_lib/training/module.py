@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from copy import deepcopy
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor, nn
 
 from ..cubes.suite import CubeSuite
 from ..loss import active_units, kl_parts, note_loss
-from ..model import LATENT_DIM
 from ..presets import Config, from_dict, to_dict
 from ..runs.run import build
 from .slices import CubePool, SliceSets, leave_one_out
@@ -44,6 +41,10 @@ class TrainingModule(pl.LightningModule):
     pool_size   training cubes that are held at a time
     power, discriminants   what the taught start needs (`start.TaughtStart`), as lists
     Weights are drawn from the seed of config; torch's global random state is left as it was.
+
+    A subclass has `make_model()`: the network, its weights drawn from torch's global state; `step_terms(step)`: the
+    loss, and the scalars that are logged; `held_out()`: numbers on held-out cubes, of which `val_loss` chooses the best
+    weights; and `settle(network)`, which measures what an averaged network needs beside its weights.
     """
 
     weight_decay, clip = 0.01, 0.0
@@ -62,14 +63,6 @@ class TrainingModule(pl.LightningModule):
         self.average = deepcopy(self.model).requires_grad_(False) if train.ema else None
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
         self.logged: dict[str, Tensor] = {}
-
-    def make_model(self) -> nn.Module:
-        """The network that is trained, its weights drawn from torch's global state.
-
-        A subclass has also `step_terms(step)`: the loss, and the scalars that are logged; and `held_out()`: numbers on
-        held-out cubes, of which `val_loss` chooses the best weights.
-        """
-        raise NotImplementedError
 
     @property
     def evaluated(self) -> nn.Module:
@@ -100,8 +93,9 @@ class TrainingModule(pl.LightningModule):
             sets_per_step=train.sets_per_step, thickness=data.thickness, augment=augment, seed=train.seed, **ranks,
         )  # fmt: skip
 
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(_Steps(self), batch_size=None, generator=torch.Generator())  # not torch's global state
+    def train_dataloader(self) -> Iterator[int]:
+        """The numbers of the steps that are left. A step cuts its own slices, on the device."""
+        yield from range(self.trainer.global_step, self.config.training.steps)
 
     def due(self, step: int) -> dict[str, bool]:
         """What is to be done after so many steps: "log", "val" and "save"; everything after the last one."""
@@ -118,18 +112,6 @@ class TrainingModule(pl.LightningModule):
             reduce = self.trainer.strategy.reduce
             self.logged = {name: reduce(value.detach(), reduce_op="mean") for name, value in terms.items()}
         return loss
-
-    def noise(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """This process's share of the standard normal numbers of z, h and h_post of a step: three of (targets, 512).
-
-        They belong to the step and the global batch, however many processes share it.
-        """
-        slices = self.slices
-        generator = Generator().manual_seed(noise_seed(slices.seed, step))
-        shape = slices.sets_per_step, slices.set_size, LATENT_DIM
-        drawn = (torch.randn(shape, generator=generator) for _ in range(3))
-        mine = slice(slices.rank, None, slices.world_size)
-        return tuple(x[mine].flatten(0, 1).to(self.device, non_blocking=True) for x in drawn)
 
     def _rate(self, step: int) -> float:
         """Learning rate of a step, as a factor of training.lr: a linear rise, then a cosine fall."""
@@ -165,19 +147,17 @@ class TrainingModule(pl.LightningModule):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """`held_out` with the evaluated weights. Every process computes all of it, so that none waits for another."""
-        network = self.evaluated
-        training = network.training
-        if self.average:
-            with self.trainer.precision_plugin.forward_context():
-                self.settle(network)
-        network.eval()
+        network, training = self.evaluated, self.evaluated.training
         with self.trainer.precision_plugin.forward_context():
+            if self.average:
+                self.settle(network)
+            network.eval()
             numbers = self.held_out()
         network.train(training)
         return numbers
 
     def settle(self, network: nn.Module) -> None:
-        """Measure what an averaged network needs beside its weights, before it is judged."""
+        """Nothing here."""
 
 
 class LitUniverseVAE(TrainingModule):
@@ -193,21 +173,16 @@ class LitUniverseVAE(TrainingModule):
         return model
 
     def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        sets, context, noise = self.slices.sets(step), self.slices.contexts(step), self.noise(step)
-        kl_z, kl_h = self._weights(step)
+        batch = sets, context, noise = self.slices.sets(step), self.slices.contexts(step), self.slices.noise(step)
         weight = self.start.weight_of_z(step) if self.start else 0.0
-        if not weight:
-            terms = self._terms(self.model.forward_sets(sets, context, noise), sets, kl_z, kl_h)
-            return terms["loss"], terms
-        with torch.no_grad():
-            cubes, size = self.slices.universes(step), self.config.data.image_size
-            universes = self.start.universes(*cubes, size, self.hparams.mean, self.hparams.std)
-        if step < self.start.steps:
+        universes = self.start.universes(self.slices, step) if weight else None
+        if weight and step < self.start.steps:
             loss, output = self.start.loss(self.model, sets, context, universes, noise)
-            return loss, self._terms(output, sets, kl_z, kl_h) | {"loss": loss}
-        output = self.model.forward_sets(sets, context, noise)
-        terms = self._terms(output, sets, kl_z, kl_h)
-        terms["loss"] = terms["loss"] + weight * self.start.loss_of_z(*output[1][1:], universes)
+            return loss, self._terms(output, sets, *self._weights(step)) | {"loss": loss}
+        output = self.model.forward_sets(*batch)
+        terms = self._terms(output, sets, *self._weights(step))
+        if weight:
+            terms["loss"] = terms["loss"] + weight * self.start.loss_of_z(*output[1][1:], universes)
         return terms["loss"], terms
 
     def _terms(self, output: tuple, sets: Tensor, kl_z: float, kl_h: float) -> dict[str, Tensor]:
@@ -237,54 +212,25 @@ class LitUniverseVAE(TrainingModule):
                 layer.reset_running_stats()
                 layer.momentum = None  # a plain mean over the batches
         network.train()
-        first = self.trainer.global_step
-        for step in range(first, first + VALIDATION_STEPS):
-            network.forward_sets(self.slices.sets(step), self.slices.contexts(step), self.noise(step))
+        for step in range(self.trainer.global_step, self.trainer.global_step + VALIDATION_STEPS):
+            network.forward_sets(self.slices.sets(step), self.slices.contexts(step), self.slices.noise(step))
 
     def held_out(self) -> dict[str, float]:
         """Terms on held-out cubes: `val_fvu` is the unexplained share of the variance."""
         some, latents = [], []
         for step in range(VALIDATION_STEPS):
             sets = self.validation.sets(step)
-            generator = Generator().manual_seed(noise_seed(self.validation.seed, step))
-            noise = draw_noise(sets.shape[0] * sets.shape[1], generator, self.device)
-            output = self.evaluated.forward_sets(sets, leave_one_out(*sets.shape[:2], self.device), noise)
+            context = leave_one_out(*sets.shape[:2], self.device)
+            output = self.evaluated.forward_sets(sets, context, self.validation.noise(step))
             some.append(self._terms(output, sets, self.config.loss.kl_z, self.config.loss.kl_h))
             latents.append((*output[1][1:], output[3][1]))
         mean = {name: float(torch.stack([terms[name] for terms in some]).mean()) for name in some[0]}
         z_mu, z_logvar, h_post_mu = (torch.cat(parts) for parts in zip(*latents, strict=True))
-        parts = zip(("width", "offset", "spread"), kl_parts(z_mu, z_logvar), strict=True)
-        return {
-            "val_loss": mean["loss"],
-            "val_fvu": mean["l2"] / mean["target_power"],
-            "val_l2": mean["l2"],
-            "val_kl_z": mean["kl_z"],
-            "val_kl_h": mean["kl_h"],
-            **{f"val_kl_z_{name}": float(nats) for name, nats in parts},
-            "active_z": float(active_units(z_mu)),
-            "active_h": float(active_units(h_post_mu)),
-        }
-
-
-class _Steps(IterableDataset):
-    """The numbers of the steps that are left. A step cuts its own slices, on the device."""
-
-    def __init__(self, module: TrainingModule):
-        self.module = module
-
-    def __iter__(self) -> Iterator[int]:
-        yield from range(self.module.trainer.global_step, self.module.config.training.steps)
-
-
-def draw_noise(n: int, generator: Generator, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Standard normal numbers for z, h and h_post of n targets: three tensors (n, 512)."""
-    shape = (n, LATENT_DIM)
-    return tuple(torch.randn(shape, generator=generator, device=generator.device).to(device) for _ in range(3))
-
-
-def noise_seed(seed: int, step: int) -> int:
-    """One seed for the noise of a step."""
-    return int(np.random.SeedSequence([seed, step, 1]).generate_state(1, np.uint64)[0] >> 1)
+        mean["fvu"] = mean["l2"] / mean["target_power"]
+        numbers = {f"val_{name}": mean[name] for name in ("loss", "fvu", "l2", "kl_z", "kl_h")}
+        names = ("val_kl_z_width", "val_kl_z_offset", "val_kl_z_spread", "active_z", "active_h")
+        values = (*kl_parts(z_mu, z_logvar), active_units(z_mu), active_units(h_post_mu))
+        return numbers | dict(zip(names, map(float, values), strict=True))
 
 
 @torch.no_grad()
