@@ -22,7 +22,6 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -293,10 +292,6 @@ class Flows(nn.Module):
         self.offset.copy_((z @ self.combinations).mean(dim=0))
         self.slices.measure(truth, mean, self.given(z))
 
-    def draw_h(self, z: Tensor, mu: Tensor, logvar: Tensor, white: Tensor) -> Tensor:
-        """h of new slices: z, the prior's mu and logvar, and standard normal numbers, all (n, 512) -> (n, 512)."""
-        return self.h(mu, (0.5 * logvar).exp(), self.given(z), white, self.n_steps)
-
     def complete(self, mean: Tensor, z: Tensor, white: Tensor) -> Tensor:
         """Slices from decoded means.
 
@@ -316,33 +311,25 @@ def flows_as_bytes(flows: Flows, dtype: torch.dtype | None = None) -> bytes:
 
 
 def flows_of(run: Run) -> Flows | None:
-    """The flows of a run, read when they are first asked for; None where none were trained."""
-    if "flows" not in run.loaded:
-        run.loaded["flows"] = load_flows(run.folder / FLOWS, run.model, run.periodic)
-    return run.loaded["flows"]
+    """The flows of a run from flows.safetensors, in evaluation mode, read once; None where none were trained.
 
-
-def load_flows(path: Path, model: UniverseVAE, periodic: bool) -> Flows | None:
-    """The flows of a run from their file, in evaluation mode; None when there is none.
-
-    path       flows.safetensors
-    model      the run's
-    periodic   a slice is the whole periodic box
     Raises ValueError for a file that is damaged or of another model.
     """
-    if not path.exists():
-        return None
+    path = run.folder / FLOWS
+    if "flows" in run.loaded or not path.exists():
+        return run.loaded.get("flows")
     try:
         with safe_open(path, "pt") as file:
             notes = {name: json.loads((file.metadata() or {})[name]) for name in ("settings", "about")}
         with torch.random.fork_rng(devices=[]):
-            flows = Flows(model, from_dict(notes["settings"], FlowConfig), periodic)
+            flows = Flows(run.model, from_dict(notes["settings"], FlowConfig), run.periodic)
         flows.about = notes["about"]
-        flows.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=True)
+        flows.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()[:200]
         raise ValueError(
             f"{path} is damaged, or holds the flows of another model: {reason}; remove it and train them again with "
             "`python -m uvae_lib train-flows`"
         ) from error
-    return flows.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    run.loaded["flows"] = flows.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return run.loaded["flows"]

@@ -23,12 +23,6 @@ from ..presets import from_dict
 from ..runs.run import differences, weights_as_bytes
 
 KEEP = 2  # checkpoints
-PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "hyper_parameters"}
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """The file of a run's checkpoint after so many steps."""
-    return folder / "checkpoints" / f"step-{step:08d}.ckpt"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -53,17 +47,16 @@ def _why_not(path: Path, expected: dict | None) -> str | None:
     """Why a checkpoint cannot be used, None when it can: whole (checksums), plain values only, of this run."""
     try:
         with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-        if damaged:
-            return f"its part {damaged} is damaged"
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            if damaged := file.testzip():
+                return f"its part {damaged} is damaged"
+        theirs = dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"])
     except zipfile.BadZipFile:
         return f"it is damaged, or no checkpoint ({path.stat().st_size} bytes)"
+    except KeyError:
+        return "it is no checkpoint of this project"
     except Exception as error:  # whatever torch meets in a foreign file
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-    if not isinstance(found, dict) or not PARTS <= set(found):
-        return "it is no checkpoint of this project"
-    theirs, mine = dict(found["hyper_parameters"]), dict(expected or found["hyper_parameters"])
+    mine = dict(expected or theirs)
     if differences(from_dict(theirs.pop("config")), from_dict(mine.pop("config"))) or theirs != mine:
         return "it belongs to another run"
     return None
@@ -113,9 +106,6 @@ class RunKeeper(Callback):
         """Time spent on the training of this run [s], in all processes that went on with it."""
         return self.before + time.monotonic() - self.clock
 
-    def on_train_start(self, trainer, module) -> None:
-        self.clock = time.monotonic()
-
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         step = trainer.global_step
         due = module.due(step)
@@ -134,7 +124,7 @@ class RunKeeper(Callback):
             self.rows.append(row)
             self.write("history.csv", pd.DataFrame(self.rows).to_csv(index=False))
         if saving:  # never newer than the best weights
-            trainer.save_checkpoint(newest := checkpoint_path(self.folder, step))
+            trainer.save_checkpoint(newest := self.folder / "checkpoints" / f"step-{step:08d}.ckpt")
             if trainer.is_global_zero:  # later ones are left over from a run that went further and could not be used
                 for old in [path for path in checkpoints(self.folder) if path <= newest][:-KEEP]:
                     old.unlink()

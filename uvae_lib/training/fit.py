@@ -69,7 +69,7 @@ def fit(
             warnings.warn(f"no checkpoint of {folder} can be used; training starts from the beginning", stacklevel=2)
         module = LitUniverseVAE(**settings).attach(suite)
         try:
-            keeper = train_module(module, folder, start, progress, callbacks)
+            keeper = train_module(module, folder, start, progress, callbacks or [])
         except KeyboardInterrupt as stop:
             raise KeyboardInterrupt(f"{stop}; go on with --resume") from stop
         keeper.write_weights("last", module)
@@ -126,22 +126,16 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         )
     n_slices = SURVEYED_SLICES if taught else 0
     mean, std, slices = survey(suite, train, n_slices, data.image_size, data.thickness, data.eps)
-    power = slice_power(slices.flatten(0, 1)).mean(dim=0) if taught else None
-    if taught and not bool((power > 0).all()):
-        raise ValueError("found slices without power at some k, by which the taught start divides: taught_steps=0")
     kept = ("side", "box_from", "field", "redshift", "fingerprint")
     info = {"config": to_dict(config)} | {name: getattr(suite, name) for name in kept}
-    info |= {
-        "box_size": float(suite.box_size),
-        "mean": mean,
-        "std": std,
-        "split": split,
-        "cubes": [suite.cube_id(i) for i in range(suite.n_cubes)],
-        "pool_size": pool_size(suite, len(train), config, chosen_device(config.training.accelerator)),
-        "power": power.tolist() if taught else None,
-        "discriminants": discriminants(slices, power).tolist() if taught else None,
-        "finished": False,
-    }
+    info |= {"box_size": float(suite.box_size), "mean": mean, "std": std, "split": split, "finished": False}
+    info["cubes"] = [suite.cube_id(i) for i in range(suite.n_cubes)]
+    info["pool_size"] = pool_size(suite, len(train), config, chosen_device(config.training.accelerator))
+    if taught:
+        power = slice_power(slices.flatten(0, 1)).mean(dim=0)
+        if not bool((power > 0).all()):
+            raise ValueError("found slices without power at some k, by which the taught start divides: taught_steps=0")
+        info |= {"power": power.tolist(), "discriminants": discriminants(slices, power).tolist()}
     info |= provenance()
     write_info(folder, info)
     return info

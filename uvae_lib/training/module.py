@@ -32,7 +32,7 @@ def module_settings(info: dict, config: Config) -> dict:
 
 
 class TrainingModule(pl.LightningModule):
-    """A network, its running average, its slices and its optimiser. All arguments are plain values.
+    """A network, its running average, its slices and its optimiser. Arguments are plain values (`module_settings`):
 
     config      `presets.to_dict` of a Config
     side        of the cubes [voxels]
@@ -47,15 +47,12 @@ class TrainingModule(pl.LightningModule):
     weights; and `settle(network)`, which measures what an averaged network needs beside its weights.
     """
 
-    weight_decay, clip = 0.01, 0.0
+    weight_decay = 0.01
 
-    def __init__(
-        self, config: dict, side: int, mean: float, std: float, split: dict[str, list[int]], pool_size: int,
-        power: list[float] | None = None, discriminants: list[list[float]] | None = None,
-    ):  # fmt: skip
+    def __init__(self, **settings):
         super().__init__()
-        self.save_hyperparameters("config", *SETTINGS)
-        self.config = from_dict(config)
+        self.save_hyperparameters(settings)
+        self.config = from_dict(settings["config"])
         train = self.config.training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
@@ -84,9 +81,8 @@ class TrainingModule(pl.LightningModule):
         """Sets of slices of some cubes, which are held on the device of the training."""
         data, train = self.config.data, self.config.training
         pool = CubePool(
-            self._suite, cubes, eps=data.eps, device=self.trainer.strategy.root_device,
-            dtype=getattr(torch, data.storage), size=min(len(cubes), self.hparams.pool_size),
-            refresh=REFRESH if augment else 1, seed=train.seed,
+            self._suite, cubes, data.eps, self.trainer.strategy.root_device, getattr(torch, data.storage),
+            size=self.hparams.pool_size, refresh=REFRESH if augment else 1, seed=train.seed,
         )  # fmt: skip
         return SliceSets(
             pool, self.hparams.mean, self.hparams.std, image_size=data.image_size, set_size=train.set_size,
@@ -117,21 +113,14 @@ class TrainingModule(pl.LightningModule):
         """Learning rate of a step, as a factor of training.lr: a linear rise, then a cosine fall."""
         steps = self.config.training.steps
         rise = max(1, min(50, steps // 40))
-        if step < rise:
-            return (step + 1) / rise
-        done = min(1.0, (step - rise) / max(1, steps - rise))
-        return LR_END + (1 - LR_END) * 0.5 * (1 + math.cos(math.pi * done))
+        done = min(1.0, max(0, step - rise) / max(1, steps - rise))
+        return min(1.0, (step + 1) / rise) * (LR_END + (1 - LR_END) * 0.5 * (1 + math.cos(math.pi * done)))
 
     def configure_optimizers(self) -> dict:
         parameters, lr = self.model.parameters(), self.config.training.lr
         optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=self.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_gradient_clipping(self, optimizer, **_) -> None:
-        """Clipped here, since Lightning's own clipping refuses fused optimisers."""
-        if self.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
 
     def optimizer_step(self, *args, **kwargs) -> None:
         """One step of the optimiser, then of the average: callbacks see both."""
@@ -167,8 +156,7 @@ class LitUniverseVAE(TrainingModule):
         self.start = None
         model = build(self.config, self.hparams.side)
         if steps := self.config.training.taught_steps:
-            power, rows = torch.tensor(self.hparams.power), torch.tensor(self.hparams.discriminants)
-            self.start = TaughtStart(power, rows, steps)
+            self.start = TaughtStart(torch.tensor(self.hparams.power), torch.tensor(self.hparams.discriminants), steps)
             hush(model)
         return model
 
@@ -188,10 +176,9 @@ class LitUniverseVAE(TrainingModule):
     def _terms(self, output: tuple, sets: Tensor, kl_z: float, kl_h: float) -> dict[str, Tensor]:
         """The note's loss and its parts, KLs in nats a slice."""
         img_h = sets.flatten(0, 1)
-        terms = note_loss(output, img_h, kl_z, kl_h)
-        latent_dim = output[1][1].shape[1]
-        kls = {name: latent_dim * terms[name] for name in ("kl_z", "kl_h")}
-        return terms | kls | {"target_power": img_h.square().sum() / len(img_h)}
+        terms, n = note_loss(output, img_h, kl_z, kl_h), output[1][1].shape[1]
+        power = img_h.square().sum() / len(img_h)
+        return terms | {"kl_z": n * terms["kl_z"], "kl_h": n * terms["kl_h"], "target_power": power}
 
     def _weights(self, step: int) -> tuple[float, float]:
         """kl_z and kl_h at a step: they rise from a tenth, from the end of teaching on."""
@@ -201,9 +188,8 @@ class LitUniverseVAE(TrainingModule):
         return rise * loss.kl_z, rise * loss.kl_h
 
     def log_row(self, step: int) -> dict[str, float]:
-        row = super().log_row(step)
-        weights = dict(zip(("weight_z", "weight_h"), self._weights(step - 1), strict=True))
-        return row | {"fvu": row["l2"] / row.pop("target_power")} | weights
+        row, (weight_z, weight_h) = super().log_row(step), self._weights(step - 1)
+        return row | {"fvu": row["l2"] / row.pop("target_power"), "weight_z": weight_z, "weight_h": weight_h}
 
     def settle(self, network: nn.Module) -> None:
         """Batch statistics of the averaged weights: those that training kept are of other weights."""
@@ -247,5 +233,4 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
         return
     weight = max(1 - decay**k, k / step)
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+    torch._foreach_copy_(list(average.buffers()), list(model.buffers()))

@@ -168,10 +168,8 @@ class SliceSets:
                 f"a set of {self.set_size} slices was asked for; a cube of {suite.n_planes} planes has "
                 f"{len(suite.axes) * self.n_slabs} that differ at thickness {thickness}"
             )
-        if self.sets_per_step % self.world_size:
-            raise ValueError(
-                f"{self.sets_per_step} sets a step cannot be shared by {self.world_size} processes; use a multiple"
-            )
+        if (n := self.sets_per_step) % self.world_size:
+            raise ValueError(f"{n} sets a step cannot be shared by {self.world_size} processes; use a multiple")
 
     def cuts(self, step: int) -> Cuts:
         """Where the slices of a step are cut: integer tensors (sets_per_step, set_size) on the CPU."""

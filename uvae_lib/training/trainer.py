@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,23 +23,22 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ..presets import Config, TrainConfig
+from ..presets import Config
 from .checkpoints import RunCheckpointIO, RunKeeper
 
 PATIENCE = 600  # [s] that processes of one job wait for each other
 
 
 def train_module(
-    module: pl.LightningModule, folder: Path, start: Path | None, progress: bool,
-    callbacks: list[Callback] | None = None,
-) -> RunKeeper:  # fmt: skip
+    module: pl.LightningModule, folder: Path, start: Path | None, progress: bool, callbacks: Iterable[Callback] = ()
+) -> RunKeeper:
     """Train a module to its last step and keep its folder; the keeper has the history, the time and the best loss.
 
     start   checkpoint to go on from
     Raises KeyboardInterrupt at Ctrl-C, with the step that was reached, and what `training.fit` does.
     """
     keeper = RunKeeper(folder)
-    trainer = make_trainer(module.config, folder, progress, [keeper, *(callbacks or [])])
+    trainer = make_trainer(module.config, folder, progress, [keeper, *callbacks])
     with _stopping_well(trainer, keeper), warnings.catch_warnings():
         for own_use_of_torch in (r".*isinstance\(treespec, LeafSpec\)", r".*all_gather is deprecated"):  # Lightning's
             warnings.filterwarnings("ignore", message=own_use_of_torch)
@@ -56,14 +55,17 @@ def make_trainer(config: Config, folder: Path, progress: bool, callbacks: list[C
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     several, on = train.devices * train.num_nodes > 1, chosen_device(train.accelerator).type
     if on == "cpu" and platform.libc_ver()[0] == "glibc":
-        _keep_freed_memory()
+        # memory that a step frees is kept for the next one: else it is cleared page by page, 6 % of a step on two cores
+        libc, trim_threshold, mmap_threshold = ctypes.CDLL(None), -1, -3  # malloc.h
+        libc.mallopt(trim_threshold, 2**30), libc.mallopt(mmap_threshold, 2**25)  # the largest that it takes
+    bfloat16 = train.precision == "bfloat16" or (train.precision == "auto" and _multiplies_bfloat16(on))
     strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE), gradient_as_bucket_view=True)
     try:
         plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
         return pl.Trainer(
             accelerator=train.accelerator, devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
             strategy=strategy if several else "auto", sync_batchnorm=several and on == "cuda",
-            precision=_precision(train), plugins=[RunCheckpointIO(), *plugins],
+            precision="bf16-mixed" if bfloat16 else "32-true", plugins=[RunCheckpointIO(), *plugins],
             callbacks=[*callbacks, *([_Bar(refresh_rate=10)] if progress else [])],
             default_root_dir=folder, enable_progress_bar=progress, enable_checkpointing=False,
             enable_model_summary=False, logger=False, use_distributed_sampler=False, num_sanity_val_steps=0,
@@ -80,33 +82,13 @@ def chosen_device(accelerator: str) -> torch.device:
     return found if found and accelerator != "cpu" else torch.device("cpu")
 
 
-def _precision(train: TrainConfig) -> str:
-    """Lightning's name for a precision; "auto" is bfloat16 autocast where the hardware multiplies it."""
-    precision, device = train.precision, chosen_device(train.accelerator).type
-    if precision == "auto":
-        on_gpu = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bfloat16" if on_gpu or (device == "cpu" and _cpu_has_bfloat16()) else "float32"
-    return {"bfloat16": "bf16-mixed", "float32": "32-true"}[precision]
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products (AVX512-BF16, AMX, Arm BF16)."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def _keep_freed_memory() -> None:
-    """Let glibc keep the memory that a step frees for the next one, up to 1 GiB.
-
-    By default it goes back to the system and is cleared page by page when it is asked for again: twenty thousand page
-    faults and about 6 % of a step on two cores.
-    """
-    libc, trim_threshold, mmap_threshold = ctypes.CDLL(None), -1, -3  # malloc.h
-    libc.mallopt(trim_threshold, 2**30)
-    libc.mallopt(mmap_threshold, 2**25)  # the largest that it takes
+def _multiplies_bfloat16(device: str) -> bool:
+    """Whether a kind of device has instructions for bfloat16 products (on the CPU AVX512-BF16, AMX, Arm BF16)."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    about = Path("/proc/cpuinfo")
+    flags = about.read_text().split() if device == "cpu" and about.exists() else ()
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 def device_used(device: torch.device) -> dict[str, str | int]:
