@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
-from ..cropping import log_density, overdensity
+from ..cropping import log_density
 from ..cubes.suite import CubeSuite, open_data
 from ..files import lock_folder, write_atomically
 from ..model import UniverseVAE
@@ -83,10 +83,6 @@ class Run:
     def to_log(self, pixels: Tensor) -> Tensor:
         """Standardised pixels -> x = log(y + eps), any shape."""
         return pixels.float() * self.std + self.mean
-
-    def to_overdensity(self, pixels: Tensor) -> Tensor:
-        """Standardised pixels -> overdensity y, any shape."""
-        return overdensity(self.to_log(pixels), self.config.data.eps)
 
     def open_suite(self) -> CubeSuite:
         """The cubes of the run.
@@ -283,7 +279,6 @@ def _commit() -> str:
     """The commit of the checkout that this package runs from, "+" when it is changed; "unknown" outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=10"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"

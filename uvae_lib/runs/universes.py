@@ -181,17 +181,9 @@ def load_universes(path) -> Universes:
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     numbers = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items() if a.dtype.kind == "f"}
-    box_size, side = arrays["grid"]
-    return Universes(
-        box_size=float(box_size),
-        side=int(side),
-        slices=numbers["slices"][:, :, None],
-        params=pd.DataFrame(arrays["params"].astype(float), columns=arrays["names"].tolist()),
-        z=Posterior(numbers["mu"], numbers["logvar"]),
-        kl={"z": numbers["kl_z"], "h": numbers["kl_h"]},
-        twins={
-            name: (arrays[f"values_{name}"], numbers[f"twins_{name}"][:, None])
-            for name in PARAMETERS
-            if f"values_{name}" in arrays
-        },
-    )
+    box_size, side = arrays["grid"].tolist()
+    params = pd.DataFrame(arrays["params"].astype(float), columns=arrays["names"].tolist())
+    z, kl = Posterior(numbers["mu"], numbers["logvar"]), {"z": numbers["kl_z"], "h": numbers["kl_h"]}
+    moved = [name for name in PARAMETERS if f"values_{name}" in arrays]
+    twins = {name: (arrays[f"values_{name}"], numbers[f"twins_{name}"][:, None]) for name in moved}
+    return Universes(box_size, int(side), numbers["slices"][:, :, None], params, z, kl, twins)

@@ -117,7 +117,6 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
     with torch.device("meta"):
         build(config, suite.side)  # refuses what cannot be built before anything is read
     split = split_cubes(suite.n_cubes, data.test_fraction / 2, data.test_fraction, 0, ids=suite.universes)
-    train = split["train"]
     if not split["val"]:
         warnings.warn(
             f"no cube is left for validation ({suite.n_cubes} in {suite.source}): best.safetensors will hold "
@@ -125,12 +124,12 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
             stacklevel=3,
         )
     n_slices = SURVEYED_SLICES if taught else 0
-    mean, std, slices = survey(suite, train, n_slices, data.image_size, data.thickness, data.eps)
+    mean, std, slices = survey(suite, split["train"], n_slices, data.image_size, data.thickness, data.eps)
     kept = ("side", "box_from", "field", "redshift", "fingerprint")
     info = {"config": to_dict(config)} | {name: getattr(suite, name) for name in kept}
     info |= {"box_size": float(suite.box_size), "mean": mean, "std": std, "split": split, "finished": False}
     info["cubes"] = [suite.cube_id(i) for i in range(suite.n_cubes)]
-    info["pool_size"] = pool_size(suite, len(train), config, chosen_device(config.training.accelerator))
+    info["pool_size"] = pool_size(suite, len(split["train"]), config, chosen_device(config.training.accelerator))
     if taught:
         power = slice_power(slices.flatten(0, 1)).mean(dim=0)
         if not bool((power > 0).all()):

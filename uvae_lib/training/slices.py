@@ -195,9 +195,8 @@ class SliceSets:
         rng, shape = np.random.default_rng([self.seed, step, 2]), (self.sets_per_step, self.set_size)
         order = rng.random((*shape, self.set_size))
         order[:, range(self.set_size), range(self.set_size)] = 2  # itself comes last
-        rank = torch.from_numpy(order.argsort(axis=-1).argsort(axis=-1))
-        number = torch.from_numpy(rng.integers(1, self.set_size, shape))
-        return (rank < number[..., None]).float()[self.rank :: self.world_size].to(self.pool.device)
+        chosen = order.argsort(axis=-1).argsort(axis=-1) < rng.integers(1, self.set_size, (*shape, 1))
+        return torch.from_numpy(chosen[self.rank :: self.world_size]).float().to(self.pool.device)
 
     def sets(self, step: int) -> Tensor:
         """The sets of a step: (sets of this process, set_size, 1, image_size, image_size), standardised."""
