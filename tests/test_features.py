@@ -11,6 +11,7 @@ from suites import lognormal_suite, tiny_config
 
 from uvae_lib.analysis import features
 from uvae_lib.runs.encode import encode_cube, reconstruct_given_others, spread_slices
+from uvae_lib.runs.universes import open_set
 from uvae_lib.training.fit import fit
 
 
@@ -72,7 +73,7 @@ def test_statistics_stand_side_by_side(run, suite):
 
 
 def test_a_set_beside_the_cubes_of_a_run_is_opened_or_its_absence_explained(run, suite):
-    found, why = features.open_set(run, suite, "CV")
+    found, why = open_set(run, suite, "CV")
     assert found is None and "CV" in why
 
 

@@ -24,7 +24,6 @@ from uvae_lib.model import (
 from uvae_lib.presets import SMOKE, Config
 from uvae_lib.runs.run import build
 from uvae_lib.simulation.suite import simulate_suite
-from uvae_lib.training.module import draw_noise
 from uvae_lib.training.slices import CubePool, SliceSets, leave_one_out, standardisation
 
 MAPS = {
@@ -56,7 +55,8 @@ def randn(*shape, seed=0, dtype=torch.float32):
 
 
 def noise_for(n, seed=5):
-    return draw_noise(n, torch.Generator().manual_seed(seed))
+    """Standard normal numbers of z, h and h_post for n targets: three of (n, 512)."""
+    return torch.randn(3, n, 512, generator=torch.Generator().manual_seed(seed)).unbind()
 
 
 def settle(model, img_zs):
@@ -472,7 +472,7 @@ def test_whole_sets_stay_on_their_device(circular):
 
 
 def test_noise_drawn_on_the_cpu_is_used_on_the_device_of_the_model():
-    output = on_fake_cuda(lambda m, a, b: m(a, b, draw_noise(2, torch.Generator(), "cuda")))
+    output = on_fake_cuda(lambda m, a, b: m(a, b, [x.cuda() for x in noise_for(2)]))
     assert flat(output)["h_post"].device.type == "cuda"
 
 
@@ -688,10 +688,10 @@ def test_the_note_s_model_learns_eight_sets_with_its_own_loss(eight_sets):
     img_zs, img_h = eight_sets
     model = seeded(UniverseVAE, 32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    generator, errors = torch.Generator().manual_seed(0), []
+    errors = []
     for step in range(45):
         optimizer.param_groups[0]["lr"] = 1e-3 * min(1.0, (step + 1) / 10)
-        output = model(img_zs, img_h, draw_noise(8, generator))
+        output = model(img_zs, img_h, noise_for(8, seed=step))
         optimizer.zero_grad()
         note_loss(output, img_h).backward()
         optimizer.step()

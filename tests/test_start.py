@@ -1,6 +1,7 @@
 """The taught start: the code of a slice, the discriminants of universes, and the loss that asks for them."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from suites import gaussian_noise, lognormal_suite
 from uvae_lib.cropping import log_density
 from uvae_lib.cubes.suite import open_cubes
 from uvae_lib.model import UniverseVAE, map_shape
-from uvae_lib.training.module import draw_noise
 from uvae_lib.training.slices import leave_one_out, survey
 from uvae_lib.training.start import (
     N_TAUGHT,
@@ -143,8 +143,15 @@ def test_what_z_was_taught_fades_over_as_many_steps_again(start):
 
 def test_a_cube_is_known_by_its_discriminants_whichever_step_asks_first(start):
     volumes = torch.randn(3, 32, 32, 32, generator=torch.Generator().manual_seed(0))
-    read = start.universes(volumes, torch.tensor([2, 0, 2]), [7, 8, 9], 32, 0.0, 1.0)
-    again = TaughtStart(start.power, start.rows, 10).universes(volumes[[2]], torch.tensor([0]), [9], 32, 0.0, 1.0)
+
+    def a_step(volumes, slots, cubes):
+        pool = SimpleNamespace(at=lambda step: (volumes, cubes), suite=SimpleNamespace(axes=(0, 1, 2)))
+        cut = SimpleNamespace(cube=torch.tensor(slots)[:, None])
+        kind = {"image_size": 32, "thickness": 1, "mean": 0.0, "std": 1.0, "rank": 0, "world_size": 1}
+        return SimpleNamespace(pool=pool, cuts=lambda step: cut, **kind)
+
+    read = start.universes(a_step(volumes, [2, 0, 2], [7, 8, 9]), 0)
+    again = TaughtStart(start.power, start.rows, 10).universes(a_step(volumes[[2]], [0], [9]), 0)
     assert set(start.known) == {7, 9} and torch.equal(read[0], read[2]) and torch.equal(read[0], again[0])
     start.known.clear()
 
@@ -175,7 +182,7 @@ def taught(start):
     wanted = torch.randn(3, N_TAUGHT, generator=torch.Generator().manual_seed(1))
     noise, parts = torch.Generator().manual_seed(2), []
     for _ in range(40):
-        loss, output = start.loss(model, sets, context, wanted, draw_noise(12, noise))
+        loss, output = start.loss(model, sets, context, wanted, torch.randn(3, 12, 512, generator=noise))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

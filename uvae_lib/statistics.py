@@ -124,10 +124,13 @@ def rings(size: int, nearest: bool = True) -> Rings:
     return Rings(ring, weight, count, np.bincount(ring, weight * radius) / count)
 
 
-def ring_mean(values: Tensor, ring: Tensor, weight: Tensor, count: Tensor) -> Tensor:
-    """Mean over the modes of each ring: (..., H, H // 2 + 1) -> (..., n); the rest are `Rings` as tensors."""
+def ring_mean(values: Tensor, nearest: bool = True) -> Tensor:
+    """Mean over the modes of each of the `rings`, k and -k both counted: (..., H, H // 2 + 1) -> (..., n)."""
+    ring, *numbers, _ = rings(values.shape[-2], nearest)
+    weight, count = (torch.tensor(x, dtype=values.dtype, device=values.device) for x in numbers)
     weighted = values.flatten(-2) * weight
-    return weighted.new_zeros(*weighted.shape[:-1], len(count)).index_add(-1, ring, weighted) / count
+    total = weighted.new_zeros(*weighted.shape[:-1], len(count))
+    return total.index_add(-1, torch.tensor(ring, device=values.device), weighted) / count
 
 
 def _bins(size: int) -> slice:
@@ -143,11 +146,8 @@ def _wavenumbers(modes: Tensor, box_size: float) -> Tensor:
 
 
 def _ring_mean(values: Tensor) -> Tensor:
-    """Mean over the modes of each bin, k and -k both counted: (..., H, H // 2 + 1) -> (..., n)."""
-    size = values.shape[-2]
-    ring, *numbers, _ = rings(size, nearest=False)
-    weight, count = (torch.tensor(x, dtype=values.dtype, device=values.device) for x in numbers)
-    return ring_mean(values, torch.tensor(ring, device=values.device), weight, count)[..., _bins(size)]
+    """Mean over the modes of each bin: (..., H, H // 2 + 1) -> (..., n)."""
+    return ring_mean(values, nearest=False)[..., _bins(values.shape[-2])]
 
 
 def _at_least_float32(values: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ def our_module(config: Config, suite: CubeSuite, pool_size: int | None = None) -
     """The module that `fit` trains, with its cubes on the device, ready for `training_step`."""
     split = {"train": list(range(suite.n_cubes)), "val": [0], "test": []}
     pool_size = pool_size or suite.n_cubes
-    module = LitUniverseVAE(to_dict(config), suite.side, 0.0, 1.0, split, pool_size).attach(suite)
+    kept = {"side": suite.side, "mean": 0.0, "std": 1.0, "split": split, "pool_size": pool_size}
+    module = LitUniverseVAE(config=to_dict(config), **kept).attach(suite)
     module.trainer = make_trainer(config, Path("build/benchmarks"), False, [])
     module.setup("fit")
     return module.train()

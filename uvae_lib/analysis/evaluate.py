@@ -18,9 +18,10 @@ from ..generation.flows import flows_of
 from ..generation.sample import complete_means, sample_slices
 from ..runs.encode import most_slices, spread_slices
 from ..runs.run import Run, load_run, provenance, weights_key
+from ..runs.universes import open_set
 from ..statistics import fvu
 from . import controls, metrics, responses
-from .features import CubeEncoding, FeatureTable, encode_suite, evenly, open_set, store_features, suite_features
+from .features import CubeEncoding, FeatureTable, encode_suite, evenly, store_features, suite_features
 from .posterior import FEWEST_CUBES, posterior_metrics, run_posterior
 from .samples import compare_numbers, power_and_pdf, slice_numbers
 

@@ -7,7 +7,7 @@ and a `CubeEncoding`, with slices, of the cubes that are asked for.
 import io
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..cubes.suite import CubesError, CubeSuite, open_data
+from ..cubes.suite import CubeSuite
 from ..files import write_atomically
-from ..presets import PARAMETERS, locate
+from ..presets import PARAMETERS
 from ..runs.encode import (
     Posterior,
     cut_cube,
@@ -188,20 +188,6 @@ def store_features(
 def _table_key(run: Run, suite: CubeSuite, n_slices: int) -> str:
     names = list(suite.ids)
     return weights_key(run, VERSION, names, suite.fingerprint, n_slices)
-
-
-def open_set(run: Run, suite: CubeSuite, name: str) -> tuple[CubeSuite | None, str]:
-    """The CV or 1P set beside the cubes of a run, and ""; or None and the reason why there is none."""
-    path = locate(run.config.data.path)
-    try:
-        found = open_data(replace(run.config.data, path=str(path if path.is_dir() else path.parent)), name)
-    except CubesError as error:
-        return None, str(error)
-    if found.files == suite.files:
-        return None, f"the cubes of this run are in no layout with sets, so there is no {name}"
-    if (found.side, found.box_size) != (suite.side, suite.box_size):
-        return None, f"{name} has cubes of {found.side}^3 in {found.box_size:g} Mpc/h, the run others"
-    return found, ""
 
 
 def _describe(run: Run, parts: list[Tensor], zs: Tensor, n_axes: int) -> dict[str, np.ndarray]:

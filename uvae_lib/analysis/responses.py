@@ -12,23 +12,10 @@ from ..generation.sample import complete_means, draw_h
 from ..runs.encode import decode, set_features, spread_slices
 from ..runs.run import Run
 from ..runs.traverse import parameter_sheet
+from ..runs.universes import cubes_along
 from ..statistics import pixel_pdf, power_spectrum
 from .features import PDF_EDGES, FeatureTable, encode_any_set
 from .probes import ridge
-
-
-def cubes_along(suite: CubeSuite, name: str) -> tuple[list[int], np.ndarray, dict[str, float]]:
-    """Cubes of a 1P set in which a parameter alone moves: their numbers, its values (increasing), the fiducial.
-
-    The fiducial is the median of every column; a row counts when all other columns are there.
-    """
-    params = suite.params
-    centre = params.median()
-    others = [column for column in params if column != name]
-    same = np.isclose(params[others], centre[others], rtol=1e-3, atol=1e-6).all(axis=1)
-    rows = params.index[same][np.argsort(params.loc[same, name], kind="stable")]
-    rows = [int(i) for i in rows[~params.loc[rows, name].duplicated().to_numpy()]]
-    return rows, params.loc[rows, name].to_numpy(float), {key: float(centre[key]) for key in params}
 
 
 def slope_weights(values: np.ndarray, at: float) -> np.ndarray:

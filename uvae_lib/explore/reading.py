@@ -13,7 +13,7 @@ from ..cubes.suite import CubeSuite
 from ..generation.sample import sample_slices
 from ..runs.encode import Posterior, encode_set, most_slices, set_features, spread_slices
 from ..runs.run import Run
-from ..runs.universes import check_voxels, universes_of
+from ..runs.universes import universes_of
 from . import pictures as live
 from .explorers import NAMES, Explorer, Shown, control
 
@@ -94,7 +94,6 @@ class CubeReader(Explorer):
     FILM = ("n_slices",)
 
     def __init__(self, run: Run, posterior, suite: CubeSuite, *, cube: int = 0, likeness: Callable | None = None):
-        check_voxels(run, suite)
         self.run, self.posterior, self.likeness = run, posterior, likeness
         slider = control(ui.IntSlider, "slices", value=1, min=1, max=min(30, most_slices(run, suite)))
         super().__init__(suite, cube, {"n_slices": slider})

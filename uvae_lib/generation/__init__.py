@@ -1,5 +1,5 @@
 """Flows that complete what the model's Gaussians draw, and their training."""
 
-from .flows import Flows, load_flows
+from .flows import Flows, flows_of
 
-__all__ = ["Flows", "load_flows"]
+__all__ = ["Flows", "flows_of"]

@@ -22,7 +22,6 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -99,14 +98,16 @@ class Block(nn.Module):
 class UNet(nn.Module):
     """Maps to a map, given an angle and z; the output starts at zero.
 
+    side          of the maps
     n_in, n_out   channels
-    widths        channels of the levels: the maps themselves, then at half the side, a quarter, ...
+    widths        channels of the levels: the maps themselves, then at half the side, a quarter, ... while it is whole
     n_given       numbers that say which universe
     circular      convolutions wrap around
     """
 
-    def __init__(self, n_in: int, n_out: int, widths: list[int], n_given: int, circular: bool):
+    def __init__(self, side: int, n_in: int, n_out: int, widths: list[int], n_given: int, circular: bool):
         super().__init__()
+        widths = widths[: (side & -side).bit_length()]
         pairs = list(pairwise(widths))
         self.angle = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
         self.universe = nn.Sequential(nn.Linear(n_given, EMBEDDED), nn.SiLU(), nn.Linear(EMBEDDED, EMBEDDED))
@@ -123,27 +124,16 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, angle: Tensor, z: Tensor) -> Tensor:
         """x (n, n_in, H, H), angle (n,), z (n, n_given) -> (n, n_out, H, H)."""
-        embedding = F.silu(self.angle(waves(angle)) + self.universe(z))
-        levels = [self.first(x)]
+        turns = angle[:, None] * torch.logspace(0, 6, N_FREQUENCIES, base=2.0, device=angle.device)
+        waves = torch.cat([turns.sin(), turns.cos()], dim=1)
+        embedding = F.silu(self.angle(waves) + self.universe(z))
+        levels = [self.first(x.contiguous(memory_format=torch.channels_last))]
         for down, block in zip(self.down, self.before, strict=True):
             levels.append(block(down(levels[-1]), embedding))
         out = self.after[-1](levels.pop(), embedding)
         for up, block in zip(reversed(self.up), reversed(self.after[:-1]), strict=True):
             out = block(up(out) + levels.pop(), embedding)
         return self.last(F.silu(out)).float()
-
-
-def waves(angle: Tensor) -> Tensor:
-    """Sines and cosines of an angle at 16 frequencies from 1 to 64: (n,) -> (n, 32)."""
-    frequencies = torch.logspace(0, 6, N_FREQUENCIES, base=2.0, device=angle.device)
-    turns = angle[:, None] * frequencies
-    return torch.cat([turns.sin(), turns.cos()], dim=1)
-
-
-def levels(side: int, widths: list[int]) -> list[int]:
-    """The widths of as many levels as a map of this side can be halved to."""
-    n_halvings = (side & -side).bit_length() - 1
-    return widths[: n_halvings + 1]
 
 
 class ResidualPower(nn.Module):
@@ -157,24 +147,18 @@ class ResidualPower(nn.Module):
 
     def __init__(self, image_size: int, periodic: bool):
         super().__init__()
-        ring, weight, n_modes, _ = (torch.from_numpy(x.copy()) for x in rings(image_size))  # real, on a meta device too
-        self.register_buffer("ring", ring.unflatten(0, (image_size, -1)), persistent=False)
-        self.register_buffer("weight", weight.float(), persistent=False)
-        self.register_buffer("n_modes", n_modes.float(), persistent=False)
+        ring, _, n_modes, _ = rings(image_size)
+        self.register_buffer("ring", torch.tensor(ring).unflatten(0, (image_size, -1)), persistent=False)
+        self.register_buffer("n_modes", torch.tensor(n_modes, dtype=torch.float32), persistent=False)
         self.register_buffer("power", torch.ones(len(n_modes)))
-        window = torch.ones(image_size, image_size)
-        if not periodic:
-            hann = torch.hann_window(image_size)
-            window = hann[:, None] * hann
-            window = window / window.square().mean().sqrt()
-        self.register_buffer("window", window, persistent=False)
+        hann = torch.ones(image_size) if periodic else torch.hann_window(image_size)
+        window = hann[:, None] * hann
+        self.register_buffer("window", window / window.square().mean().sqrt(), persistent=False)
 
     def residual_power(self, mean: Tensor, truth: Tensor) -> Tensor:
         """Mean |FFT(truth - mean)|^2 (unitary) of each ring: (B, 1, H, H) twice -> (B, n_rings), float32."""
         residual = (truth.float() - mean.float())[:, 0] * self.window
-        return ring_mean(
-            torch.fft.rfft2(residual, norm="ortho").abs().square(), self.ring.flatten(), self.weight, self.n_modes
-        )
+        return ring_mean(torch.fft.rfft2(residual, norm="ortho").abs().square())
 
 
 class SliceFlow(nn.Module):
@@ -191,8 +175,8 @@ class SliceFlow(nn.Module):
         super().__init__()
         self.rings = ResidualPower(image_size, periodic)
         self.register_buffer("slopes", torch.zeros(n_given, len(self.rings.power)))
-        widths = levels(image_size, [width * factor for factor in (1, 2, 4, 6, 8)])
-        self.network = UNet(2, 1, widths, n_given, periodic)
+        widths = [width * factor for factor in (1, 2, 4, 6, 8)]
+        self.network = UNet(image_size, 2, 1, widths, n_given, periodic)
 
     @torch.no_grad()
     def measure(self, truth: Tensor, mean: Tensor, z: Tensor) -> None:
@@ -221,7 +205,7 @@ class SliceFlow(nn.Module):
 
     def velocity(self, x: Tensor, angle: Tensor, mean: Tensor, z: Tensor) -> Tensor:
         """x (n, 1, H, H) in units of `scale`, angle (n,), mean (n, 1, H, H) pixels, z (n, n_given) -> (n, 1, H, H)."""
-        return self.network(torch.cat([x, mean], dim=1).contiguous(memory_format=torch.channels_last), angle, z)
+        return self.network(torch.cat([x, mean], dim=1), angle, z)
 
     def loss(self, truth: Tensor, mean: Tensor, z: Tensor, white: Tensor, angle: Tensor) -> Tensor:
         """Squared error of the velocity, averaged over pixels and slices.
@@ -252,13 +236,9 @@ class HFlow(nn.Module):
 
     def __init__(self, shape: tuple[int, int, int], n_given: int, width: int, periodic: bool):
         super().__init__()
-        self.shape = shape
-        widths = levels(shape[-1], [width, width * 3 // 2, width * 2])
-        self.network = UNet(shape[0], shape[0], widths, n_given, periodic and shape[-1] > 1)
-
-    def velocity(self, x: Tensor, angle: Tensor, z: Tensor) -> Tensor:
-        """x (n, C, m, m) in units of the prior, angle (n,), z (n, n_given) -> (n, C, m, m)."""
-        return self.network(x.contiguous(memory_format=torch.channels_last), angle, z)
+        n, _, side = self.shape = shape
+        widths = [width, width * 3 // 2, width * 2]
+        self.network = UNet(side, n, n, widths, n_given, periodic and side > 1)
 
     def loss(self, h: Tensor, mu: Tensor, sigma: Tensor, z: Tensor, white: Tensor, angle: Tensor) -> Tensor:
         """Squared error of the velocity, averaged over numbers and slices.
@@ -269,11 +249,11 @@ class HFlow(nn.Module):
         """
         start, end = (x.unflatten(1, self.shape) for x in (white, (h - mu) / sigma))
         x, wanted = path(start, end, angle)
-        return (self.velocity(x, angle, z) - wanted).square().mean()
+        return (self.network(x, angle, z) - wanted).square().mean()
 
     def forward(self, mu: Tensor, sigma: Tensor, z: Tensor, white: Tensor, n_steps: int) -> Tensor:
         """h of new slices, (n, 512), of standard normal numbers (n, 512)."""
-        end = integrate(lambda x, angle: self.velocity(x, angle, z), white.unflatten(1, self.shape), n_steps)
+        end = integrate(lambda x, angle: self.network(x, angle, z), white.unflatten(1, self.shape), n_steps)
         return mu + sigma * end.flatten(1)
 
 
@@ -312,10 +292,6 @@ class Flows(nn.Module):
         self.offset.copy_((z @ self.combinations).mean(dim=0))
         self.slices.measure(truth, mean, self.given(z))
 
-    def draw_h(self, z: Tensor, mu: Tensor, logvar: Tensor, white: Tensor) -> Tensor:
-        """h of new slices: z, the prior's mu and logvar, and standard normal numbers, all (n, 512) -> (n, 512)."""
-        return self.h(mu, (0.5 * logvar).exp(), self.given(z), white, self.n_steps)
-
     def complete(self, mean: Tensor, z: Tensor, white: Tensor) -> Tensor:
         """Slices from decoded means.
 
@@ -330,38 +306,30 @@ class Flows(nn.Module):
 
 def flows_as_bytes(flows: Flows, dtype: torch.dtype | None = None) -> bytes:
     """Flows with their settings and `about` in the safetensors format; parameters in dtype where one is given."""
-    about = {"settings": json.dumps(asdict(flows.settings)), "about": json.dumps(flows.about)}
-    return save(rounded(flows, dtype), about)
+    about = {"settings": asdict(flows.settings), "about": flows.about}
+    return save(rounded(flows, dtype), {name: json.dumps(values) for name, values in about.items()})
 
 
 def flows_of(run: Run) -> Flows | None:
-    """The flows of a run, read when they are first asked for; None where none were trained."""
-    if "flows" not in run.loaded:
-        run.loaded["flows"] = load_flows(run.folder / FLOWS, run.model, run.periodic)
-    return run.loaded["flows"]
+    """The flows of a run from flows.safetensors, in evaluation mode, read once; None where none were trained.
 
-
-def load_flows(path: Path, model: UniverseVAE, periodic: bool) -> Flows | None:
-    """The flows of a run from their file, in evaluation mode; None when there is none.
-
-    path       flows.safetensors
-    model      the run's
-    periodic   a slice is the whole periodic box
     Raises ValueError for a file that is damaged or of another model.
     """
-    if not path.exists():
-        return None
+    path = run.folder / FLOWS
+    if "flows" in run.loaded or not path.exists():
+        return run.loaded.get("flows")
     try:
         with safe_open(path, "pt") as file:
             notes = {name: json.loads((file.metadata() or {})[name]) for name in ("settings", "about")}
         with torch.random.fork_rng(devices=[]):
-            flows = Flows(model, from_dict(notes["settings"], FlowConfig), periodic)
+            flows = Flows(run.model, from_dict(notes["settings"], FlowConfig), run.periodic)
         flows.about = notes["about"]
-        flows.load_state_dict({name: value.float() for name, value in load_file(path).items()}, strict=True)
+        flows.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()[:200]
         raise ValueError(
             f"{path} is damaged, or holds the flows of another model: {reason}; remove it and train them again with "
             "`python -m uvae_lib train-flows`"
         ) from error
-    return flows.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    run.loaded["flows"] = flows.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return run.loaded["flows"]

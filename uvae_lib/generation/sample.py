@@ -19,10 +19,8 @@ def sample_slices(run: Run, z: Posterior | None, n: int, generator: Generator, c
     Returns (n, 1, H, H) pixels.
     """
     shape = n, run.model.latent_dim
-    if z is None:
-        draws = torch.randn(shape, generator=generator)
-    else:
-        draws = Posterior(z.mu.expand(shape), z.logvar.expand(shape)).sample(generator)
+    mu, logvar = z or (torch.zeros(shape), torch.zeros(shape))
+    draws = Posterior(mu.expand(shape), logvar.expand(shape)).sample(generator)
     mean = decode(run, draw_h(run, draws, torch.randn(shape, generator=generator), completed))
     return complete_means(run, mean, draws, torch.randn(mean.shape, generator=generator)) if completed else mean
 
@@ -38,9 +36,8 @@ def draw_h(run: Run, z: Tensor, white: Tensor, completed: bool = True) -> Tensor
     """
     z = z.expand(len(white), -1)
     prior, flows = prior_of_h(run, z), flows_of(run) if completed else None
-    if flows:
-        return flows.draw_h(z, *prior, white)
-    return prior.mu + white * (0.5 * prior.logvar).exp()
+    sigma = (0.5 * prior.logvar).exp()
+    return flows.h(prior.mu, sigma, flows.given(z), white, flows.n_steps) if flows else prior.mu + white * sigma
 
 
 @torch.inference_mode()

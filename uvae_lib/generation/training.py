@@ -6,21 +6,20 @@ slices. Slices and noise are functions of (seed, step), and checkpoints are thos
 killed goes on to the same numbers.
 """
 
-import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ..files import write_atomically
 from ..presets import Config
 from ..runs.run import FLOWS, Run, load_run, lock_run, provenance, weights_key
 from ..training.checkpoints import newest_checkpoint
-from ..training.module import TrainingModule, draw_noise, module_settings, noise_seed
-from ..training.slices import SliceSets, leave_one_out
+from ..training.module import TrainingModule, module_settings
+from ..training.slices import SliceSets, leave_one_out, noise_seed
 from ..training.trainer import train_module
 from .flows import Flows, draw_angle, flows_as_bytes, flows_of
 
@@ -35,7 +34,7 @@ class LitFlows(TrainingModule):
     run   its trained model encodes the slices, and is no part of this module's weights
     """
 
-    weight_decay, clip = 1e-4, 1.0
+    weight_decay = 1e-4
 
     def __init__(self, run: Run, **settings):
         self._run, self._turn, self._held = run, None, None
@@ -44,9 +43,9 @@ class LitFlows(TrainingModule):
     def make_model(self) -> Flows:
         return Flows(self._run.model, self.config.flows, self._run.periodic)
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        self._run.model.to(self.trainer.strategy.root_device)
+    def configure_gradient_clipping(self, optimizer, **_) -> None:
+        """Clipped here, since Lightning's own clipping refuses fused optimisers."""
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
 
     @torch.no_grad()
     def encode(self, slices: SliceSets, turn: int) -> dict[str, Tensor]:
@@ -57,23 +56,13 @@ class LitFlows(TrainingModule):
         mu, sigma     (n, 512) of p(h | z)
         h             (n, 512) drawn from q(h | slice, z)
         """
-        sets, shape = slices.sets(turn), (slices.sets_per_step, slices.set_size)
-        noise = draw_noise(math.prod(shape), Generator().manual_seed(noise_seed(slices.seed, turn)), self.device)
+        sets = slices.sets(turn)
         with self.trainer.precision_plugin.forward_context():
-            output = self._run.model.forward_sets(sets, leave_one_out(*shape, self.device), noise)
+            context = leave_one_out(*sets.shape[:2], self.device)
+            output = self._run.model.to(self.device).forward_sets(sets, context, slices.noise(turn))
         mean, (z, z_mu, z_logvar), (_, mu, logvar), (h, *_) = output
-        z_width, sigma = ((0.5 * values).exp() for values in (z_logvar, logvar))
-        truth = sets.flatten(0, 1)
-        return {
-            "truth": truth,
-            "mean": mean,
-            "z": z,
-            "z_mu": z_mu,
-            "z_width": z_width,
-            "mu": mu,
-            "sigma": sigma,
-            "h": h,
-        }
+        batch = {"truth": sets.flatten(0, 1), "mean": mean, "z": z, "z_mu": z_mu, "z_width": (0.5 * z_logvar).exp()}
+        return batch | {"mu": mu, "sigma": (0.5 * logvar).exp(), "h": h}
 
     def on_train_start(self) -> None:
         """What is fixed before the first step: the residuals' spectrum and what of z is given."""
@@ -127,9 +116,8 @@ def fit_flows(folder: str | Path, *, progress: bool = True, steps: int | None = 
         values = module_settings(run.info, _config(replace(run.config, flows=settings)))
         module = LitFlows(run, **values).attach(run.open_suite())
         keeper = train_module(module, place, newest_checkpoint(place, values), progress)
-        best = {k.removeprefix("model."): v for k, v in load_file(place / "best.safetensors").items()}
         flows = module.evaluated.cpu()
-        flows.load_state_dict({name: best[name] for name in flows.state_dict()})
+        nn.ModuleDict({"model": flows}).load_state_dict(load_file(place / "best.safetensors"))
         flows.about = {"key": key, "seconds": keeper.seconds(), "val_loss": keeper.best_loss, "made": provenance()}
         write_atomically(path, flows_as_bytes(flows))
         shutil.rmtree(place / "checkpoints", ignore_errors=True)  # the best weights and the history stay

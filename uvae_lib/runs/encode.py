@@ -160,15 +160,12 @@ def trained_context(run: Run, n_slices: int) -> int:
     return n_slices
 
 
-def encode_cube(run: Run, slices: Tensor, features: Tensor | None = None) -> Posterior:
-    """q(z | slices of one cube).
-
-    slices    (S, 1, H, H) standardised pixels, a tensor or an array
-    features  `slice_features` of them, where they are at hand
+def encode_cube(run: Run, slices: Tensor) -> Posterior:
+    """q(z | slices of one cube): (S, 1, H, H) standardised pixels, a tensor or an array.
 
     Raises ValueError for slices that are none of this run's (`check_slices`).
     """
-    return encode_set(run, set_features(run, check_slices(run, slices), features))
+    return encode_set(run, set_features(run, check_slices(run, slices)))
 
 
 @torch.inference_mode()

@@ -7,7 +7,6 @@ runs/NAME/flows.safetensors   networks that complete what the model draws, where
 runs/NAME/checkpoints/        what a resumed training needs
 """
 
-import csv
 import gzip
 import hashlib
 import json
@@ -27,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
-from ..cropping import log_density, overdensity
+from ..cropping import log_density
 from ..cubes.suite import CubeSuite, open_data
 from ..files import lock_folder, write_atomically
 from ..model import UniverseVAE
@@ -70,7 +69,7 @@ class Run:
     @property
     def periodic(self) -> bool:
         """Whether a slice is the whole periodic box."""
-        return covers_box(self.config, self.side)
+        return self.config.data.image_size == self.side
 
     @property
     def image_box(self) -> float:
@@ -84,10 +83,6 @@ class Run:
     def to_log(self, pixels: Tensor) -> Tensor:
         """Standardised pixels -> x = log(y + eps), any shape."""
         return pixels.float() * self.std + self.mean
-
-    def to_overdensity(self, pixels: Tensor) -> Tensor:
-        """Standardised pixels -> overdensity y, any shape."""
-        return overdensity(self.to_log(pixels), self.config.data.eps)
 
     def open_suite(self) -> CubeSuite:
         """The cubes of the run.
@@ -109,16 +104,8 @@ def build(config: Config, side: int) -> UniverseVAE:
 
     side   of the cubes [voxels]: convolutions wrap around where a slice is the whole box
     """
-    model = config.model
-    return UniverseVAE(
-        config.data.image_size, pooling=model.pooling, circular=covers_box(config, side),
-        logvar_h=model.logvar_h,
-    )  # fmt: skip
-
-
-def covers_box(config: Config, side: int) -> bool:
-    """Whether a slice is the whole periodic box."""
-    return config.data.image_size == side
+    size, model = config.data.image_size, config.model
+    return UniverseVAE(size, pooling=model.pooling, circular=size == side, logvar_h=model.logvar_h)
 
 
 def load_run(folder: str | Path, which: str = "best") -> Run:
@@ -134,18 +121,9 @@ def load_run(folder: str | Path, which: str = "best") -> Run:
     with torch.device("meta"):  # no weights are drawn: all come from the file
         model = build(config, info["side"])
     _load_weights(folder / f"{which}.safetensors", model)
-    return Run(
-        folder=folder,
-        model=model.eval().to(memory_format=torch.channels_last).requires_grad_(False),
-        config=config,
-        split=info["split"],
-        mean=info["mean"],
-        std=info["std"],
-        box_size=info["box_size"],
-        side=info["side"],
-        history=_read_history(folder / "history.csv"),
-        info=info,
-    )
+    model.eval().to(memory_format=torch.channels_last).requires_grad_(False)
+    constants = {name: info[name] for name in ("split", "mean", "std", "box_size", "side")}
+    return Run(folder, model, config, **constants, history=_read_history(folder / "history.csv"), info=info)
 
 
 @contextmanager
@@ -155,9 +133,8 @@ def lock_run(folder: Path) -> Iterator[None]:
     The lock goes with the process, however that ends. Raises ValueError when another process holds it.
     """
     with lock_folder(folder, f"another process is training {folder}; wait for it, or use another --name"):
-        for pattern in (".*.tmp", "checkpoints/.*.tmp"):
-            for left in folder.glob(pattern):
-                left.unlink()
+        for left in (*folder.glob(".*.tmp"), *folder.glob("checkpoints/.*.tmp")):
+            left.unlink()
         yield
 
 
@@ -224,20 +201,15 @@ def _read_history(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame()
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = [{k: float(v or "nan") for k, v in row.items()} for row in csv.DictReader(file)]
-        return pd.DataFrame(rows).astype({"step": int})
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # rows that are too long, short or no numbers
+        return pd.read_csv(path, float_precision="round_trip").astype(float).astype({"step": int})
+    except (ValueError, KeyError) as error:  # rows that are too long, short or no numbers
         raise ValueError(f"{path} is damaged ({error}); restore it, or remove it") from error
 
 
 def rounded(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
     """State of a model on the CPU, its parameters in dtype: buffers hold measured numbers, in which digits cancel."""
-    names = {name for name, _ in model.named_parameters()} if dtype else ()
-    return {
-        name: value.to("cpu", dtype if name in names else None).contiguous()
-        for name, value in model.state_dict().items()
-    }
+    state, parameters = model.state_dict(), dict(model.named_parameters())
+    return {name: x.to("cpu", dtype if name in parameters else None).contiguous() for name, x in state.items()}
 
 
 def weights_as_bytes(model: nn.Module, dtype: torch.dtype | None = None) -> bytes:
@@ -255,19 +227,14 @@ def weights_key(run: Run, *settings, dtype: torch.dtype | None = None) -> str:
     return digest.hexdigest()
 
 
-def as_json(info: dict) -> str:
-    """What stands in run.json."""
-    return json.dumps(info, indent=1)
+def write_info(folder: Path, info: dict) -> None:
+    """Write run.json."""
+    write_atomically(folder / "run.json", json.dumps(info, indent=1))
 
 
 def differences(found: Config, asked: Config) -> list[str]:
     """The fields in which two configurations differ, those aside that do not change what a run is."""
-
-    def flat(values: dict, head: str = "") -> dict:
-        parts = (flat(v, f"{head}{k}.") if isinstance(v, dict) else {f"{head}{k}": v} for k, v in values.items())
-        return {name: value for part in parts for name, value in part.items()}
-
-    old, new = flat(to_dict(found)), flat(to_dict(asked))
+    old, new = (pd.json_normalize(to_dict(config)).to_dict("records")[0] for config in (found, asked))
     return [f"{k}={new[k]!r} (was {old[k]!r})" for k in new if old[k] != new[k] and not k.startswith(FREE)]
 
 
@@ -280,7 +247,7 @@ def move_data(folder: str | Path, path: str | Path) -> None:
     info, config = read_info(folder)
     check_same_cubes(open_data(replace(config.data, path=str(path))), info, folder)
     info["config"]["data"]["path"] = str(path)
-    write_atomically(folder / "run.json", as_json(info))
+    write_info(folder, info)
 
 
 def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:
@@ -302,19 +269,16 @@ def check_same_cubes(suite: CubeSuite, info: dict, folder: Path) -> None:
 def provenance() -> dict:
     """Versions, commit and machine, to write beside results."""
     packages = (PACKAGE, "torch", "torchvision", "lightning", "numpy")
-    return {
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-        "commit": _commit(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"
-        + (f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", CPU"),
-    }
+    versions = {"python": platform.python_version(), **{p: version(p) for p in packages}}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, {device}"
+    return {"versions": versions, "commit": _commit(), "machine": machine}
 
 
 def _commit() -> str:
     """The commit of the checkout that this package runs from, "+" when it is changed; "unknown" outside git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+", "--abbrev=10"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
         return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"

@@ -1,8 +1,10 @@
 """The universes that a run is explored in: slices of a few cubes, q(z) of many, and simulated slices of one phase."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain, product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,9 +16,22 @@ from ..loss import kl_by_dimension
 from ..presets import PARAMETERS, locate
 from .encode import Posterior, encode_cube, encode_slices, prior_of_h, spread_slices
 from .run import Run
-from .traverse import Directions, ParameterSheet, cube_directions, parameter_sheet
+from .traverse import parameter_sheet
 
 FILE = "slices.npz"
+
+
+class Directions(NamedTuple):
+    """Principal directions of the z of known cubes.
+
+    centre (512,)      mean of z over the cubes
+    steps (n, 512)     orthogonal; each as long as the spread of the cubes along it
+    share (n,)         of their variance
+    """
+
+    centre: Tensor
+    steps: Tensor
+    share: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +68,25 @@ class Universes:
         return known if len(known) > len(known.columns) else known.iloc[:, :0]
 
     @cached_property
-    def sheet(self) -> ParameterSheet:
+    def sheet(self) -> Callable[[np.ndarray], Tensor]:
         """The map from the parameters that are `known` to z."""
         return parameter_sheet(self.z.mu.numpy(), self.known.to_numpy())
 
     def directions(self, n: int) -> Directions:
-        """The n directions of z along which the cubes differ most, towards larger sigma_8 where that is known."""
-        return cube_directions(self.z.mu, n, self.known["sigma_8"].to_numpy() if "sigma_8" in self.known else None)
+        """The n directions of z along which cubes differ most (PCA), fewer where there are fewer cubes.
+
+        Steps point to where sigma_8 grows; where that is not known, their largest number is positive.
+        """
+        z, centre = self.z.mu, self.z.mu.mean(dim=0)
+        u, s, ways = torch.linalg.svd(z - centre, full_matrices=False)
+        if "sigma_8" in self.known:
+            sigma_8 = torch.tensor(self.known["sigma_8"].to_numpy(), dtype=z.dtype)
+            sign = ((u.T @ (sigma_8 - sigma_8.mean())) >= 0).to(z.dtype) * 2 - 1
+        else:
+            sign = ways.gather(1, ways.abs().argmax(dim=1, keepdim=True))[:, 0].sign()
+        n = min(n, len(z) - 1)
+        steps = ways * (sign * s / max(len(z) - 1, 1) ** 0.5)[:, None]
+        return Directions(centre, steps[:n], (s.square() / s.square().sum())[:n])
 
     def plane(self, n: int = 5) -> tuple[Tensor, list[str]]:
         """z (m, 512) of universes all over the parameters that are known, and what they are, as m texts.
@@ -88,17 +115,6 @@ def universes_of(run: Run, suite: CubeSuite | None = None) -> Universes:
     return run.loaded[key]
 
 
-def check_voxels(run: Run, suite: CubeSuite) -> None:
-    """Raise ValueError when a run's slices cannot be cut from a suite, or would mean another length."""
-    found, expected = suite.box_size / suite.side, run.box_size / run.side
-    size = run.config.data.image_size
-    if abs(found / expected - 1) > 1e-3 or suite.side < size:
-        raise ValueError(
-            f"found cubes of {suite.side}^3 with voxels of {found:.4g} Mpc/h; the run was trained on slices of "
-            f"{size} pixels with voxels of {expected:.4g} Mpc/h; give it the suite that it knows, or one like it"
-        )
-
-
 def encode_universes(run: Run, suite: CubeSuite, n_slices: int = 9, n_shown: int = 8, n_cubes: int = 48) -> Universes:
     """Read and encode cubes: seconds a dozen.
 
@@ -108,27 +124,25 @@ def encode_universes(run: Run, suite: CubeSuite, n_slices: int = 9, n_shown: int
     n_cubes   that are encoded in all, evenly spread
     Raises ValueError for cubes with other voxels.
     """
-    check_voxels(run, suite)
-    order, one_p = list(range(suite.n_cubes)), None
+    order, one_p, along = list(range(suite.n_cubes)), None, {}
     if sorted(chain(*run.split.values())) == order:
-        order, one_p = [i for part in ("test", "val", "train") for i in run.split[part]], _one_p(run, suite)
+        order, one_p = [i for part in ("test", "val", "train") for i in run.split[part]], open_set(run, suite, "1P")[0]
+    if one_p:
+        along = {name: cubes_along(one_p, name)[:2] for name in one_p.params if name in PARAMETERS}
+        along = {name: (rows, values) for name, (rows, values) in along.items() if len(rows) > 1}
     shown, rest = order[:n_shown], order[n_shown:]
     few = np.linspace(0, len(rest) - 1, min(max(n_cubes - len(shown), 0), len(rest))).round().astype(int)
     cubes = [(suite, cube) for cube in (*shown, *(rest[i] for i in few))]
-    twins = {}
-    if one_p is not None:
-        rows = _one_at_a_time(one_p.params)
-        cubes.insert(0, (one_p, _nearest(one_p.params, one_p.params.median())))
-        twins = {
-            name: (
-                one_p.params[name].iloc[row].to_numpy(float),
-                torch.cat([spread_slices(run, one_p, cube, n_slices)[:1] for cube in row]),
-            )
-            for name, row in rows.items()
-        }
+    twins = {
+        name: (values, torch.cat([spread_slices(run, one_p, cube, n_slices)[:1] for cube in rows]))
+        for name, (rows, values) in along.items()
+    }
+    if twins:
+        off = (one_p.params - one_p.params.median()) / one_p.params.std().replace(0, 1)
+        cubes.insert(0, (one_p, int(off.pow(2).sum(axis=1).argmin())))
     found = [spread_slices(run, of, cube, n_slices, seed=0 if of is one_p else cube) for of, cube in cubes]
     z = Posterior(*map(torch.stack, zip(*(encode_cube(run, slices) for slices in found), strict=True)))
-    kept = found[: len(shown) + (one_p is not None)]
+    kept = found[: len(shown) + bool(twins)]
     h = [kl_by_dimension(*encode_slices(run, slices, mu), *prior_of_h(run, mu[None]))
          for slices, mu in zip(kept, z.mu, strict=False)]  # fmt: skip
     params = pd.concat([of.params.iloc[[cube]] for of, cube in cubes], ignore_index=True)
@@ -136,49 +150,40 @@ def encode_universes(run: Run, suite: CubeSuite, n_slices: int = 9, n_shown: int
     return Universes(suite.box_size, suite.side, torch.stack(kept), params, z, kl, twins)
 
 
-def _one_p(run: Run, suite: CubeSuite) -> CubeSuite | None:
-    """The 1P set beside the cubes of a run, where there is one like them."""
+def open_set(run: Run, suite: CubeSuite, name: str) -> tuple[CubeSuite | None, str]:
+    """The CV or 1P set beside the cubes of a run, and ""; or None and the reason why there is none."""
     path = locate(run.config.data.path)
     try:
-        found = open_data(replace(run.config.data, path=str(path if path.is_dir() else path.parent)), "1P")
-    except CubesError:
-        return None
-    same = (found.side, found.box_size) == (suite.side, suite.box_size) and found.files != suite.files
-    return found if same and _one_at_a_time(found.params) else None
+        found = open_data(replace(run.config.data, path=str(path if path.is_dir() else path.parent)), name)
+    except CubesError as error:
+        return None, str(error)
+    if found.files == suite.files:
+        return None, f"the cubes of this run are in no layout with sets, so there is no {name}"
+    if (found.side, found.box_size) != (suite.side, suite.box_size):
+        return None, f"{name} has cubes of {found.side}^3 in {found.box_size:g} Mpc/h, the run others"
+    return found, ""
 
 
-def _one_at_a_time(params: pd.DataFrame) -> dict[str, list[int]]:
-    """{parameter: rows in which it alone differs from the medians, in the order of its values}."""
-    same = np.isclose(params, params.median(), rtol=1e-3, atol=1e-6)
-    rows = {}
-    for column, name in enumerate(params):
-        alone = np.flatnonzero(np.delete(same, column, axis=1).all(axis=1))
-        values, first = np.unique(params[name].to_numpy()[alone], return_index=True)
-        if name in PARAMETERS and len(values) > 1:
-            rows[name] = alone[first].tolist()
-    return rows
+def cubes_along(suite: CubeSuite, name: str) -> tuple[list[int], np.ndarray, dict[str, float]]:
+    """Cubes of a 1P set in which a parameter alone moves: their numbers, its values (increasing), the fiducial.
 
-
-def _nearest(params: pd.DataFrame, row: pd.Series) -> int:
-    return int(np.square((params - row) / params.std().replace(0, 1)).sum(axis=1).argmin())
+    The fiducial is the median of every column; a row counts when all other columns are there.
+    """
+    params, centre = suite.params, suite.params.median()
+    same = np.isclose(params, centre, rtol=1e-3, atol=1e-6) | (params.columns == name)
+    alone = np.flatnonzero(same.all(axis=1))
+    values, first = np.unique(params[name].to_numpy(float)[alone], return_index=True)
+    return alone[first].tolist(), values, centre.to_dict()
 
 
 def load_universes(path) -> Universes:
     """Read what tests/benchmarks/ship.py wrote beside a run: arrays by name, slices in float16."""
     with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+        arrays = dict(file)
     numbers = {name: torch.from_numpy(a.astype(np.float32)) for name, a in arrays.items() if a.dtype.kind == "f"}
-    box_size, side = arrays["grid"]
-    return Universes(
-        box_size=float(box_size),
-        side=int(side),
-        slices=numbers["slices"][:, :, None],
-        params=pd.DataFrame(arrays["params"].astype(float), columns=arrays["names"].tolist()),
-        z=Posterior(numbers["mu"], numbers["logvar"]),
-        kl={"z": numbers["kl_z"], "h": numbers["kl_h"]},
-        twins={
-            name: (arrays[f"values_{name}"], numbers[f"twins_{name}"][:, None])
-            for name in PARAMETERS
-            if f"values_{name}" in arrays
-        },
-    )
+    box_size, side = arrays["grid"].tolist()
+    params = pd.DataFrame(arrays["params"].astype(float), columns=arrays["names"].tolist())
+    z, kl = Posterior(numbers["mu"], numbers["logvar"]), {"z": numbers["kl_z"], "h": numbers["kl_h"]}
+    moved = [name for name in PARAMETERS if f"values_{name}" in arrays]
+    twins = {name: (arrays[f"values_{name}"], numbers[f"twins_{name}"][:, None]) for name in moved}
+    return Universes(box_size, int(side), numbers["slices"][:, :, None], params, z, kl, twins)

@@ -16,18 +16,13 @@ import pandas as pd
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from ..files import atomic_path, write_atomically
 from ..presets import from_dict
 from ..runs.run import differences, weights_as_bytes
 
 KEEP = 2  # checkpoints
-PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "hyper_parameters"}
-
-
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """The file of a run's checkpoint after so many steps."""
-    return folder / "checkpoints" / f"step-{step:08d}.ckpt"
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -52,26 +47,23 @@ def _why_not(path: Path, expected: dict | None) -> str | None:
     """Why a checkpoint cannot be used, None when it can: whole (checksums), plain values only, of this run."""
     try:
         with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-        if damaged:
-            return f"its part {damaged} is damaged"
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            if damaged := file.testzip():
+                return f"its part {damaged} is damaged"
+        theirs = dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["hyper_parameters"])
     except zipfile.BadZipFile:
         return f"it is damaged, or no checkpoint ({path.stat().st_size} bytes)"
+    except KeyError:
+        return "it is no checkpoint of this project"
     except Exception as error:  # whatever torch meets in a foreign file
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-    if not isinstance(found, dict) or not PARTS <= set(found):
-        return "it is no checkpoint of this project"
-    if expected is None:
-        return None
-    theirs, mine = dict(found["hyper_parameters"]), dict(expected)
+    mine = dict(expected or theirs)
     if differences(from_dict(theirs.pop("config")), from_dict(mine.pop("config"))) or theirs != mine:
         return "it belongs to another run"
     return None
 
 
 class RunCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are whole or absent, and are read as plain tensors and values only.
+    """Checkpoints that are whole or absent.
 
     A checkpoint that cannot be written is a warning: training goes on, and the one before it stays as it was.
     """
@@ -87,9 +79,6 @@ class RunCheckpointIO(TorchCheckpointIO):
                 "before it is kept and training goes on; make room on the disk",
                 stacklevel=1,
             )
-
-    def load_checkpoint(self, path, map_location=None, weights_only=None) -> dict:
-        return torch.load(path, map_location=map_location or "cpu", weights_only=True)
 
 
 class RunKeeper(Callback):
@@ -117,9 +106,6 @@ class RunKeeper(Callback):
         """Time spent on the training of this run [s], in all processes that went on with it."""
         return self.before + time.monotonic() - self.clock
 
-    def on_train_start(self, trainer, module) -> None:
-        self.clock = time.monotonic()
-
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         step = trainer.global_step
         due = module.due(step)
@@ -132,12 +118,16 @@ class RunKeeper(Callback):
             row = {"step": step} | module.log_row(step)
             if due["val"]:
                 row |= module.validate() if module.hparams.split["val"] else {}
-                self._keep_best(trainer, module, row.get("val_loss"))
-            self._record(trainer, row)
+                if row.get("val_loss", -math.inf) < self.best_loss:  # without validation the newest are the best
+                    self.best_loss = row.get("val_loss", self.best_loss)
+                    self.write_weights("best", module)
+            self.rows.append(row)
+            self.write("history.csv", pd.DataFrame(self.rows).to_csv(index=False))
         if saving:  # never newer than the best weights
-            trainer.save_checkpoint(checkpoint_path(self.folder, step))
-            if trainer.is_global_zero:
-                self._remove_old_checkpoints(step)
+            trainer.save_checkpoint(newest := self.folder / "checkpoints" / f"step-{step:08d}.ckpt")
+            if trainer.is_global_zero:  # later ones are left over from a run that went further and could not be used
+                for old in [path for path in checkpoints(self.folder) if path <= newest][:-KEEP]:
+                    old.unlink()
         trainer.should_stop = self.stopped
 
     def _must_stop(self, trainer, logged: bool) -> bool:
@@ -161,20 +151,14 @@ class RunKeeper(Callback):
             f"Train again under another --name with a smaller training.lr (now {train.lr:g})"
         )
 
-    def _keep_best(self, trainer, module, loss: float | None) -> None:
-        """Write weights with the lowest validation loss; without validation the newest."""
-        if loss is None or loss < self.best_loss:
-            self.best_loss = self.best_loss if loss is None else loss
-            if trainer.is_global_zero:
-                self.write(self.folder / "best.safetensors", weights_as_bytes(module.evaluated))
+    def write_weights(self, name: str, module) -> None:
+        """Write the weights of a module that are used."""
+        self.write(f"{name}.safetensors", weights_as_bytes(module.evaluated))
 
-    def _record(self, trainer, row: dict) -> None:
-        self.rows.append(row)
-        if trainer.is_global_zero:
-            self.write(self.folder / "history.csv", pd.DataFrame(self.rows).to_csv(index=False))
-
-    def write(self, path: Path, content: str | bytes) -> None:
-        """Write a file of the run. Raises OSError with what to do when it cannot be written."""
+    @rank_zero_only
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write a file of the run, in the first process. Raises OSError with what to do when it cannot be written."""
+        path = self.folder / name
         try:
             write_atomically(path, content)
         except OSError as error:
@@ -182,9 +166,3 @@ class RunKeeper(Callback):
                 f"could not write {path}: {error.strerror}. What it held before stays; make room on the disk, then go "
                 "on with --resume"
             ) from error
-
-    def _remove_old_checkpoints(self, step: int) -> None:
-        """Keep the last two; later ones are left over from a run that went further and could not be used."""
-        written = [path for path in checkpoints(self.folder) if path <= checkpoint_path(self.folder, step)]
-        for old in written[:-KEEP]:
-            old.unlink()

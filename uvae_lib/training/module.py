@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from copy import deepcopy
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
-from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor, nn
 
 from ..cubes.suite import CubeSuite
 from ..loss import active_units, kl_parts, note_loss
-from ..model import LATENT_DIM
 from ..presets import Config, from_dict, to_dict
 from ..runs.run import build
 from .slices import CubePool, SliceSets, leave_one_out
@@ -35,7 +32,7 @@ def module_settings(info: dict, config: Config) -> dict:
 
 
 class TrainingModule(pl.LightningModule):
-    """A network, its running average, its slices and its optimiser. All arguments are plain values.
+    """A network, its running average, its slices and its optimiser. Arguments are plain values (`module_settings`):
 
     config      `presets.to_dict` of a Config
     side        of the cubes [voxels]
@@ -44,17 +41,18 @@ class TrainingModule(pl.LightningModule):
     pool_size   training cubes that are held at a time
     power, discriminants   what the taught start needs (`start.TaughtStart`), as lists
     Weights are drawn from the seed of config; torch's global random state is left as it was.
+
+    A subclass has `make_model()`: the network, its weights drawn from torch's global state; `step_terms(step)`: the
+    loss, and the scalars that are logged; `held_out()`: numbers on held-out cubes, of which `val_loss` chooses the best
+    weights; and `settle(network)`, which measures what an averaged network needs beside its weights.
     """
 
-    weight_decay, clip = 0.01, 0.0
+    weight_decay = 0.01
 
-    def __init__(
-        self, config: dict, side: int, mean: float, std: float, split: dict[str, list[int]], pool_size: int,
-        power: list[float] | None = None, discriminants: list[list[float]] | None = None,
-    ):  # fmt: skip
+    def __init__(self, **settings):
         super().__init__()
-        self.save_hyperparameters("config", *SETTINGS)
-        self.config = from_dict(config)
+        self.save_hyperparameters(settings)
+        self.config = from_dict(settings["config"])
         train = self.config.training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(train.seed)
@@ -62,14 +60,6 @@ class TrainingModule(pl.LightningModule):
         self.average = deepcopy(self.model).requires_grad_(False) if train.ema else None
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
         self.logged: dict[str, Tensor] = {}
-
-    def make_model(self) -> nn.Module:
-        """The network that is trained, its weights drawn from torch's global state.
-
-        A subclass has also `step_terms(step)`: the loss, and the scalars that are logged; and `held_out()`: numbers on
-        held-out cubes, of which `val_loss` chooses the best weights.
-        """
-        raise NotImplementedError
 
     @property
     def evaluated(self) -> nn.Module:
@@ -91,17 +81,17 @@ class TrainingModule(pl.LightningModule):
         """Sets of slices of some cubes, which are held on the device of the training."""
         data, train = self.config.data, self.config.training
         pool = CubePool(
-            self._suite, cubes, eps=data.eps, device=self.trainer.strategy.root_device,
-            dtype=getattr(torch, data.storage), size=min(len(cubes), self.hparams.pool_size),
-            refresh=REFRESH if augment else 1, seed=train.seed,
+            self._suite, cubes, data.eps, self.trainer.strategy.root_device, getattr(torch, data.storage),
+            size=self.hparams.pool_size, refresh=REFRESH if augment else 1, seed=train.seed,
         )  # fmt: skip
         return SliceSets(
             pool, self.hparams.mean, self.hparams.std, image_size=data.image_size, set_size=train.set_size,
             sets_per_step=train.sets_per_step, thickness=data.thickness, augment=augment, seed=train.seed, **ranks,
         )  # fmt: skip
 
-    def train_dataloader(self) -> DataLoader:
-        return DataLoader(_Steps(self), batch_size=None, generator=torch.Generator())  # not torch's global state
+    def train_dataloader(self) -> Iterator[int]:
+        """The numbers of the steps that are left. A step cuts its own slices, on the device."""
+        yield from range(self.trainer.global_step, self.config.training.steps)
 
     def due(self, step: int) -> dict[str, bool]:
         """What is to be done after so many steps: "log", "val" and "save"; everything after the last one."""
@@ -119,37 +109,18 @@ class TrainingModule(pl.LightningModule):
             self.logged = {name: reduce(value.detach(), reduce_op="mean") for name, value in terms.items()}
         return loss
 
-    def noise(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """This process's share of the standard normal numbers of z, h and h_post of a step: three of (targets, 512).
-
-        They belong to the step and the global batch, however many processes share it.
-        """
-        slices = self.slices
-        generator = Generator().manual_seed(noise_seed(slices.seed, step))
-        shape = slices.sets_per_step, slices.set_size, LATENT_DIM
-        drawn = (torch.randn(shape, generator=generator) for _ in range(3))
-        mine = slice(slices.rank, None, slices.world_size)
-        return tuple(x[mine].flatten(0, 1).to(self.device, non_blocking=True) for x in drawn)
-
     def _rate(self, step: int) -> float:
         """Learning rate of a step, as a factor of training.lr: a linear rise, then a cosine fall."""
         steps = self.config.training.steps
         rise = max(1, min(50, steps // 40))
-        if step < rise:
-            return (step + 1) / rise
-        done = min(1.0, (step - rise) / max(1, steps - rise))
-        return LR_END + (1 - LR_END) * 0.5 * (1 + math.cos(math.pi * done))
+        done = min(1.0, max(0, step - rise) / max(1, steps - rise))
+        return min(1.0, (step + 1) / rise) * (LR_END + (1 - LR_END) * 0.5 * (1 + math.cos(math.pi * done)))
 
     def configure_optimizers(self) -> dict:
         parameters, lr = self.model.parameters(), self.config.training.lr
         optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=self.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def configure_gradient_clipping(self, optimizer, **_) -> None:
-        """Clipped here, since Lightning's own clipping refuses fused optimisers."""
-        if self.clip:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
 
     def optimizer_step(self, *args, **kwargs) -> None:
         """One step of the optimiser, then of the average: callbacks see both."""
@@ -165,19 +136,17 @@ class TrainingModule(pl.LightningModule):
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """`held_out` with the evaluated weights. Every process computes all of it, so that none waits for another."""
-        network = self.evaluated
-        training = network.training
-        if self.average:
-            with self.trainer.precision_plugin.forward_context():
-                self.settle(network)
-        network.eval()
+        network, training = self.evaluated, self.evaluated.training
         with self.trainer.precision_plugin.forward_context():
+            if self.average:
+                self.settle(network)
+            network.eval()
             numbers = self.held_out()
         network.train(training)
         return numbers
 
     def settle(self, network: nn.Module) -> None:
-        """Measure what an averaged network needs beside its weights, before it is judged."""
+        """Nothing here."""
 
 
 class LitUniverseVAE(TrainingModule):
@@ -187,36 +156,29 @@ class LitUniverseVAE(TrainingModule):
         self.start = None
         model = build(self.config, self.hparams.side)
         if steps := self.config.training.taught_steps:
-            power, rows = torch.tensor(self.hparams.power), torch.tensor(self.hparams.discriminants)
-            self.start = TaughtStart(power, rows, steps)
+            self.start = TaughtStart(torch.tensor(self.hparams.power), torch.tensor(self.hparams.discriminants), steps)
             hush(model)
         return model
 
     def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        sets, context, noise = self.slices.sets(step), self.slices.contexts(step), self.noise(step)
-        kl_z, kl_h = self._weights(step)
+        batch = sets, context, noise = self.slices.sets(step), self.slices.contexts(step), self.slices.noise(step)
         weight = self.start.weight_of_z(step) if self.start else 0.0
-        if not weight:
-            terms = self._terms(self.model.forward_sets(sets, context, noise), sets, kl_z, kl_h)
-            return terms["loss"], terms
-        with torch.no_grad():
-            cubes, size = self.slices.universes(step), self.config.data.image_size
-            universes = self.start.universes(*cubes, size, self.hparams.mean, self.hparams.std)
-        if step < self.start.steps:
+        universes = self.start.universes(self.slices, step) if weight else None
+        if weight and step < self.start.steps:
             loss, output = self.start.loss(self.model, sets, context, universes, noise)
-            return loss, self._terms(output, sets, kl_z, kl_h) | {"loss": loss}
-        output = self.model.forward_sets(sets, context, noise)
-        terms = self._terms(output, sets, kl_z, kl_h)
-        terms["loss"] = terms["loss"] + weight * self.start.loss_of_z(*output[1][1:], sets, context, universes)
+            return loss, self._terms(output, sets, *self._weights(step)) | {"loss": loss}
+        output = self.model.forward_sets(*batch)
+        terms = self._terms(output, sets, *self._weights(step))
+        if weight:
+            terms["loss"] = terms["loss"] + weight * self.start.loss_of_z(*output[1][1:], sets, context, universes)
         return terms["loss"], terms
 
     def _terms(self, output: tuple, sets: Tensor, kl_z: float, kl_h: float) -> dict[str, Tensor]:
         """The note's loss and its parts, KLs in nats a slice."""
         img_h = sets.flatten(0, 1)
-        terms = note_loss(output, img_h, kl_z, kl_h)
-        latent_dim = output[1][1].shape[1]
-        kls = {name: latent_dim * terms[name] for name in ("kl_z", "kl_h")}
-        return terms | kls | {"target_power": img_h.square().sum() / len(img_h)}
+        terms, n = note_loss(output, img_h, kl_z, kl_h), output[1][1].shape[1]
+        power = img_h.square().sum() / len(img_h)
+        return terms | {"kl_z": n * terms["kl_z"], "kl_h": n * terms["kl_h"], "target_power": power}
 
     def _weights(self, step: int) -> tuple[float, float]:
         """kl_z and kl_h at a step: they rise from a tenth, from the end of teaching on."""
@@ -226,9 +188,8 @@ class LitUniverseVAE(TrainingModule):
         return rise * loss.kl_z, rise * loss.kl_h
 
     def log_row(self, step: int) -> dict[str, float]:
-        row = super().log_row(step)
-        weights = dict(zip(("weight_z", "weight_h"), self._weights(step - 1), strict=True))
-        return row | {"fvu": row["l2"] / row.pop("target_power")} | weights
+        row, (weight_z, weight_h) = super().log_row(step), self._weights(step - 1)
+        return row | {"fvu": row["l2"] / row.pop("target_power"), "weight_z": weight_z, "weight_h": weight_h}
 
     def settle(self, network: nn.Module) -> None:
         """Batch statistics of the averaged weights: those that training kept are of other weights."""
@@ -237,54 +198,25 @@ class LitUniverseVAE(TrainingModule):
                 layer.reset_running_stats()
                 layer.momentum = None  # a plain mean over the batches
         network.train()
-        first = self.trainer.global_step
-        for step in range(first, first + VALIDATION_STEPS):
-            network.forward_sets(self.slices.sets(step), self.slices.contexts(step), self.noise(step))
+        for step in range(self.trainer.global_step, self.trainer.global_step + VALIDATION_STEPS):
+            network.forward_sets(self.slices.sets(step), self.slices.contexts(step), self.slices.noise(step))
 
     def held_out(self) -> dict[str, float]:
         """Terms on held-out cubes: `val_fvu` is the unexplained share of the variance."""
         some, latents = [], []
         for step in range(VALIDATION_STEPS):
             sets = self.validation.sets(step)
-            generator = Generator().manual_seed(noise_seed(self.validation.seed, step))
-            noise = draw_noise(sets.shape[0] * sets.shape[1], generator, self.device)
-            output = self.evaluated.forward_sets(sets, leave_one_out(*sets.shape[:2], self.device), noise)
+            context = leave_one_out(*sets.shape[:2], self.device)
+            output = self.evaluated.forward_sets(sets, context, self.validation.noise(step))
             some.append(self._terms(output, sets, self.config.loss.kl_z, self.config.loss.kl_h))
             latents.append((*output[1][1:], output[3][1]))
         mean = {name: float(torch.stack([terms[name] for terms in some]).mean()) for name in some[0]}
         z_mu, z_logvar, h_post_mu = (torch.cat(parts) for parts in zip(*latents, strict=True))
-        parts = zip(("width", "offset", "spread"), kl_parts(z_mu, z_logvar), strict=True)
-        return {
-            "val_loss": mean["loss"],
-            "val_fvu": mean["l2"] / mean["target_power"],
-            "val_l2": mean["l2"],
-            "val_kl_z": mean["kl_z"],
-            "val_kl_h": mean["kl_h"],
-            **{f"val_kl_z_{name}": float(nats) for name, nats in parts},
-            "active_z": float(active_units(z_mu)),
-            "active_h": float(active_units(h_post_mu)),
-        }
-
-
-class _Steps(IterableDataset):
-    """The numbers of the steps that are left. A step cuts its own slices, on the device."""
-
-    def __init__(self, module: TrainingModule):
-        self.module = module
-
-    def __iter__(self) -> Iterator[int]:
-        yield from range(self.module.trainer.global_step, self.module.config.training.steps)
-
-
-def draw_noise(n: int, generator: Generator, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Standard normal numbers for z, h and h_post of n targets: three tensors (n, 512)."""
-    shape = (n, LATENT_DIM)
-    return tuple(torch.randn(shape, generator=generator, device=generator.device).to(device) for _ in range(3))
-
-
-def noise_seed(seed: int, step: int) -> int:
-    """One seed for the noise of a step."""
-    return int(np.random.SeedSequence([seed, step, 1]).generate_state(1, np.uint64)[0] >> 1)
+        mean["fvu"] = mean["l2"] / mean["target_power"]
+        numbers = {f"val_{name}": mean[name] for name in ("loss", "fvu", "l2", "kl_z", "kl_h")}
+        names = ("val_kl_z_width", "val_kl_z_offset", "val_kl_z_spread", "active_z", "active_h")
+        values = (*kl_parts(z_mu, z_logvar), active_units(z_mu), active_units(h_post_mu))
+        return numbers | dict(zip(names, map(float, values), strict=True))
 
 
 @torch.no_grad()
@@ -301,5 +233,4 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
         return
     weight = max(1 - decay**k, k / step)
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+    torch._foreach_copy_(list(average.buffers()), list(model.buffers()))

@@ -12,10 +12,12 @@ from dataclasses import KW_ONLY, dataclass
 import numpy as np
 import psutil
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ..cropping import EPS, Cuts, cut_slices, log_density, spread_planes, whole_planes
 from ..cubes.suite import CubeSuite
+from ..model import LATENT_DIM
+from ..presets import Config
 
 SURVEYED = 64  # cubes that are read before the first step
 
@@ -37,42 +39,39 @@ def survey(
     standardised.
     """
     chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, min(len(indices), SURVEYED)).round().astype(int)]
-    n_slices = min(n_slices, len(suite.axes) * (suite.n_planes // thickness))
     moments, slices = np.zeros(2), []
     for index in chosen:
         x = log_density(suite.overdensity(index), eps)
         moments += x.mean(dtype=np.float64), np.square(x).mean(dtype=np.float64)
         if n_slices:
-            cuts = whole_planes(*spread_planes(n_slices, suite.n_planes, suite.axes, thickness))
-            slices.append(cut_slices(torch.from_numpy(x)[None], cuts, size, thickness))
+            slices.append(slices_of(torch.from_numpy(x), n_slices, size, suite.axes, thickness))
     mean, square = moments / len(chosen)
     std = math.sqrt(square - mean**2)
     return float(mean), std, (torch.stack(slices) - mean) / std if slices else torch.empty(0)
 
 
-def cube_bytes(suite: CubeSuite, dtype: torch.dtype = torch.float32) -> int:
-    """Memory of one cube on the device."""
-    return suite.n_planes * suite.side**2 * dtype.itemsize
+def slices_of(x: Tensor, n: int, size: int, axes: tuple[int, ...], thickness: int) -> Tensor:
+    """Slices spread evenly over a cube x (P, N, N): (n, 1, size, size), or as many as differ."""
+    n = min(n, len(axes) * (len(x) // thickness))
+    return cut_slices(x[None], whole_planes(*spread_planes(n, len(x), axes, thickness)), size, thickness)
 
 
-def pool_size(
-    suite: CubeSuite, n_cubes: int, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
-    memory: int | None = None, n_pools: int = 1,
-) -> int:  # fmt: skip
-    """How many of n_cubes a `CubePool` can hold; nothing is read or taken.
+def pool_size(suite: CubeSuite, n_cubes: int, config: Config, device: torch.device) -> int:
+    """Cubes of n_cubes that are held at a time: data.pool_size, or as many as 40 % of the free memory holds.
 
-    memory     bytes for the pool; None takes 40 % of what is free on the device
-    n_pools    processes that share the memory of the device
+    device   of the training; without a GPU its processes share one memory
     Raises ValueError when not one cube fits.
     """
-    on_gpu = torch.device(device).type == "cuda"
+    if config.data.pool_size:
+        return min(n_cubes, config.data.pool_size)
+    on_gpu = device.type == "cuda"
     free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
-    budget = free * 2 // 5 // n_pools if memory is None else memory
-    each = cube_bytes(suite, dtype)
+    budget = free * 2 // 5 // (1 if on_gpu else config.training.devices)
+    each = suite.n_planes * suite.side**2 * getattr(torch, config.data.storage).itemsize
     if each > budget:
         raise ValueError(
             f"one cube takes {each / 2**20:.0f} MiB, the memory for cubes is {budget / 2**20:.0f} MiB; "
-            "store float16, or raise the memory limit"
+            "set data.storage to float16, or give smaller cubes"
         )
     return min(n_cubes, budget // each)
 
@@ -88,7 +87,7 @@ class CubePool:
 
     indices   which cubes of the suite
     dtype     of storage (float16 halves the memory: |error in x| < 0.005)
-    size      number of cubes held; None as many as fit: give it to repeat a run on another machine
+    size      number of cubes held; None all
     """
 
     suite: CubeSuite
@@ -102,7 +101,7 @@ class CubePool:
 
     def __post_init__(self):
         n, suite = len(self.indices), self.suite
-        self.size = min(n, self.size or pool_size(suite, n, dtype=self.dtype, device=self.device))
+        self.size = min(n, self.size or n)
         shape = self.size, suite.n_planes, suite.side, suite.side
         self.volumes = torch.empty(shape, dtype=self.dtype, device=self.device)
         self._held = [None] * self.size
@@ -118,8 +117,7 @@ class CubePool:
             slot, cube = position % self.size, self._cube(position)
             if self._held[slot] != cube:
                 ahead = self._ahead.pop(position, None)
-                x = ahead.result() if ahead else self._read(cube)
-                self.volumes[slot].copy_(x)
+                self.volumes[slot].copy_(ahead.result() if ahead else self._read(cube))
                 self._held[slot] = cube
         if self.size < n and first + self.size not in self._ahead:
             self._ahead = {first + self.size: self._reader.submit(self._read, self._cube(first + self.size))}
@@ -164,17 +162,14 @@ class SliceSets:
 
     def __post_init__(self):
         suite, thickness = self.pool.suite, self.thickness
-        if not 1 <= thickness <= suite.n_planes:
-            raise ValueError(f"found thickness={thickness}; use 1 to {suite.n_planes}, the planes of a cube")
         self.n_slabs = suite.n_planes // thickness
         if self.set_size > len(suite.axes) * self.n_slabs:
             raise ValueError(
                 f"a set of {self.set_size} slices was asked for; a cube of {suite.n_planes} planes has "
                 f"{len(suite.axes) * self.n_slabs} that differ at thickness {thickness}"
             )
-        if self.sets_per_step % self.world_size:
-            sets = f"{self.sets_per_step} sets a step cannot be shared by {self.world_size} processes"
-            raise ValueError(f"{sets}; use a multiple")
+        if (n := self.sets_per_step) % self.world_size:
+            raise ValueError(f"{n} sets a step cannot be shared by {self.world_size} processes; use a multiple")
 
     def cuts(self, step: int) -> Cuts:
         """Where the slices of a step are cut: integer tensors (sets_per_step, set_size) on the CPU."""
@@ -186,16 +181,11 @@ class SliceSets:
         order = rng.random((self.sets_per_step, len(suite.axes) * self.n_slabs)).argsort(axis=1)
         axis, slab = np.divmod(order[:, : self.set_size], self.n_slabs)
         offset = rng.integers(0, suite.n_planes, (self.sets_per_step, 1))  # slabs of a set stay disjoint
-        values = {
-            "cube": np.broadcast_to(cube[:, None], shape).copy(),
-            "axis": np.asarray(suite.axes)[axis],
-            "plane": (slab * self.thickness + offset) % suite.n_planes,
-            "row": rng.integers(0, suite.side, shape),
-            "col": rng.integers(0, suite.side, shape),
-        }
+        plane = (slab * self.thickness + offset) % suite.n_planes
+        row, col = (rng.integers(0, suite.side, shape) for _ in range(2))
         symmetry = rng.integers(0, 2, (3, *shape)) * int(self.augment)
-        values |= dict(zip(("transpose", "flip_row", "flip_col"), symmetry, strict=True))
-        return Cuts(**{name: torch.from_numpy(value) for name, value in values.items()})
+        values = np.repeat(cube[:, None], self.set_size, axis=1), np.asarray(suite.axes)[axis], plane, row, col
+        return Cuts(*map(torch.from_numpy, (*values, *symmetry)))
 
     def contexts(self, step: int) -> Tensor:
         """Which of its set each slice of a step is given, (sets of this process, set_size, set_size) of 0 and 1.
@@ -205,9 +195,8 @@ class SliceSets:
         rng, shape = np.random.default_rng([self.seed, step, 2]), (self.sets_per_step, self.set_size)
         order = rng.random((*shape, self.set_size))
         order[:, range(self.set_size), range(self.set_size)] = 2  # itself comes last
-        rank = torch.from_numpy(order.argsort(axis=-1).argsort(axis=-1))
-        number = torch.from_numpy(rng.integers(1, self.set_size, shape))
-        return (rank < number[..., None]).float()[self.rank :: self.world_size].to(self.pool.device)
+        chosen = order.argsort(axis=-1).argsort(axis=-1) < rng.integers(1, self.set_size, (*shape, 1))
+        return torch.from_numpy(chosen[self.rank :: self.world_size]).float().to(self.pool.device)
 
     def sets(self, step: int) -> Tensor:
         """The sets of a step: (sets of this process, set_size, 1, image_size, image_size), standardised."""
@@ -215,10 +204,19 @@ class SliceSets:
         x = cut_slices(volumes, self.cuts(step)[self.rank :: self.world_size], self.image_size, self.thickness)
         return (x - self.mean) / self.std
 
-    def universes(self, step: int) -> tuple[Tensor, Tensor, list[int]]:
-        """Cubes of a step's sets: those held, (C, P, N, N), the slot of each set's, and the suite's index of a slot."""
-        volumes, names = self.pool.at(step)
-        return volumes, self.cuts(step).cube[self.rank :: self.world_size, 0], names
+    def noise(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """This process's share of the standard normal numbers of z, h and h_post of a step: three of (targets, 512).
+
+        They belong to the step and the global batch, however many processes share it.
+        """
+        generator = Generator().manual_seed(noise_seed(self.seed, step))
+        drawn = torch.randn(3, self.sets_per_step, self.set_size, LATENT_DIM, generator=generator)
+        return drawn[:, self.rank :: self.world_size].flatten(1, 2).to(self.pool.device, non_blocking=True).unbind()
+
+
+def noise_seed(seed: int, step: int) -> int:
+    """One seed for the noise of a step."""
+    return int(np.random.SeedSequence([seed, step, 1]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def leave_one_out(n_sets: int, set_size: int, device: torch.device | str = "cpu") -> Tensor:

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..cropping import cut_slices, spread_planes, whole_planes
 from ..loss import kl_by_dimension
 from ..model import UniverseVAE
 from ..statistics import ring_mean, rings
+from .slices import SliceSets, slices_of
 
 POINTS = 16  # along an edge of each of the two lattices
 N_TAUGHT = 8  # numbers of z that are taught
@@ -49,24 +49,20 @@ class TaughtStart:
         """1 while the networks are taught, then falling to 0 over as many steps."""
         return min(1.0, max(0.0, 2 - (step + 1) / self.steps))
 
-    def universes(self, volumes: Tensor, slots: Tensor, names: list[int], size: int, mean: float, std: float) -> Tensor:
-        """The discriminants of cubes, over slices spread over each: known once, whichever step asks first.
+    @torch.no_grad()
+    def universes(self, slices: SliceSets, step: int) -> Tensor:
+        """The discriminants of the cubes of a step's sets, (B, n), known once, whichever step asks first.
 
-        volumes, names   the cubes held, (C, P, N, N) of x, and their indices in the suite
-        slots            (B,) which of them
-        size             pixels along a slice;  mean, std: of x
-        Returns (B, n).
+        They are means over slices that are spread over each cube.
         """
-        for slot in set(slots.tolist()):
-            if names[slot] not in self.known:
-                x = slices_of(volumes[slot], N_SLICES, size, mean, std)
-                self.known[names[slot]] = self.discriminants(x).mean(dim=0)
-        return torch.stack([self.known[names[slot]] for slot in slots.tolist()])
-
-    def discriminants(self, img: Tensor) -> Tensor:
-        """Of slices (B, 1, H, H): (B, n)."""
-        rows = self.rows.to(img.device)
-        return summary(img.float(), self.power) @ rows[:-1] + rows[-1]
+        volumes, cubes = slices.pool.at(step)
+        slots = slices.cuts(step).cube[slices.rank :: slices.world_size, 0].tolist()
+        rows, kind = self.rows.to(volumes.device), (slices.image_size, slices.pool.suite.axes, slices.thickness)
+        for slot in slots:
+            if cubes[slot] not in self.known:
+                x = (slices_of(volumes[slot], N_SLICES, *kind) - slices.mean) / slices.std
+                self.known[cubes[slot]] = (summary(x, self.power) @ rows[:-1] + rows[-1]).mean(dim=0)
+        return torch.stack([self.known[cubes[slot]] for slot in slots])
 
     def loss(
         self, model: UniverseVAE, sets: Tensor, context: Tensor, universes: Tensor, noise: tuple[Tensor, Tensor, Tensor]
@@ -114,20 +110,9 @@ def hush(model: UniverseVAE) -> None:
         layer.weight[:, N_TAUGHT:] = 0
 
 
-def slices_of(volume: Tensor, n: int, size: int, mean: float, std: float, axes=(0, 1, 2), thickness: int = 1) -> Tensor:
-    """Standardised slices spread over a cube x (P, N, N): (n, 1, size, size), or as many as differ."""
-    n = min(n, len(axes) * (len(volume) // thickness))
-    cuts = whole_planes(*spread_planes(n, len(volume), axes, thickness))
-    return (cut_slices(volume[None], cuts, size, thickness) - mean) / std
-
-
 def slice_power(img: Tensor) -> Tensor:
     """Mean |FFT|^2 (unitary) of slices (B, 1, H, H) in the rings round(|k| / k_f) = 0, 1, ...: (B, n_rings)."""
-    ring, *numbers, _ = rings(img.shape[-1])
-    ring = torch.tensor(ring, device=img.device)
-    weight, count = (torch.from_numpy(x.astype(np.float32)).to(img) for x in numbers)
-    modes = torch.fft.rfft2(img[:, 0], norm="ortho").abs().square()
-    return ring_mean(modes, ring, weight, count)
+    return ring_mean(torch.fft.rfft2(img[:, 0], norm="ortho").abs().square())
 
 
 def summary(img: Tensor, power: Tensor) -> Tensor:
@@ -183,7 +168,7 @@ def slice_code(img: Tensor, power: Tensor) -> Tensor:
     """
     size = img.shape[-1]
     rows, columns = torch.fft.fftfreq(size, 1 / size, device=img.device), torch.arange(size // 2 + 1, device=img.device)
-    ring = torch.hypot(rows[:, None], columns.float()).round().long()
+    ring = torch.tensor(rings(size).ring, device=img.device).view(size, -1)
     kept = rows.abs()[:, None] + columns < POINTS
     n_kept = 2 * POINTS * (POINTS - 1) + 1
     white = torch.fft.rfft2(img[:, 0].float()) * (kept * size / math.sqrt(n_kept) / power.to(img.device)[ring].sqrt())

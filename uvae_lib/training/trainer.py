@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -23,30 +23,26 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from ..presets import Config, TrainConfig
+from ..presets import Config
 from .checkpoints import RunCheckpointIO, RunKeeper
 
 PATIENCE = 600  # [s] that processes of one job wait for each other
 
 
 def train_module(
-    module: pl.LightningModule, folder: Path, start: Path | None, progress: bool,
-    callbacks: list[Callback] | None = None,
-) -> RunKeeper:  # fmt: skip
+    module: pl.LightningModule, folder: Path, start: Path | None, progress: bool, callbacks: Iterable[Callback] = ()
+) -> RunKeeper:
     """Train a module to its last step and keep its folder; the keeper has the history, the time and the best loss.
 
     start   checkpoint to go on from
     Raises KeyboardInterrupt at Ctrl-C, with the step that was reached, and what `training.fit` does.
     """
     keeper = RunKeeper(folder)
-    trainer = make_trainer(module.config, folder, progress, [keeper, *(callbacks or [])])
-    with _sentences(trainer, keeper), _saved_at_ctrl_c(keeper), warnings.catch_warnings():
+    trainer = make_trainer(module.config, folder, progress, [keeper, *callbacks])
+    with _stopping_well(trainer, keeper), warnings.catch_warnings():
         for own_use_of_torch in (r".*isinstance\(treespec, LeafSpec\)", r".*all_gather is deprecated"):  # Lightning's
             warnings.filterwarnings("ignore", message=own_use_of_torch)
         trainer.fit(module, ckpt_path=start, weights_only=True)
-    if keeper.stopped:
-        steps = module.config.training.steps
-        raise KeyboardInterrupt(f"{folder} is at step {trainer.global_step} of {steps}, which is saved")
     return keeper
 
 
@@ -58,15 +54,18 @@ def make_trainer(config: Config, folder: Path, progress: bool, callbacks: list[C
     # who started the processes of a job says there which of them died
     logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     several, on = train.devices * train.num_nodes > 1, chosen_device(train.accelerator).type
-    if on == "cpu":
-        _keep_freed_memory()
+    if on == "cpu" and platform.libc_ver()[0] == "glibc":
+        # memory that a step frees is kept for the next one: else it is cleared page by page, 6 % of a step on two cores
+        libc, trim_threshold, mmap_threshold = ctypes.CDLL(None), -1, -3  # malloc.h
+        libc.mallopt(trim_threshold, 2**30), libc.mallopt(mmap_threshold, 2**25)  # the largest that it takes
+    bfloat16 = train.precision == "bfloat16" or (train.precision == "auto" and _multiplies_bfloat16(on))
     strategy = DDPStrategy(timeout=timedelta(seconds=PATIENCE), gradient_as_bucket_view=True)
     try:
         plugins = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []
         return pl.Trainer(
             accelerator=train.accelerator, devices=train.devices, num_nodes=train.num_nodes, max_steps=train.steps,
             strategy=strategy if several else "auto", sync_batchnorm=several and on == "cuda",
-            precision=_precision(train), plugins=[RunCheckpointIO(), *plugins],
+            precision="bf16-mixed" if bfloat16 else "32-true", plugins=[RunCheckpointIO(), *plugins],
             callbacks=[*callbacks, *([_Bar(refresh_rate=10)] if progress else [])],
             default_root_dir=folder, enable_progress_bar=progress, enable_checkpointing=False,
             enable_model_summary=False, logger=False, use_distributed_sampler=False, num_sanity_val_steps=0,
@@ -83,34 +82,13 @@ def chosen_device(accelerator: str) -> torch.device:
     return found if found and accelerator != "cpu" else torch.device("cpu")
 
 
-def _precision(train: TrainConfig) -> str:
-    """Lightning's name for a precision; "auto" is bfloat16 autocast where the hardware multiplies it."""
-    precision, device = train.precision, chosen_device(train.accelerator).type
-    if precision == "auto":
-        on_gpu = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bfloat16" if on_gpu or (device == "cpu" and _cpu_has_bfloat16()) else "float32"
-    return {"bfloat16": "bf16-mixed", "float32": "32-true"}[precision]
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products (AVX512-BF16, AMX, Arm BF16)."""
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
-
-
-def _keep_freed_memory() -> None:
-    """Let this process keep the memory that a step frees for the next one, up to 1 GiB, where glibc hands it out.
-
-    By default it goes back to the system and is cleared page by page when it is asked for again: twenty thousand page
-    faults and about 6 % of a step on two cores.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc, trim_threshold, mmap_threshold = ctypes.CDLL(None), -1, -3  # malloc.h
-        libc.mallopt(trim_threshold, 2**30)
-        libc.mallopt(mmap_threshold, 2**25)  # the largest that it takes
+def _multiplies_bfloat16(device: str) -> bool:
+    """Whether a kind of device has instructions for bfloat16 products (on the CPU AVX512-BF16, AMX, Arm BF16)."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    about = Path("/proc/cpuinfo")
+    flags = about.read_text().split() if device == "cpu" and about.exists() else ()
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(flags)
 
 
 def device_used(device: torch.device) -> dict[str, str | int]:
@@ -124,13 +102,15 @@ class _Bar(TQDMProgressBar):
     """Lightning's bar with the numbers of the last logged step."""
 
     def get_metrics(self, trainer, module) -> dict:
-        shown = {name: float(module.logged[name]) for name in ("l2", "kl_z", "kl_h") if name in module.logged}
-        return {name: f"{value:.4g}" for name, value in shown.items()}
+        return {name: f"{float(x):.4g}" for name, x in module.logged.items() if name in ("l2", "kl_z", "kl_h")}
 
 
 @contextmanager
-def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
-    """Let Ctrl-C, and SIGUSR1 by which clusters warn, end training after the step, which is saved; again, at once."""
+def _stopping_well(trainer: pl.Trainer, keeper: RunKeeper) -> Iterator[None]:
+    """Let Ctrl-C, and SIGUSR1 by which clusters warn, end training after the step, which is saved; again, at once.
+
+    Says how to go on when training ends early: so, or with another process of the job.
+    """
 
     def ask(signum, frame) -> None:
         if keeper.stop_asked:
@@ -138,36 +118,28 @@ def _saved_at_ctrl_c(keeper: RunKeeper) -> Iterator[None]:
         keeper.stop_asked = True
         print("\nstopping after this step, which is saved; Ctrl-C again stops at once", file=sys.stderr)
 
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        yield
-        return
-    numbers = [signal.SIGINT, *([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])]
+    here = threading.current_thread() is threading.main_thread()  # elsewhere no signal arrives
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGUSR1") if here and hasattr(signal, name)]
     handlers = [signal.signal(number, ask) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, handlers, strict=True):
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _sentences(trainer: pl.Trainer, keeper: RunKeeper) -> Iterator[None]:
-    """Say how to go on when training ends early: by Ctrl-C pressed again, or with another process of the job."""
-    folder = keeper.folder
+    at = f"{keeper.folder} is at step"
     try:
         yield
     except SystemExit as stop:  # what Lightning makes of KeyboardInterrupt and of SIGTERM
-        if keeper.stopped:
-            return
-        raise KeyboardInterrupt(f"{folder} is at step {trainer.global_step}, the newest checkpoint before it") from stop
+        if not keeper.stopped:
+            raise KeyboardInterrupt(f"{at} {trainer.global_step}, the newest checkpoint before it") from stop
     except RuntimeError as error:
         if trainer.world_size == 1:
             raise
         raise ConnectionError(
-            f"{folder}: process {trainer.global_rank} of {trainer.world_size} ended at step {trainer.global_step} "
-            f"({str(error).splitlines()[0][:160]}); where another process of the job was lost, go on from the newest "
-            "checkpoint with --resume"
+            f"{keeper.folder}: process {trainer.global_rank} of {trainer.world_size} ended at step "
+            f"{trainer.global_step} ({str(error).splitlines()[0][:160]}); where another process of the job was lost, "
+            "go on from the newest checkpoint with --resume"
         ) from error
+    finally:
+        for number, handler in zip(numbers, handlers, strict=True):
+            signal.signal(number, handler)
+    if keeper.stopped:
+        raise KeyboardInterrupt(f"{at} {trainer.global_step} of {trainer.max_steps}, which is saved")
 
 
 def process_rank() -> int:
