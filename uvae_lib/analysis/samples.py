@@ -13,7 +13,6 @@ from torch import Tensor
 
 from ..statistics import (
     band_powers,
-    minimum_counts,
     minkowski,
     peak_counts,
     power_spectrum,
@@ -49,7 +48,7 @@ def slice_numbers(slices: Tensor, box: float) -> Tensor:
         length[:, 0],
         euler[:, 1],
         peak_counts(x, everything)[:, 0] / n_pixels,
-        minimum_counts(x, -everything)[:, 0] / n_pixels,
+        peak_counts(-x, everything)[:, 0] / n_pixels,
         moments((rows + columns)[:, None])[:, 2],
         (difference / size.clamp_min(1e-12)).flatten(1).median(dim=1).values,
         second_difference_kurtosis(x).log(),
