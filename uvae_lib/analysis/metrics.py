@@ -1,6 +1,7 @@
 """Held-out metrics, each with a reference value: reconstruction beside 512 Fourier modes, z beside statistics."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 from ..loss import active_units, kl_by_dimension
 from ..statistics import cross_correlation, fourier_pca, fvu, project, r2, transfer_function
 from .features import CubeEncoding, FeatureTable
-from .probes import probe, ridge
 
 N_PCA = 512
 FEWEST_LEARNED = 4  # cubes that teach a probe
@@ -82,6 +82,9 @@ def latent_metrics(cubes: list[CubeEncoding]) -> dict:
 # --- parameters
 
 
+# --- parameters
+
+
 def bootstrap_r2(truth: np.ndarray, predicted: np.ndarray, n_draws: int = 1000, seed: int = 0) -> np.ndarray:
     """R^2 in bootstrap samples of cubes: truth, predicted (m, p) -> (n_draws, p).
 
@@ -102,45 +105,49 @@ def score(truth: np.ndarray, predicted: np.ndarray, names: list[str]) -> dict:
     return named | {"predicted": predicted.tolist()}
 
 
+def ridge():
+    """A ridge regression, of its own strength for each parameter, by leaving one training cube out (scikit-learn)."""
+    from sklearn.linear_model import RidgeCV
+
+    return RidgeCV(alphas=np.geomspace(1e-6, 1e4, 41), alpha_per_target=True)
+
+
+def probe(train: np.ndarray, params: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Parameters (m, p) as a `ridge` reads them from features of cubes.
+
+    train, params   (n, d), (n, p) of the cubes that teach it
+    test            (m, d) of other cubes
+    """
+    return ridge().fit(train, params).predict(test).reshape(len(test), -1)
+
+
 def probe_table(learned: FeatureTable, test: FeatureTable, n_slices: int = 15) -> dict[str, dict]:
     """`score` of ridges on z, on log P(k), and on P(k), PDF and moments of the same slices of test cubes.
 
     learned   of the cubes that teach the ridges
     """
-    names, i = test.names.tolist(), learned.at(n_slices)
+    i, tables = learned.at(n_slices), (learned, test)
     features = {
-        "z": [x.mu[:, i] for x in (learned, test)],
-        "P(k)": [x.power[:, i] for x in (learned, test)],
-        "P(k), PDF and moments": [x.statistics(n_slices) for x in (learned, test)],
+        "z": [x.z(n_slices) for x in tables],
+        "P(k)": [x.power[:, i] for x in tables],
+        "P(k), PDF and moments": [x.statistics(n_slices) for x in tables],
     }
-    return {
-        name: score(test.params, probe(pair[0], learned.params, pair[1], test.params).predicted, names)
-        for name, pair in features.items()
-    }
+    names = test.names.tolist()
+    return {name: score(test.params, probe(a, learned.params, b), names) for name, (a, b) in features.items()}
 
 
-def slice_curve(learned: FeatureTable, test: FeatureTable, seed: int = 0) -> dict[str, list]:
-    """How many slices are enough: for each number of slices, ridges on z and on statistics, and the width of q(z).
+def slice_curve(learned: FeatureTable, test: FeatureTable) -> dict[str, list]:
+    """How many slices are enough: R^2 of each parameter from each number of slices.
 
-    Returns {"sizes"} and, a row for each of these,
-      r2, r2_draws, r2_statistics, error   of each parameter: from means and draws of q(z), from P(k), PDF and moments
-      kl                                   KL(q(z) || N(0, I)) [nats]
-      width                                of each parameter, the width of q(z) as the ridge reads it
+    Returns {"sizes" (s,), "r2" (s, p), "r2_statistics" (s, p)}, of ridges on z and on P(k), PDF and moments.
     """
-    rows, rng = [], np.random.default_rng(seed)
-    for i, size in enumerate(learned.sizes):
-        drawn = [x.mu[:, i] + np.exp(0.5 * x.logvar[:, i]) * rng.standard_normal(x.mu[:, i].shape)
-                 for x in (learned, test)]  # fmt: skip
-        pairs = [(learned.mu[:, i], test.mu[:, i]), drawn, (learned.statistics(size), test.statistics(size))]
-        z, draws, statistics = (probe(a, learned.params, b, test.params) for a, b in pairs)
-        kl = kl_by_dimension(*(torch.from_numpy(x[:, i]) for x in (test.mu, test.logvar))).sum(dim=1).mean()
-        weights = np.atleast_2d(ridge().fit(learned.mu[:, i], learned.params).coef_)
-        rows.append({
-            "r2": z.r2.tolist(), "r2_draws": draws.r2.tolist(), "r2_statistics": statistics.r2.tolist(),
-            "error": z.error.tolist(), "kl": float(kl),
-            "width": np.sqrt((np.exp(test.logvar[:, i]) @ np.square(weights).T).mean(axis=0)).tolist(),
-        })  # fmt: skip
-    return {"sizes": learned.sizes.tolist()} | {name: [row[name] for row in rows] for name in rows[0]}
+
+    def curve(features: Callable[[FeatureTable, int], np.ndarray]) -> list:
+        read = [probe(features(learned, n), learned.params, features(test, n)) for n in learned.sizes]
+        return [r2(test.params, x).tolist() for x in read]
+
+    z, statistics = curve(FeatureTable.z), curve(FeatureTable.statistics)
+    return {"sizes": learned.sizes.tolist(), "r2": z, "r2_statistics": statistics}
 
 
 def label_curve(
@@ -155,7 +162,7 @@ def label_curve(
     counts = [count for count in COUNTS if count < n] + [n]
     for count in counts:
         chosen = [rng.choice(n, count, replace=False) for _ in range(n_draws if count < n else 1)]
-        rows.append([probe(train[i], params[i], test, truth).r2 for i in chosen])
+        rows.append([r2(truth, probe(train[i], params[i], test)) for i in chosen])
     return {
         "counts": counts,
         "r2": [np.mean(row, axis=0).tolist() for row in rows],
