@@ -30,7 +30,6 @@ from uvae_lib.simulation.suite import (
     cube_seed,
     grid_name,
     load_suite,
-    recorded_settings,
     simulate_suite,
 )
 
@@ -153,11 +152,6 @@ def fiducial(made_once):
 
 def test_every_set_has_its_cubes(small):
     assert {name: suite.n_cubes for name, suite in small.items()} == {"LH": 6, "CV": 2, "1P": 4}
-
-
-def test_a_folder_says_how_its_cubes_were_made(small_folder, tmp_path):
-    assert recorded_settings(small_folder, SMALL.side)["n_steps"] == SMALL.n_steps
-    assert recorded_settings(tmp_path, SMALL.side) == {}
 
 
 def test_cubes_know_their_side_and_box(small):
