@@ -30,8 +30,8 @@ def reconstruction_metrics(
     truth, recon = pooled(cubes)
     pca = fourier_pca(pooled(train)[0], min(N_PCA, truth.shape[-1] ** 2 // 2))
     linear = project(truth, pca)
-    k, r = correlation(truth, recon, box)
-    r_pca = correlation(truth, linear, box)[1]
+    spectra = [cross_correlation(truth, other, box) for other in (recon, linear)]
+    k, (r, r_pca) = spectra[0][0], (r.nan_to_num(0.0).mean(dim=0) for _, r in spectra)  # without power: uncorrelated
     return {
         "fvu": float(fvu(truth, recon)),
         "fvu_pca": float(fvu(truth, linear)),
@@ -52,12 +52,6 @@ def pooled(cubes: list[CubeEncoding]) -> tuple[Tensor, Tensor]:
     return torch.cat([cube.truth[:, 0] for cube in cubes]), torch.cat([cube.recon[:, 0] for cube in cubes])
 
 
-def correlation(truth: Tensor, other: Tensor, box: float) -> tuple[Tensor, Tensor]:
-    """k and the mean r(k) of slices (n, H, H); what has no power at some k correlates with nothing there."""
-    k, r = cross_correlation(truth, other, box)
-    return k, r.nan_to_num(0.0).mean(dim=0)
-
-
 def k_at_correlation(k: Tensor, r: Tensor, level: float = 0.9) -> float:
     """Largest k [h/Mpc] up to which r stays at or above the level; 0 when it never is."""
     below = (r < level).nonzero()
@@ -67,19 +61,14 @@ def k_at_correlation(k: Tensor, r: Tensor, level: float = 0.9) -> float:
 
 def latent_metrics(cubes: list[CubeEncoding]) -> dict:
     """KLs of z and of h on held-out slices [nats], in all and by dimension, the largest first, and active units."""
-    kl = {
-        "z": torch.stack([kl_by_dimension(*cube.z) for cube in cubes]),
-        "h": torch.cat([kl_by_dimension(*cube.h, *cube.prior) for cube in cubes]),
-    }
-    mean = {"z": torch.stack([cube.z.mu for cube in cubes]), "h": torch.cat([cube.h.mu for cube in cubes])}
-    return (
-        {f"kl_{name}": float(x.sum(dim=1).mean()) for name, x in kl.items()}
-        | {f"active_{name}": int(active_units(x)) for name, x in mean.items()}
-        | {f"kl_by_dimension_{name}": x.mean(dim=0).sort(descending=True).values.tolist() for name, x in kl.items()}
-    )
-
-
-# --- parameters
+    kl_z = torch.stack([kl_by_dimension(*cube.z) for cube in cubes])
+    kl_h = torch.cat([kl_by_dimension(*cube.h, *cube.prior) for cube in cubes])
+    means = torch.stack([cube.z.mu for cube in cubes]), torch.cat([cube.h.mu for cube in cubes])
+    found = {}
+    for name, kl, mean in zip("zh", (kl_z, kl_h), means, strict=True):
+        found[f"kl_{name}"], found[f"active_{name}"] = float(kl.sum(dim=1).mean()), int(active_units(mean))
+        found[f"kl_by_dimension_{name}"] = kl.mean(dim=0).sort(descending=True).values.tolist()
+    return found
 
 
 # --- parameters

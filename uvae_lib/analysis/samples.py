@@ -10,13 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..statistics import (
-    band_powers,
-    minkowski,
-    peak_counts,
-    power_spectrum,
-    second_difference_kurtosis,
-)
+from ..statistics import band_powers, minkowski, peak_counts, power_spectrum, second_difference_kurtosis
 from .features import moments
 
 NUMBERS = (  # of `slice_numbers`
