@@ -61,7 +61,7 @@ def _refusal(error: Exception) -> str | None:
         case MemoryError():
             return f"the memory is full ({error}); use fewer or smaller cubes, or smaller steps"
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
-            return f"{str(error).splitlines()[0]} Use a smaller --training.sets-per-step or --data.pool-memory"
+            return f"{str(error).splitlines()[0]} Use a smaller --training.sets-per-step or --data.pool-size"
         case ValueError() | OSError() | FloatingPointError():
             return str(error)
     return None

@@ -152,13 +152,12 @@ def run_posterior(run: Run, table: FeatureTable, n_slices: int = 15) -> Paramete
         return None
     cubes = weights_key(run, train.params.tolist(), table.sizes.tolist(), float(train.mu.sum()), n_slices)
     path = run.folder / FILE
-    if path.exists() and _notes(path)["cubes"] == cubes:
-        return load_posterior(run)
-    found = fit_posterior(train, val, n_slices)
-    about = {"names": found.names, "weights": weights_key(run, dtype=torch.bfloat16), "cubes": cubes}
-    state = {name: value.contiguous() for name, value in found.state_dict().items()}
-    write_atomically(path, save(state, {"about": json.dumps(about)}))
-    return found
+    if not path.exists() or _notes(path)["cubes"] != cubes:
+        found = fit_posterior(train, val, n_slices)
+        about = {"names": found.names, "weights": weights_key(run, dtype=torch.bfloat16), "cubes": cubes}
+        state = {name: value.contiguous() for name, value in found.state_dict().items()}
+        write_atomically(path, save(state, {"about": json.dumps(about)}))
+    return load_posterior(run)
 
 
 def load_posterior(run: Run) -> ParameterPosterior:
