@@ -5,7 +5,6 @@ import os
 import sys
 import warnings
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -160,56 +159,50 @@ def inspect(
         print(inspect_cubes(path, save, **told))
 
 
-@dataclass(frozen=True)
-class CamelsFile:
-    """One file of the CAMELS Multifield Dataset, and its parameters."""
+def _camels(
+    field: str = "Mcdm", suite: str = "IllustrisTNG", set: str = "LH", grid: int = 128, maps: bool = False,
+    redshift: str = "0.0", folder: Path | None = None, checksum: str | None = None,
+) -> str:  # fmt: skip
+    """One file of the CAMELS Multifield Dataset, and its parameters.
 
-    field: str = "Mcdm"
-    """Mcdm, Mtot (the only one of N-body suites), Mgas, ..."""
-    suite: str = "IllustrisTNG"
-    """IllustrisTNG, SIMBA, Astrid, Nbody_IllustrisTNG, Nbody_SIMBA, Nbody_Astrid"""
-    set: str = "LH"
-    """LH, CV, EX, BE, 1P, SB28"""
-    grid: int = 128
-    """Voxels along a side, 128 (7.8 GiB for LH), 256 (62.5 GiB) or 512 (500 GiB)."""
-    maps: bool = False
-    """The 2D maps instead of the 3D grids."""
-    redshift: str = "0.0"
-    """As in the file's name."""
-    folder: Path | None = None
-    """Where to put it; the user's cache when absent."""
-    checksum: str | None = None
-    """SHA-256 of the file, when you know it."""
+    Args:
+        field: Mcdm, Mtot (the only one of N-body suites), Mgas, ...
+        suite: IllustrisTNG, SIMBA, Astrid, Nbody_IllustrisTNG, Nbody_SIMBA, Nbody_Astrid
+        set: LH, CV, EX, BE, 1P, SB28
+        grid: voxels along a side, 128 (7.8 GiB for LH), 256 (62.5 GiB) or 512 (500 GiB)
+        maps: the 2D maps instead of the 3D grids
+        redshift: as in the file's name
+        folder: where to put it; the user's cache when absent
+        checksum: SHA-256 of the file, when you know it
+    """
+    from .cubes.download import download_cmd
+
+    options = {"field": field, "suite": suite, "set": set, "redshift": redshift, "checksum": checksum}
+    path = download_cmd(folder, grid=None if maps else grid, **options)
+    return f"{path}\nlook at it with: {PROG} inspect {path}"
 
 
-@dataclass(frozen=True)
-class QuijoteTable:
-    """The parameters of a Quijote hypercube, and how to get its cubes."""
+def _quijote(cosmology: str = "latin_hypercube", folder: Path | None = None) -> str:
+    """The parameters of a Quijote hypercube, and how to get its cubes.
 
-    cosmology: str = "latin_hypercube"
-    """latin_hypercube, latin_hypercube_nwLH or BSQ"""
-    folder: Path | None = None
-    """Where to put them; the user's cache when absent."""
+    Args:
+        cosmology: latin_hypercube, latin_hypercube_nwLH or BSQ
+        folder: where to put them; the user's cache when absent
+    """
+    from .cubes.download import download_quijote
+
+    return "\n".join(map(str, download_quijote(folder, cosmology=cosmology)))
 
 
 Source = (
-    Annotated[CamelsFile, tyro.conf.subcommand("cmd", prefix_name=False)]
-    | Annotated[QuijoteTable, tyro.conf.subcommand("quijote", prefix_name=False)]
+    Annotated[str, tyro.conf.subcommand("cmd", prefix_name=False, constructor=_camels)]
+    | Annotated[str, tyro.conf.subcommand("quijote", prefix_name=False, constructor=_quijote)]
 )
 
 
-def download(source: Annotated[Source, tyro.conf.arg(name="")]) -> None:
+def download(done: Annotated[Source, tyro.conf.arg(name="")]) -> None:
     """Fetch public cubes: the CAMELS Multifield Dataset (cmd), Quijote's parameters (quijote)."""
-    from .cubes.download import download_cmd, download_quijote
-
-    chosen = dict(vars(source))
-    if isinstance(source, QuijoteTable):
-        print(*download_quijote(chosen.pop("folder"), **chosen), sep="\n")
-        return
-    if chosen.pop("maps"):
-        chosen["grid"] = None
-    path = download_cmd(chosen.pop("folder"), **chosen)
-    print(f"{path}\nlook at it with: {PROG} inspect {path}")
+    print(done)
 
 
 if __name__ == "__main__":
