@@ -24,7 +24,7 @@ def table(n: int, seed: int) -> FeatureTable:
     empty = np.zeros((n, len(SIZES), 0))
     return FeatureTable(
         cubes=np.arange(n), names=np.array(["Omega_m", "sigma_8"]), params=params, sizes=SIZES, mu=z[:, :, 0],
-        logvar=z[:, :, 0], random_sets=z[:, :, 1:], k=np.zeros(0), power=empty, pdf=empty, moments=empty, by_axis=empty,
+        logvar=z[:, :, 0], random_sets=z[:, :, 1:], power=empty, pdf=empty, moments=empty, by_axis=empty,
     )  # fmt: skip
 
 

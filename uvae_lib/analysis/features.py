@@ -5,7 +5,7 @@
 """
 
 import io
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,7 @@ class FeatureTable:
     sizes (s,)                  numbers of slices; the slices of a smaller number are among those of a larger one
     mu, logvar (n, s, D)        q(z | slices)
     random_sets (n, s, g, D)    means of q(z | as many slices), chosen at random from all of the cube's
-    power (n, s, n_k)           log of the mean P(k) of the slices' pixels [(Mpc/h)^2];  k (n_k,) [h/Mpc]
+    power (n, s, n_k)           log of the mean P(k) of the slices' pixels [(Mpc/h)^2]
     pdf (n, s, n_bins)          density of pixels between PDF_EDGES
     moments (n, s, 4)           mean over slices of the pixels' mean, log standard deviation, skewness, excess kurtosis
     by_axis (n, a, D)           mean of q(z | slices cut along one axis)
@@ -78,7 +78,6 @@ class FeatureTable:
     mu: np.ndarray
     logvar: np.ndarray
     random_sets: np.ndarray
-    k: np.ndarray
     power: np.ndarray
     pdf: np.ndarray
     moments: np.ndarray
@@ -87,7 +86,7 @@ class FeatureTable:
     def rows(self, cubes: list[int]) -> "FeatureTable":
         """The same for some of the cubes, by their numbers in the suite."""
         at = {int(cube): i for i, cube in enumerate(self.cubes)}
-        chosen, whole = [at[cube] for cube in cubes], ("names", "sizes", "k")
+        chosen, whole = [at[cube] for cube in cubes], ("names", "sizes")
         return FeatureTable(**{name: x if name in whole else x[chosen] for name, x in vars(self).items()})
 
     def at(self, n_slices: int) -> int:
@@ -143,8 +142,7 @@ def encode_suite(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool 
         rows.append(_describe(run, parts, len(suite.axes)))
     names = [name for name in PARAMETERS if name in suite.params]
     columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    columns |= {name: columns[name][0] for name in ("k", "sizes")}
-    params = suite.params[names].to_numpy(float)
+    columns["sizes"], params = columns["sizes"][0], suite.params[names].to_numpy(float)
     return FeatureTable(cubes=np.arange(len(rows)), names=np.array(names, dtype=str), params=params, **columns)
 
 
@@ -161,7 +159,7 @@ def suite_features(
     if path.exists():
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["key"]) == key:
-                return FeatureTable(**{field: stored[field] for field in stored.files if field != "key"})
+                return FeatureTable(**{field.name: stored[field.name] for field in fields(FeatureTable)})
     table = encode_suite(run, suite, n_slices, progress)
     np.savez(file, key=np.array(key), **vars(table))
     write_atomically(path, file.getvalue())
@@ -186,22 +184,19 @@ def _describe(run: Run, parts: list[Tensor], n_axes: int) -> dict[str, np.ndarra
     """One row of a table from slices (n, 1, H, H) of a cube, then n further ones."""
     n, slices, zs = len(parts[0]), torch.cat(parts), torch.cat([set_features(run, part) for part in parts])
     sizes = sorted({min(size, n) for size in SIZES} | {n, len(slices)})
-    k, power = power_spectrum(slices[:, 0], run.image_box)
-    pdf, four = pixel_pdf(slices[:, 0], PDF_EDGES), moments(slices)
-    columns = {name: [] for name in ("mu", "logvar", "power", "pdf", "moments", "random_sets")}
-    rng = np.random.default_rng(0)
+    power, pdf = power_spectrum(slices[:, 0], run.image_box)[1], pixel_pdf(slices[:, 0], PDF_EDGES)
+    four = moments(slices)
+    names, rows, rng = ("mu", "logvar", "power", "pdf", "moments", "random_sets"), [], np.random.default_rng(0)
     for size in sizes:
         chosen = spread(n, size, n_axes) if size <= n else np.arange(size)
         z = encode_set(run, zs[chosen])
         means = [x[chosen].mean(dim=0) for x in (power, pdf, four)]
         random = [encode_set(run, zs[rng.permutation(len(zs))[:size]]).mu for _ in range(N_RANDOM)]
-        values = (z.mu, z.logvar, means[0].log(), *means[1:], torch.stack(random))
-        for name, value in zip(columns, values, strict=True):
-            columns[name].append(value.numpy())
+        rows.append((z.mu, z.logvar, means[0].log(), *means[1:], torch.stack(random)))
     axis = torch.cat([torch.arange(len(part)) % n_axes for part in parts])
     by_axis = [encode_set(run, zs[axis == a]).mu.numpy() for a in range(min(n_axes, n))]
-    row = {name: np.stack(value) for name, value in columns.items()}
-    return row | {"by_axis": np.stack(by_axis), "k": k.numpy(), "sizes": np.array(sizes)}
+    columns = (torch.stack(column).numpy() for column in zip(*rows, strict=True))
+    return dict(zip(names, columns, strict=True)) | {"by_axis": np.stack(by_axis), "sizes": np.array(sizes)}
 
 
 def spread(n: int, size: int, n_axes: int) -> np.ndarray:
