@@ -456,7 +456,7 @@ def test_a_file_is_no_folder_to_simulate_into(tmp_path):
 
 
 def test_a_second_simulation_in_a_folder_is_told_so(tmp_path):
-    with FileLock(tmp_path / simulate.LOCK), pytest.raises(ValueError, match="another process is simulating into"):
+    with FileLock(tmp_path / ".lock"), pytest.raises(ValueError, match="another process is simulating into"):
         simulate_suite(tmp_path, SMALL, progress=False)
 
 
@@ -621,7 +621,6 @@ def test_nothing_is_simulated_at_an_address(calls):
 
 def test_cubes_that_somebody_brought_are_not_simulated_over(small_folder, tmp_path):
     shutil.copy(small_folder / grid_name("LH", 32), tmp_path / "Grids_Mcdm_Mine_LH_32_z=0.0.npy")
-    config = Config(data=DataConfig(path=str(tmp_path)))
-    with pytest.warns(UserWarning, match="box"):
-        assert load_suite(config).n_cubes == 6
+    config = Config(data=DataConfig(path=str(tmp_path), box_size=32.0, field_type="overdensity"))
+    assert load_suite(config).n_cubes == 6
     assert not list(tmp_path.glob("simulation_*"))
