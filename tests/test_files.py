@@ -6,8 +6,9 @@ import sys
 import threading
 
 import pytest
+from benchmarks.measure import put_between
 
-from uvae_lib.files import atomic_path, put_between, write_atomically
+from uvae_lib.files import atomic_path, write_atomically
 
 
 def test_text_is_written_as_utf_8(tmp_path):

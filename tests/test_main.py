@@ -79,16 +79,6 @@ def test_help_of_train_explains_every_field(capsys):
     assert "--resume" in said and "--loss.kl-h" in said and "--data.image-size" in said
 
 
-def test_devices_and_nodes_have_short_names(home, capsys, monkeypatch):
-    def asked_for(config, **_):
-        raise ValueError(f"{config.training.devices} devices, {config.training.num_nodes} nodes")
-
-    monkeypatch.setattr("uvae_lib.training.fit", asked_for)  # without starting fifteen processes
-    for part in ("training.", ""):
-        said = refused(capsys, "train", "--preset", "smoke", f"--{part}devices", "3", f"--{part}num-nodes", "5")
-        assert "3 devices, 5 nodes" in said
-
-
 def test_train_and_evaluate_write_a_run(home, capsys):
     main(["train", *TINY, "--no-progress"])
     main(["evaluate", "--run", str(home / "runs" / "smoke"), "--n-slices", "4"])

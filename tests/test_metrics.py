@@ -11,10 +11,10 @@ from uvae_lib.analysis.metrics import (
     label_curve,
     latent_metrics,
     main_directions,
+    probe,
     reconstruction_metrics,
     score,
 )
-from uvae_lib.analysis.probes import probe
 from uvae_lib.runs.encode import Posterior
 
 RNG = np.random.default_rng
@@ -33,7 +33,7 @@ def latent_cubes(n: int, noise: float, seed: int = 0) -> tuple[np.ndarray, np.nd
 
 
 def scored(z, params, test, truth) -> dict:
-    return score(truth, probe(z, params, test, truth).predicted, ["a", "b"])
+    return score(truth, probe(z, params, test), ["a", "b"])
 
 
 def test_a_z_that_is_the_parameters_is_read_without_error():
@@ -94,7 +94,7 @@ def test_main_directions_are_those_of_the_spread():
 
 
 def cube(truth, recon):
-    return CubeEncoding(0, truth, recon, *[None] * 4)
+    return CubeEncoding(truth, recon, *[None] * 4)
 
 
 def test_reconstructions_stand_beside_the_strongest_modes_of_the_training_slices():
@@ -120,7 +120,7 @@ def test_latents_cost_the_nats_that_are_known():
     for i in range(6):
         z, h, prior = (Posterior(torch.zeros(shape), torch.zeros(shape)) for shape in ((8,), (2, 8), (2, 8)))
         z.mu[3], h.logvar[:, 1] = 2 * (-1) ** i, float(np.log(0.25))
-        cubes.append(CubeEncoding(i, *[None] * 3, z, h, prior))
+        cubes.append(CubeEncoding(*[None] * 3, z, h, prior))
     found = latent_metrics(cubes)
     assert found["kl_by_dimension_z"][:2] == [2, 0] and found["active_z"] == 1 and found["active_h"] == 0
     assert found["kl_h"] == pytest.approx(0.5 * (0.25 - 1 + np.log(4)))

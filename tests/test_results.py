@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from benchmarks import classifier, judge, networks, results, shifts
+from benchmarks import classifier, drawn, judge, networks, results, shifts
 from benchmarks.scattering import scattering, wavelets
 from sklearn.metrics import roc_auc_score
 from suites import gaussian_noise, lognormal_suite, tiny_config
@@ -88,6 +88,26 @@ def test_an_auc_scatters_as_said_where_nothing_can_be_told_apart():
     rng, n = np.random.default_rng(0), 20
     found = [roc_auc_score(np.repeat([0, 1], n), rng.normal(size=2 * n)) for _ in range(1000)]
     assert np.std(found) == pytest.approx(classifier.auc_scatter(n), rel=0.1)
+
+
+# --- drawn slices
+
+
+def test_ratios_of_a_spectrum_and_of_densities_are_those_that_are_known():
+    truth = universes(6)
+    found = drawn.power_and_pdf(truth, [1.1 * x for x in truth], 32.0)
+    np.testing.assert_allclose(found["power"], 1.21, rtol=1e-4)
+    same = drawn.power_and_pdf(truth, truth, 32.0)
+    np.testing.assert_allclose(same["pdf"], 1)
+    assert found["pdf"][len(found["pdf"]) // 2] == pytest.approx(1 / 1.1, abs=0.05)
+
+
+def test_smoothing_damps_waves_by_its_gaussian_and_leaves_out_what_says_nothing():
+    wave = torch.cos(2 * torch.pi * 4 * torch.arange(128) / 128).expand(128, 128)
+    found = classifier.smoothed(wave, 2.0)
+    assert found.shape == (64, 64) and classifier.smoothed(wave, 4.0).shape == (32, 32)
+    assert (found.max() / wave.max()).item() == pytest.approx(np.exp(-0.5 * (2 * 2 * np.pi * 4 / 128) ** 2), rel=1e-3)
+    torch.testing.assert_close(classifier.smoothed(wave, 0.0), wave, atol=1e-5, rtol=0)
 
 
 # --- networks on labels

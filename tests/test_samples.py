@@ -1,7 +1,6 @@
 """Numbers of slices on fields that are alike, and on fields that differ by what is known."""
 
 import numpy as np
-import pytest
 import torch
 from suites import gaussian_noise
 
@@ -64,20 +63,3 @@ def test_a_plane_wave_has_the_hessian_that_is_known():
         zip(samples.NUMBERS, samples.slice_numbers(wave + 1e-6 * torch.randn(1, 1, SIZE, SIZE), 32.0)[0], strict=True)
     )
     assert found["elongation of the Hessian"] > 0.99 and abs(found["skewness of the Laplacian"]) < 1e-3
-
-
-def test_ratios_of_a_spectrum_and_of_densities_are_those_that_are_known():
-    truth = universes(6)
-    found = samples.power_and_pdf(truth, [1.1 * x for x in truth], 32.0)
-    np.testing.assert_allclose(found["power"], 1.21, rtol=1e-4)
-    same = samples.power_and_pdf(truth, truth, 32.0)
-    np.testing.assert_allclose(same["pdf"], 1)
-    assert found["pdf"][len(found["pdf"]) // 2] == pytest.approx(1 / 1.1, abs=0.05)
-
-
-def test_smoothing_damps_waves_by_its_gaussian_and_leaves_out_what_says_nothing():
-    wave = torch.cos(2 * torch.pi * 4 * torch.arange(128) / 128).expand(128, 128)
-    found = samples.smoothed(wave, 2.0)
-    assert found.shape == (64, 64) and samples.smoothed(wave, 4.0).shape == (32, 32)
-    assert (found.max() / wave.max()).item() == pytest.approx(np.exp(-0.5 * (2 * 2 * np.pi * 4 / 128) ** 2), rel=1e-3)
-    torch.testing.assert_close(samples.smoothed(wave, 0.0), wave, atol=1e-5, rtol=0)

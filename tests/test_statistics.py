@@ -12,19 +12,15 @@ from sklearn.metrics import r2_score
 
 from uvae_lib.statistics import (
     band_powers,
-    bispectrum,
     cross_correlation,
     fourier_pca,
     fvu,
-    leave_one_out_chi2,
-    minimum_counts,
     minkowski,
     peak_counts,
     pixel_pdf,
     power_spectrum,
     project,
     r2,
-    reduced_bispectrum,
     rings,
     second_difference_kurtosis,
     transfer_function,
@@ -225,41 +221,6 @@ def test_bands_share_out_all_bins_and_none_is_empty(n_bands):
     torch.testing.assert_close(share.sum(0), torch.ones(n_bands))
 
 
-def test_leave_one_out_chi2_is_that_of_a_loop_that_leaves_one_out():
-    truth, generated = (
-        white_noise(20, 15, dtype=torch.float64).exp(),
-        white_noise(3, 15, seed=1).exp().double(),
-    )
-    x, y = (band_powers(p, 4).log().numpy() for p in (truth, generated))
-
-    def chi2(point, others):
-        n, d = len(others), point - others.mean(0)
-        hartlap = (n - 4 - 2) / (n - 1)
-        return hartlap / (1 + 1 / n) * d @ np.linalg.solve(np.cov(others.T), d)
-
-    found = leave_one_out_chi2(truth, generated, n_bands=4)
-    np.testing.assert_allclose(found[0], [chi2(x[i], np.delete(x, i, 0)) for i in range(20)])
-    np.testing.assert_allclose(found[1], [chi2(point, x) for point in y])
-
-
-def test_chi2_of_spectra_drawn_alike_averages_to_the_number_of_bands():
-    values = [
-        leave_one_out_chi2(white_noise(24, 6, seed=i).exp(), white_noise(24, 6, seed=9999 - i).exp(), n_bands=6)
-        for i in range(400)
-    ]
-    truth, generated = (torch.stack(v).mean() for v in zip(*values, strict=True))
-    assert truth == pytest.approx(6, abs=0.3) and generated == pytest.approx(6, abs=0.3)
-
-
-def test_chi2_of_spectra_wrong_at_some_scales_grows_by_the_significance_of_the_error():
-    truth, generated = (power_spectrum(white_noise(1000, 32, 32, seed=i), BOX)[1] for i in (0, 1))
-    generated[:, 5:] *= 1.1
-    significance = math.log(1.1) ** 2 * mode_counts(32)[5:].sum().item() / 2
-    truth_truth, truth_generated = leave_one_out_chi2(truth, generated, n_bands=15)
-    assert truth_truth.mean().item() == pytest.approx(15, rel=0.05)
-    assert truth_generated.mean().item() == pytest.approx(15 + significance, rel=0.05)
-
-
 # --- pixels
 
 
@@ -292,12 +253,7 @@ def test_an_egg_box_has_one_peak_and_one_minimum_a_period_at_every_shift():
     for shift in (0, 1, 5):
         field = (x[:, None] + x).roll((shift, shift), (0, 1))
         assert peak_counts(field, [0.0, 1.9, 2.1]).tolist() == [16, 16, 0]
-        assert minimum_counts(field, [-2.1, -1.9, 0.0]).tolist() == [0, 16, 16]
-
-
-def test_minima_are_the_peaks_of_the_negative_field():
-    field = white_noise(3, 16, 16)
-    torch.testing.assert_close(minimum_counts(field, [-1.5, -0.5]), peak_counts(-field, [0.5, 1.5]).flip(-1))
+        assert peak_counts(-field, [0.0, 1.9, 2.1]).tolist() == [16, 16, 0]
 
 
 def test_a_plateau_has_no_peak():
@@ -309,7 +265,7 @@ def test_one_pixel_in_nine_of_white_noise_is_a_peak():
     assert share == pytest.approx(1 / 9, abs=0.002)
 
 
-@pytest.mark.parametrize("statistic", [peak_counts, minimum_counts, pixel_pdf])
+@pytest.mark.parametrize("statistic", [peak_counts, pixel_pdf])
 def test_nan_is_not_counted_in_silence(statistic):
     field = torch.zeros(8, 8)
     field[2, 2] = torch.nan
@@ -468,42 +424,7 @@ def test_a_parameter_that_does_not_vary_has_no_r2(value):
     assert np.isnan(r2(truth, truth + 1e-9)).all()
 
 
-# --- bispectrum and second differences
-
-
-TRIANGLES = [(3, 3, 3), (6, 6, 6), (2, 8, 8), (3, 5, 6)]
-
-
-def test_a_quadratic_field_has_the_reduced_bispectrum_that_is_known():
-    power = lambda k: torch.where(k < 12 * 2 * math.pi / BOX, k**-1.0, 0.0)  # noqa: E731
-    g = gaussian_field(1500, 48, power)
-    g = g / g.std()
-    field = g + 0.05 * (g.square() - g.square().mean((-2, -1), keepdim=True))
-    found, of_g = (
-        reduced_bispectrum(bispectrum(x, BOX, TRIANGLES), power_spectrum(x, BOX)[1], TRIANGLES) for x in (field, g)
-    )
-    torch.testing.assert_close(found - of_g, torch.full((4,), 0.1, dtype=torch.float64), atol=0.01, rtol=0)
-
-
-def test_three_waves_that_close_have_their_product_as_bispectrum():
-    x = 2 * math.pi * torch.arange(32, dtype=torch.float64) / 32
-    waves = [torch.cos(a * x[:, None] + b * x) for a, b in ((3, 0), (0, 4), (-3, -4))]
-    n_triangles = [bispectrum(sum(waves) * scale, BOX, [(3, 4, 5)]).item() for scale in (1.0, 2.0)]
-    assert n_triangles[1] == pytest.approx(8 * n_triangles[0]) and n_triangles[0] > 0
-    assert bispectrum(waves[0] + waves[1], BOX, [(3, 4, 5)]).item() == pytest.approx(0, abs=1e-9)
-
-
-def test_the_bispectrum_turns_its_sign_with_the_field_and_takes_batches():
-    field = white_noise(2, 3, 32, 32, dtype=torch.float64)
-    found = bispectrum(field, BOX, TRIANGLES)
-    torch.testing.assert_close(bispectrum(-field, BOX, TRIANGLES), -found)
-    torch.testing.assert_close(found[1, 2], bispectrum(field[1, 2], BOX, TRIANGLES))
-
-
-@pytest.mark.parametrize("bins", [(2, 2, 6), (12, 12, 12)])
-def test_bins_that_make_no_triangle_are_refused(bins):
-    with pytest.raises(ValueError, match="make no triangle on 32 pixels"):
-        bispectrum(white_noise(32, 32), BOX, [bins])
+# --- second differences
 
 
 def test_second_differences_of_noise_have_the_kurtosis_of_a_gaussian_and_spikes_more():

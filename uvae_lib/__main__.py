@@ -5,14 +5,13 @@ import os
 import sys
 import warnings
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from .presets import PRESETS, Config, check_config, load_preset, locate
+from .presets import PRESETS, Config, load_preset, locate
 
 PROG = "python -m uvae_lib"
 ABOUT = f"""A hierarchical set VAE on slices of large-scale structure.
@@ -61,7 +60,7 @@ def _refusal(error: Exception) -> str | None:
         case MemoryError():
             return f"the memory is full ({error}); use fewer or smaller cubes, or smaller steps"
         case RuntimeError() if type(error).__name__ == "OutOfMemoryError":  # torch's
-            return f"{str(error).splitlines()[0]} Use a smaller --training.sets-per-step or --data.pool-memory"
+            return f"{str(error).splitlines()[0]} Use a smaller --training.sets-per-step or --data.pool-size"
         case ValueError() | OSError() | FloatingPointError():
             return str(error)
     return None
@@ -75,26 +74,17 @@ def simulate(config: Fields) -> None:
         print(suite.source)
 
 
-def train(
-    config: Fields, resume: bool = False, progress: bool = True, devices: int | None = None,
-    num_nodes: int | None = None,
-) -> None:  # fmt: skip
+def train(config: Fields, resume: bool = False, progress: bool = True) -> None:
     """Train the Universe VAE of a preset (--preset NAME); a finished run is kept, or goes on to more --training.steps.
 
     Args:
         config: the preset, with every field that is given in its place
         resume: go on from the newest whole checkpoint of the run
         progress: show a progress bar
-        devices: short for --training.devices
-        num_nodes: short for --training.num-nodes
     """
     from .training import fit
     from .training.trainer import process_rank
 
-    several = {"devices": devices, "num_nodes": num_nodes}
-    several = {name: value for name, value in several.items() if value is not None}
-    config = replace(config, training=replace(config.training, **several))
-    check_config(config)
     run = fit(config, resume=resume, progress=progress)
     if process_rank():  # the first process of a job speaks for all
         return

@@ -71,11 +71,9 @@ def plain_values(value):
 
     Raises TypeError for what is no array, tensor, table, mapping, sequence, number or text.
     """
-    if hasattr(value, "detach"):  # a tensor
-        value = value.detach().cpu().double()
     if hasattr(value, "to_dict"):  # a table
         value = value.to_dict("list")
-    if hasattr(value, "tolist"):
+    if hasattr(value, "tolist"):  # an array or a tensor
         value = value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain_values(item) for key, item in value.items()}
@@ -86,13 +84,3 @@ def plain_values(value):
     if value is None or isinstance(value, str | int):
         return value
     raise TypeError(f"found {type(value).__name__}; expected arrays, tables, numbers or texts")
-
-
-def put_between(path: str | Path, name: str, text: str) -> None:
-    """Replace what stands between <!-- name:begin --> and <!-- name:end --> in a file; ValueError without them."""
-    begin, end = (f"<!-- {name}:{side} -->" for side in ("begin", "end"))
-    before, found, rest = Path(path).read_text(encoding="utf-8").partition(begin)
-    _, found_end, after = rest.partition(end)
-    if not (found and found_end):
-        raise ValueError(f"{path} has no {begin} and {end} for the table to stand between; add these two lines")
-    write_atomically(path, f"{before}{begin}\n{text}{end}{after}")

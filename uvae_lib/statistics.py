@@ -154,47 +154,7 @@ def _at_least_float32(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-# --- three points, and neighbours
-
-
-def bispectrum(field: Tensor, box_size: float, triangles: list[tuple[int, int, int]]) -> Tensor:
-    """Isotropic bispectrum B = area^2 <f_k1 f_k2 f_k3> over closed triangles of modes, mean removed.
-
-    field      (..., H, H), periodic
-    triangles  three bins of `power_spectrum` each, counted from 1: bin i holds i k_f <= |k| < (i + 1) k_f
-
-    Returns (..., n_triangles) [field^3 (Mpc/h)^4], by products of fields filtered to rings (Scoccimarro 2015,
-    arXiv:1506.02729). Raises ValueError for triangles that wrap around the grid or cannot close.
-    """
-    modes, size = _fourier_modes(field), field.shape[-1]
-    for bins in triangles:
-        if sum(bins) + 3 > size or max(bins) >= sum(sorted(bins)[:2]) + 2:
-            raise ValueError(
-                f"bins {bins} make no triangle on {size} pixels: each must be below the sum of the others, plus 2, and "
-                f"all three add up to {size - 3} at most"
-            )
-    ring = torch.tensor(rings(size, nearest=False).ring, device=field.device).view(size, -1)
-    masks = {i: (ring == i).to(modes) for i in sorted({i for bins in triangles for i in bins})}
-
-    def total(part: Tensor) -> list[Tensor]:
-        filtered = {i: torch.fft.irfft2(part * mask, s=(size, size), norm="forward") for i, mask in masks.items()}
-        return [(filtered[a] * filtered[b] * filtered[c]).sum((-2, -1)) for a, b, c in triangles]
-
-    pairs = zip(total(modes), total(torch.ones_like(modes[(0,) * (modes.ndim - 2)])), strict=True)
-    return box_size**4 * torch.stack([triple / count for triple, count in pairs], dim=-1)
-
-
-def reduced_bispectrum(triple: Tensor, power: Tensor, triangles: list[tuple[int, int, int]]) -> Tensor:
-    """Q = B / (P1 P2 + P2 P3 + P3 P1), (n_triangles,), of the mean B and the mean P of fields.
-
-    triple (n, n_triangles)   `bispectrum` of each field at these triangles
-    power (n, n_k)            `power_spectrum` of each field
-
-    Of f = g + c (g^2 - <g^2>) with a Gaussian g it is 2 c on every triangle, to first order in c.
-    """
-    mean = power.mean(dim=0)
-    p1, p2, p3 = (mean[[bins[side] - 1 for bins in triangles]] for side in range(3))
-    return triple.mean(dim=0) / (p1 * p2 + p2 * p3 + p3 * p1)
+# --- neighbours, bands
 
 
 def second_difference_kurtosis(field: Tensor) -> Tensor:
@@ -208,9 +168,6 @@ def second_difference_kurtosis(field: Tensor) -> Tensor:
     return squares.square().mean(dim=-1) / squares.mean(dim=-1).square()
 
 
-# --- bands, chi squared
-
-
 def band_powers(power: Tensor, n_bands: int) -> Tensor:
     """Mean power in bands of about equal width in log k, none of them empty: (..., n) -> (..., n_bands)."""
     power, n = _at_least_float32(power), power.shape[-1]
@@ -218,30 +175,6 @@ def band_powers(power: Tensor, n_bands: int) -> Tensor:
     for edge in np.geomspace(1, n + 1, n_bands + 1)[1:]:
         edges.append(max(round(edge) - 1, edges[-1] + 1))
     return torch.stack([part.mean(-1) for part in power.split(np.diff(edges).tolist(), dim=-1)], -1)
-
-
-def leave_one_out_chi2(truth: Tensor, generated: Tensor, n_bands: int = 8) -> tuple[Tensor, Tensor]:
-    """chi^2 of each true spectrum against the other true ones, of each generated one against all true ones.
-
-    truth       (n_truth, n), generated (n_generated, n): spectra in independent rows, compared as log P
-    n_bands     of `band_powers`, at most n_truth - 4, so that the covariance of the others can be inverted
-    Returns     (n_truth,), (n_generated,); both have expectation n_bands if both sets are Gaussian and drawn alike
-    """
-    x, y = (band_powers(spectra.cpu().double(), n_bands).log() for spectra in (truth, generated))
-    others = [torch.cat([x[:i], x[i + 1 :]]) for i in range(len(x))]
-    same = torch.cat([_chi2(row[None], rest) for row, rest in zip(x, others, strict=True)])
-    return same.to(_at_least_float32(truth)), _chi2(y, x).to(_at_least_float32(truth))
-
-
-def _chi2(points: Tensor, sample: Tensor) -> Tensor:
-    """chi^2 of points (m, p) against a sample (n, p): (m,).
-
-    The inverse of a covariance from n rows is on average (n - 1) / (n - p - 2) times too large (Hartlap et al. 2007,
-    arXiv:astro-ph/0608064), and their mean adds 1 / n to the variance: both are corrected for.
-    """
-    (n, p), gap = sample.shape, points - sample.mean(dim=0)
-    found = (gap @ torch.linalg.inv(torch.atleast_2d(sample.T.cov())) * gap).sum(dim=1)
-    return found * (n - p - 2) / (n - 1) / (1 + 1 / n)
 
 
 # --- pixels
@@ -258,7 +191,7 @@ def pixel_pdf(field: Tensor, edges: Tensor) -> Tensor:
     return counts.to(field) / (field.shape[-2] * field.shape[-1] * edges.diff())
 
 
-# --- peaks, minima, Minkowski functionals
+# --- peaks, Minkowski functionals
 
 
 def peak_counts(field: Tensor, thresholds: Tensor) -> Tensor:
@@ -272,11 +205,6 @@ def peak_counts(field: Tensor, thresholds: Tensor) -> Tensor:
         is_peak &= field > field.roll(shift, (-2, -1))
     peaks = field.masked_fill(~is_peak & ~field.isnan(), -torch.inf)
     return _count_at_least(peaks, torch.as_tensor(thresholds).to(field)).to(field)
-
-
-def minimum_counts(field: Tensor, thresholds: Tensor) -> Tensor:
-    """Number of minima at or below each threshold: the peaks of the field turned upside down."""
-    return peak_counts(-_at_least_float32(field), -torch.as_tensor(thresholds).flip(0)).flip(-1)
 
 
 def minkowski(field: Tensor, thresholds: Tensor, box_size: float) -> tuple[Tensor, Tensor, Tensor]:

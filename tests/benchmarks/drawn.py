@@ -6,7 +6,7 @@ from torch import Tensor
 
 from uvae_lib.analysis.evaluate import other_slices
 from uvae_lib.analysis.features import encode_cubes, evenly
-from uvae_lib.analysis.samples import compare_numbers, power_and_pdf, slice_numbers
+from uvae_lib.analysis.samples import compare_numbers, slice_numbers
 from uvae_lib.generation.flows import flows_of
 from uvae_lib.generation.sample import sample_slices
 from uvae_lib.runs.run import Run
@@ -17,6 +17,8 @@ from .judge import N_SLICES, Judge
 
 SMOOTHINGS = (0.0, 1.0, 2.0, 4.0)  # [voxels]
 N_BANDS = 8
+QUANTILES = (0.01, 0.99)  # of true pixels, between which densities are compared
+N_BINS = 20
 TRUE = "other true slices"
 OWN = ("the note's samples, observed universes", "the note's samples, N(0, I)")
 COMPLETED = ("completed by flows, observed universes", "completed by flows, N(0, I)")
@@ -86,3 +88,24 @@ def covariance_gap(truth: list[Tensor], drawn: list[Tensor], box: float, togethe
     scatter = [x.std(dim=0) for x in parts]
     a, b = (torch.corrcoef(x.T) for x in parts)
     return {"scatter": (scatter[1] / scatter[0]).tolist(), "correlation": float((b - a).square().mean().sqrt())}
+
+
+def power_and_pdf(truth: list[Tensor], drawn: list[Tensor], box: float) -> dict:
+    """P(k) and pixel density of drawn slices over the truth's.
+
+    truth, drawn   (n, 1, H, H) pixels of each universe, the same universes in both
+    box            side of a slice [Mpc/h]
+    Returns "k" [h/Mpc], "power" with "power_low", "power_high": median and 68 % of universes of the ratio of the mean
+    P(k); "pixel", "pdf": the ratio of densities in bins between the 1 and 99 % quantiles of true pixels.
+    """
+    spectra = [[power_spectrum(x[:, 0], box) for x in fields] for fields in (truth, drawn)]
+    ratio = torch.stack([b[1].mean(dim=0) / a[1].mean(dim=0) for a, b in zip(*spectra, strict=True)])
+    low, median, high = ratio.quantile(torch.tensor([0.16, 0.5, 0.84]), dim=0)
+    pixels = [torch.cat(part).flatten() for part in (truth, drawn)]
+    edges = torch.from_numpy(np.unique(np.quantile(pixels[0].numpy(), np.linspace(*QUANTILES, N_BINS + 1)))).float()
+    density = torch.stack([torch.histogram(x, edges).hist / len(x) for x in pixels])
+    return {
+        "k": spectra[0][0][0].tolist(), "power": median.tolist(), "power_low": low.tolist(),
+        "power_high": high.tolist(), "pixel": ((edges[1:] + edges[:-1]) / 2).tolist(),
+        "pdf": (density[1] / density[0]).tolist(),
+    }  # fmt: skip

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from uvae_lib.analysis.features import FeatureTable, spread, suite_features
-from uvae_lib.analysis.metrics import bootstrap_r2, label_curve, score
+from uvae_lib.analysis.metrics import bootstrap_r2, label_curve, probe, ridge, score
 from uvae_lib.analysis.posterior import FEWEST_CUBES, ParameterPosterior, fit_posterior, posterior_metrics
-from uvae_lib.analysis.probes import probe, ridge
 from uvae_lib.cubes.suite import CubeSuite, open_data
 from uvae_lib.presets import locate
 from uvae_lib.runs.encode import most_slices, spread_slices
 from uvae_lib.runs.run import Run, weights_key
 from uvae_lib.simulation.suite import load_suite, simulate_suite
+from uvae_lib.statistics import r2
 
 from .floor import fisher_floor
 from .scattering import scattering, wavelets
@@ -127,7 +127,7 @@ def readers(judge: Judge, n: int = N_SLICES) -> dict[str, np.ndarray]:
     scattered = coefficients_all.rows(learned.cubes.tolist())
 
     def read(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return probe(a, learned.params, b, test.params).predicted
+        return probe(a, learned.params, b)
 
     def draws(table: FeatureTable) -> np.ndarray:
         i = table.at(n)
@@ -189,13 +189,19 @@ def slices(judge: Judge) -> dict:
         i = test.at(n)
         draws = [t.mu[:, i] + np.exp(0.5 * t.logvar[:, i]) * rng.standard_normal(t.mu[:, i].shape)
                  for t in (learned, test)]  # fmt: skip
-        mean, drawn = (probe(a, learned.params, b, test.params) for a, b in ((learned.z(n), test.z(n)), draws))
+        mean, drawn = (probe(a, learned.params, b) for a, b in ((learned.z(n), test.z(n)), draws))
         weights = np.atleast_2d(ridge().fit(learned.z(n), learned.params).coef_)
         width = np.sqrt((np.exp(test.logvar[:, i]) @ np.square(weights).T).mean(axis=0))
-        row = {"slices": n, "r2": mean.r2, "r2_draws": drawn.r2, "width_over_error": width / mean.error}
+        row = {"slices": n, "r2": r2(test.params, mean), "r2_draws": r2(test.params, drawn)}
+        row["width_over_error"] = width / rms(mean - test.params)
         if judge.posterior:
             found = posterior_metrics(judge.posterior, test, n)
             row["posterior_r2"] = list(found["r2"].values())
             row["coverage"] = {k: float(np.interp(0.68, found["levels"], x)) for k, x in found["coverage"].items()}
         rows.append(row)
     return {"rows": rows, "band": float(np.sqrt(0.68 * 0.32 / len(test.cubes)))}
+
+
+def rms(gaps: np.ndarray) -> np.ndarray:
+    """Root mean square over cubes of (m, p): (p,)."""
+    return np.sqrt(np.square(gaps).mean(axis=0))

@@ -2,8 +2,11 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+
+from uvae_lib.files import write_atomically
 
 Times = dict[str, np.ndarray]  # name -> seconds, one number a round
 
@@ -34,3 +37,13 @@ def summary(times: Times) -> dict[str, dict[str, float]]:
         | {"rounds": len(t)}
         for name, t in times.items()
     }
+
+
+def put_between(path: str | Path, name: str, text: str) -> None:
+    """Replace what stands between <!-- name:begin --> and <!-- name:end --> in a file; ValueError without them."""
+    begin, end = (f"<!-- {name}:{side} -->" for side in ("begin", "end"))
+    before, found, rest = Path(path).read_text(encoding="utf-8").partition(begin)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise ValueError(f"{path} has no {begin} and {end} for the table to stand between; add these two lines")
+    write_atomically(path, f"{before}{begin}\n{text}{end}{after}")

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from uvae_lib.files import atomic_path, put_between, write_atomically
+from uvae_lib.files import atomic_path, write_atomically
 from uvae_lib.runs.run import provenance
 
 from . import feeds, generation, steps, using
-from .measure import interleaved, ratio, summary
+from .measure import interleaved, put_between, ratio, summary
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "build" / "benchmarks"

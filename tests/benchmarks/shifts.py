@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 from uvae_lib.analysis.controls import familiarity
-from uvae_lib.analysis.features import encode_any_set, encode_cubes, encode_suite, evenly
+from uvae_lib.analysis.features import encode_cubes, encode_suite, evenly
+from uvae_lib.analysis.metrics import probe, ridge
 from uvae_lib.analysis.posterior import posterior_metrics
-from uvae_lib.analysis.probes import probe, ridge
 from uvae_lib.analysis.responses import closure as read_back
 from uvae_lib.cubes.suite import CubeSuite
 from uvae_lib.generation.sample import complete_means
 from uvae_lib.presets import locate
-from uvae_lib.runs.encode import set_features
+from uvae_lib.runs.encode import encode_set, set_features
 from uvae_lib.simulation.suite import simulate_suite
 from uvae_lib.statistics import fvu
 
-from .judge import N_SLICES, SEED, Judge, coefficients
+from .judge import N_SLICES, SEED, Judge, coefficients, rms
 
 SWAPS = (0.4, 0.8, 1.6)  # [h/Mpc], where the small scales of true and completed slices are swapped
 TRACERS = 8.0  # a voxel, of thinned cubes
@@ -72,17 +72,18 @@ def shifts(judge: Judge, n: int) -> dict:
         suites[f"{steps} steps in place of {run.config.simulation.n_steps}"] = coarse
     rows, alike = {}, None
     for name, suite in suites.items():
-        table, cubes = encode_suite(run, suite, N_SLICES, range(suite.n_cubes))
+        table = encode_suite(run, suite, N_SLICES)
+        cubes = encode_cubes(run, suite, table.cubes.tolist(), N_SLICES)
         values = np.stack([coefficients(run, suite, i, table)[table.at(N_SLICES)] for i in range(suite.n_cubes)])
-        errors = np.array([float(fvu(cubes[i].truth, cubes[i].recon)) for i in range(suite.n_cubes)])
+        errors = np.array([float(fvu(cube.truth, cube.recon)) for cube in cubes])
         chance = known.probability(table.z(), errors)
         alike = chance if alike is None else alike
         pairs = {"z": (learned.z(), table.z()), "P(k), PDF, moments": (learned.statistics(), table.statistics()),
                  "scattering": (scattered.z(), values)}  # fmt: skip
         row = {"bias": {}, "n": suite.n_cubes}
         for reader, (a, b) in pairs.items():
-            found = probe(a, learned.params, b, table.params)
-            row["bias"][reader] = ((found.predicted - table.params).mean(axis=0) / judge_error(judge, reader)).tolist()
+            gaps = probe(a, learned.params, b) - table.params
+            row["bias"][reader] = (gaps.mean(axis=0) / judge_error(judge, reader)).tolist()
         if judge.posterior:
             shares = posterior_metrics(judge.posterior, table, N_SLICES)["coverage"]
             levels = np.linspace(0.05, 0.95, len(shares["both"]))
@@ -102,7 +103,7 @@ def judge_error(judge: Judge, reader: str) -> np.ndarray:
         pair = a.rows(learned.cubes.tolist()).z(), b.z()
     else:
         pair = (learned.z(), test.z()) if reader == "z" else (learned.statistics(), test.statistics())
-    return probe(pair[0], learned.params, pair[1], test.params).error
+    return rms(probe(pair[0], learned.params, pair[1]) - test.params)
 
 
 def closure(judge: Judge, side: int = 4) -> dict:
@@ -154,7 +155,7 @@ def scales(judge: Judge, n: int = 48) -> dict:
             sets[f"completed below {k} h/Mpc, true above"] = swapped(drawn, cube.truth, k * waves)
             sets[f"true below {k} h/Mpc, completed above"] = swapped(cube.truth, drawn, k * waves)
         for name, slices in sets.items():
-            read.setdefault(name, []).append(encode_any_set(run, set_features(run, slices)).mu.numpy())
+            read.setdefault(name, []).append(encode_set(run, set_features(run, slices)).mu.numpy())
     truth = judge.test.params[chosen]
     off = {name: (reader.predict(np.stack(z)).reshape(truth.shape) - truth) / error for name, z in read.items()}
     rows = {name: {"bias": x.mean(axis=0), "error": x.std(axis=0) / len(x) ** 0.5} for name, x in off.items()}

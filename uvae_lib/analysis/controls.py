@@ -3,7 +3,8 @@
 Most take plain arrays, one row a cube; all randomness comes from a seed.
 """
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,10 +14,10 @@ from tqdm.auto import tqdm
 
 from ..cropping import cut_slices, log_density, whole_planes
 from ..cubes.suite import CubeSuite
-from ..runs.encode import spread_slices
+from ..runs.encode import encode_set, spread_slices
 from ..runs.run import Run
 from ..statistics import fvu
-from .features import FeatureTable, encode_any_set, encode_slices_of_cube, evenly
+from .features import FeatureTable, encode_views, evenly
 
 SEARCHED = 128  # training cubes, at most, in which a copy is looked for
 
@@ -49,11 +50,6 @@ def axis_agreement(by_axis: np.ndarray) -> dict[str, float]:
     return {"ratio": float(np.sqrt(within / between)), "identified": found, "chance": 1 / n}
 
 
-def disagreement(mu: np.ndarray, logvar: np.ndarray) -> float:
-    """How far the posteriors of g sets differ, in units of their own widths: (g, D) twice -> sum over dimensions."""
-    return float((mu.var(axis=0, ddof=1) / np.exp(logvar).mean(axis=0)).sum())
-
-
 def shuffled_sets(run: Run, zs: list[Tensor]) -> dict | None:
     """Sets of slices of one cube against sets whose slices come from different cubes.
 
@@ -75,8 +71,8 @@ def shuffled_sets(run: Run, zs: list[Tensor]) -> dict | None:
             torch.stack([zs[(i + (j + g) * mixed) % n][g * size + j] for j in range(size)])
             for g in range(n_slices // size)
         ]
-        posteriors = [encode_any_set(run, part) for part in sets]
-        return disagreement(*(np.stack([z[k].numpy() for z in posteriors]) for k in (0, 1)))
+        mu, logvar = (torch.stack(part) for part in zip(*(encode_set(run, part) for part in sets), strict=True))
+        return float((mu.var(dim=0) / logvar.exp().mean(dim=0)).sum())  # in units of the posteriors' own widths
 
     own, mixed = ([gap(i, flag) for i in range(n)] for flag in (False, True))
     return {"auc": float(roc_auc_score([1] * n + [0] * n, [*mixed, *own]))}
@@ -90,12 +86,10 @@ def leaks(ids: list[str], split: dict[str, list[int]], trained: list[str] | None
 
     ids (n,) names of the cubes;  trained (n,) those that the run noted
     """
-    parts: dict[str, set] = {}
-    for part, cubes in split.items():
-        for cube in cubes:
-            parts.setdefault(ids[cube], set()).add(part)
+    members = [name for cubes in split.values() for name in {ids[cube] for cube in cubes}]
+    shared = sorted(name for name, n in Counter(members).items() if n > 1)
     renamed = [a for a, b in zip(ids, trained or ids, strict=True) if a != b]
-    return {"shared": sorted(name for name, found in parts.items() if len(found) > 1), "renamed": renamed}
+    return {"shared": shared, "renamed": renamed}
 
 
 def two_sample(a: np.ndarray, b: np.ndarray, n_draws: int = 999, seed: int = 0) -> dict[str, float]:
@@ -140,16 +134,15 @@ def symmetries(images: Tensor) -> Tensor:
     return torch.stack(turned)
 
 
-def nearest_slice(
-    run: Run, suite: CubeSuite, cubes: list[int], images: Tensor, stride: int | None = None, progress: bool = False
-) -> np.ndarray:
+def nearest_slice(run: Run, suite: CubeSuite, cubes: list[int], images: Tensor, progress: bool = False) -> np.ndarray:
     """Correlation of each image with the slice of these cubes that is most like it, over shifts and symmetries.
 
-    images (m, 1, H, H) pixels;  stride  every so many planes are searched at first; two where a cube has more than 64
-    In each cube a search on images of about 32 pixels chooses a plane; it and its neighbours are compared in full.
+    images (m, 1, H, H) pixels
+    In each cube a search on images of about 32 pixels chooses a plane, of every second one where there are more than
+    64; it and its neighbours are compared in full.
     Returns (m,): 1 for a copy of any plane of any axis, shifted, turned or mirrored.
     """
-    stride = stride or (2 if suite.n_planes > 64 else 1)
+    stride = 2 if suite.n_planes > 64 else 1
     factor = next(f for f in (max(1, suite.side // 32), 2, 1) if suite.side % f == 0 and images.shape[-1] % f == 0)
     turned, n = symmetries(images[:, 0]), len(images)
     small = F.avg_pool2d(turned, factor).flatten(0, 1)
@@ -203,8 +196,7 @@ def memorisation_test(run: Run, suite: CubeSuite, samples: Tensor, held_out: Ten
     r = nearest_slice(run, suite, train, torch.cat([samples, held_out, copy]), progress=progress)
     found, true = r[: len(samples)], r[len(samples) : -1]
     copies = (found > 0.99) | (exceeded(true, found) < 0.001)
-    return {"samples": found.tolist(), "held_out": true.tolist(), "planted_copy": float(r[-1]),
-            "n_copies": int(copies.sum())}  # fmt: skip
+    return {"samples": found, "held_out": true, "planted_copy": r[-1], "n_copies": copies.sum()}
 
 
 # --- is a cube like those of the training?
@@ -214,33 +206,28 @@ def memorisation_test(run: Run, suite: CubeSuite, samples: Tensor, held_out: Ten
 class Familiarity:
     """What cubes of the training's kind are like: a probability that a cube is one of them.
 
-    centre (D,), root (D, D)   Mahalanobis distance |root @ (z - centre)| to the training cubes
-    distances, errors (m,)     of cubes of the kind that the model did not learn from: that distance, and the
-                               unexplained variance of the slices
+    kind                       covariance of z of the training cubes (scikit-learn)
+    distances, errors (m,)     of cubes of the kind that the model did not learn from: Mahalanobis distance to the
+                               training cubes, and the unexplained variance of the slices
     """
 
-    centre: np.ndarray
-    root: np.ndarray
+    kind: "LedoitWolf"  # noqa: F821
     distances: np.ndarray
     errors: np.ndarray
 
-    def distance(self, z: np.ndarray) -> np.ndarray:
-        """Mahalanobis distances of z (..., D) to the training cubes, over the square root of D."""
-        return np.linalg.norm((z - self.centre) @ self.root.T, axis=-1) / np.sqrt(len(self.centre))
-
     def probability(self, z: np.ndarray, error: np.ndarray) -> np.ndarray:
-        """Chance that one more cube of the kind is as far off in z (..., D), or in unexplained variance (...).
+        """Chance that one more cube of the kind is as far off in z (n, D), or in unexplained variance (n,).
 
         The smaller of the two chances, doubled (Bonferroni); small for a cube unlike those of the training. NaN where
         fewer than three cubes were kept from the training.
         """
-        chances = exceeded(self.distances, self.distance(z)), exceeded(self.errors, error)
+        chances = exceeded(self.distances, np.sqrt(self.kind.mahalanobis(z))), exceeded(self.errors, error)
         return np.minimum(1, 2 * np.minimum(*chances))
 
     def of_slices(self, run: Run, slices: Tensor) -> float:
         """`probability` of the cube that slices (S, 1, H, H) are from."""
-        cube = encode_slices_of_cube(run, 0, slices)
-        return float(self.probability(cube.z.mu.numpy(), float(fvu(cube.truth, cube.recon))))
+        cube = encode_views(run, slices)
+        return float(self.probability(cube.z.mu[None].numpy(), np.array([float(fvu(cube.truth, cube.recon))]))[0])
 
 
 def familiarity(run: Run, table: FeatureTable, errors: list[float], n_slices: int = 15) -> Familiarity:
@@ -252,7 +239,6 @@ def familiarity(run: Run, table: FeatureTable, errors: list[float], n_slices: in
     """
     from sklearn.covariance import LedoitWolf
 
-    shrunk = LedoitWolf().fit(table.rows(run.split["train"]).z(n_slices).astype(float))  # fewer cubes than dimensions
-    found = Familiarity(shrunk.location_, np.linalg.cholesky(shrunk.precision_).T, np.empty(0), np.array(errors))
+    kind = LedoitWolf().fit(table.rows(run.split["train"]).z(n_slices).astype(float))  # fewer cubes than dimensions
     unseen = table.rows(run.split["val"] + run.split["test"]).z(n_slices)
-    return replace(found, distances=found.distance(unseen))
+    return Familiarity(kind, np.sqrt(kind.mahalanobis(unseen)), np.array(errors))

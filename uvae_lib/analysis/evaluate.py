@@ -1,6 +1,6 @@
 """Evaluation of a run on cubes that it never saw: `evaluate_run` measures once and writes metrics.json.
 
-Each cube is encoded once (`features`) and handed to metrics, samples, controls and responses. What a suite is too
+Cubes are encoded (`features`) and handed to metrics, samples, controls and responses. What a suite is too
 small for, or has no parameters or sets for, is absent, and `missing` says why in a sentence.
 """
 
@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -21,25 +22,23 @@ from ..runs.run import Run, load_run, provenance, weights_key
 from ..runs.universes import open_set
 from ..statistics import fvu
 from . import controls, metrics, responses
-from .features import CubeEncoding, FeatureTable, encode_suite, evenly, store_features, suite_features
+from .features import CubeEncoding, FeatureTable, encode_cubes, evenly, suite_features
 from .posterior import FEWEST_CUBES, posterior_metrics, run_posterior
-from .samples import compare_numbers, power_and_pdf, slice_numbers
+from .samples import compare_numbers, slice_numbers
 
 N_TRAIN = 128  # training cubes, at most, whose slices are reconstructed
 N_DRAWN_CUBES = 24  # held-out universes, at most, of which slices are drawn
 N_COPIES = 16  # drawn slices, and true ones, whose nearest training slice is looked for
 SAMPLES = {  # key of metrics["samples"]: what it is called
     "true": "other true slices",
-    "completed": "reconstructions, completed",
     "observed": "new slices of observed universes",
     "note": "the note's draws, decoded means",
     "prior": "universes from N(0, I)",
 }
 VERSION = 7  # of metrics.json
-OF_PARAMETERS = ("names", "truth", "probes", "slices", "labels", "posterior", "responses", "closure")
 CAUSES = {  # what is absent, and where `missing` says why
-    **dict.fromkeys(OF_PARAMETERS, "parameters"), "shuffled": "two_sample", "unseen_errors": "two_sample",
-    "one_cosmology": "CV", "axes_of_one_cosmology": "CV",
+    "slices": "parameters", "posterior": "parameters", "closure": "parameters", "shuffled": "two_sample",
+    "unseen_errors": "two_sample", "one_cosmology": "CV", "axes_of_one_cosmology": "CV",
 }  # fmt: skip
 
 
@@ -86,8 +85,8 @@ def evaluate_run(
         if stored.get("weights") == key:
             return Metrics(stored)
     reconstructed = [*run.split["val"], *run.split["test"], *evenly(run.split["train"], N_TRAIN)]
-    table, cubes = encode_suite(run, suite, n_slices, reconstructed, progress)
-    store_features(run, suite, table, "LH", n_slices)
+    table = suite_features(run, suite, "LH", n_slices, progress=progress)
+    cubes = dict(zip(reconstructed, encode_cubes(run, suite, reconstructed, n_slices, progress), strict=True))
     missing = {name: why for name, (_, why) in sets.items() if why}
     found = {
         "cubes": {part: len(members) for part, members in run.split.items()},
@@ -106,32 +105,23 @@ def _slice_metrics(run: Run, suite: CubeSuite, cubes: dict[int, CubeEncoding]) -
     """Reconstruction, latents, and drawn slices of held-out universes beside true ones."""
     test, train = ([cubes[i] for i in run.split[part] if i in cubes] for part in ("test", "train"))
     generator, box = torch.Generator().manual_seed(0), run.image_box
-
-    def completed(cube: CubeEncoding) -> Tensor:
-        return complete_means(run, cube.recon, cube.z.mu, torch.randn(cube.recon.shape, generator=generator))
-
-    whole = [completed(cube) for cube in test]
+    completed = [
+        complete_means(run, cube.recon, cube.z.mu, torch.randn(cube.recon.shape, generator=generator)) for cube in test
+    ]
     chosen = evenly(run.split["test"], N_DRAWN_CUBES)
-    truth, n = [cubes[i].truth for i in chosen], len(test[0].truth)
-    all_true = torch.cat([cube.truth for cube in test])
-    prior = sample_slices(run, None, min(len(all_true), n * N_DRAWN_CUBES), generator)
+    n = len(test[0].truth)
     slices = {
         "true": other_slices(run, suite, chosen, n),
-        "completed": [x for i, x in zip(run.split["test"], whole, strict=True) if i in chosen],
+        "prior": [sample_slices(run, None, n * len(chosen), generator)],
         "observed": [sample_slices(run, cubes[i].z, n, generator) for i in chosen],
-        "prior": [prior],
         "note": [sample_slices(run, cubes[i].z, n, generator, completed=False) for i in chosen],
     }
     numbers = {name: [slice_numbers(x, box) for x in part] for name, part in slices.items()}
-    true = [slice_numbers(x, box) for x in truth]
+    truth = [slice_numbers(cubes[i].truth, box) for i in chosen]
     return {
-        "reconstruction": metrics.reconstruction_metrics(test, train, whole, box),
+        "reconstruction": metrics.reconstruction_metrics(test, train, completed, box),
         "latents": metrics.latent_metrics(test),
-        "samples": {
-            name: compare_numbers(true, numbers["true"], numbers[name])
-            | power_and_pdf([all_true] if name == "prior" else truth, part, box)
-            for name, part in slices.items()
-        },
+        "samples": {name: compare_numbers(truth, numbers["true"], part) for name, part in numbers.items()},
     }
 
 
@@ -179,25 +169,23 @@ def _cosmology(run: Run, table: FeatureTable, one_p: CubeSuite | None, n: int, m
     """What z knows of the parameters, where they are known, and what moving it along them does."""
     learned, test = table.rows(run.split["train"] + run.split["val"]), table.rows(run.split["test"])
     names = table.names.tolist()
-    nothing = {"names": [], "truth": [], "probes": {}, "labels": {}, "responses": {}}
     if not names:
         missing["parameters"] = "the cubes have no Omega_m or sigma_8; pass params= to open_cubes"
-        return nothing
-    if len(learned.cubes) < metrics.FEWEST_LEARNED:
+    elif len(learned.cubes) < metrics.FEWEST_LEARNED:
         missing["parameters"] = (
             f"{len(learned.cubes)} cubes teach no probe: use {metrics.FEWEST_LEARNED} or more to train on"
         )
-        return nothing
+    if "parameters" in missing:
+        return {"names": [], "truth": [], "probes": {}, "labels": {}, "responses": {}}
     found = {"names": names, "truth": test.params.tolist(), "probes": metrics.probe_table(learned, test, n)}
     fixed = [name for name, value in found["probes"]["z"]["r2"].items() if not math.isfinite(value)]
     if fixed:
         missing["R2"] = f"{', '.join(fixed)} does not vary over the test cubes, so that it has no R^2"
-    found["slices"] = metrics.slice_curve(learned, test) | {"trained": run.config.training.set_size - 1}
+    found["slices"] = metrics.slice_curve(learned, test)
     found["labels"] = {
-        name: metrics.label_curve(a, learned.params, b, test.params)
-        for name, a, b in (("z", learned.z(n), test.z(n)),
-                           ("P(k), PDF and moments", learned.statistics(n), test.statistics(n)))
-    }  # fmt: skip
+        name: metrics.label_curve(features(learned, n), learned.params, features(test, n), test.params)
+        for name, features in {"z": FeatureTable.z, "P(k), PDF and moments": FeatureTable.statistics}.items()
+    }
     if posterior := run_posterior(run, table, n):
         found["posterior"] = posterior_metrics(posterior, test, n)
     else:
@@ -214,15 +202,11 @@ def merits(found: dict) -> dict[str, dict[str, float]]:
     """How far drawn slices are from true ones: {statistic: {sample: |mean difference|}}, for `plots.bullets`.
 
     found   what `evaluate_run` returned
-    In units of the scatter of true slices against other true ones; NaN where one universe shows no scatter. Completed
-    reconstructions are absent: they keep the places of the truth.
+    In units of the scatter of true slices against other true ones; NaN where one universe shows no scatter.
     """
-    samples, kinds = found["samples"], {key: label for key, label in SAMPLES.items() if key != "completed"}
-    gaps = np.abs(np.array([samples[key]["gap"] for key in kinds], dtype=float))
-    return {
-        name: dict(zip(kinds.values(), row, strict=True))
-        for name, row in zip(samples["true"]["names"], gaps.T.tolist(), strict=True)
-    }
+    samples = found["samples"]
+    gaps = {label: np.abs(np.array(samples[key]["gap"], dtype=float)) for key, label in SAMPLES.items()}
+    return pd.DataFrame(gaps, index=samples["true"]["names"]).to_dict("index")
 
 
 def summary(found: dict) -> str:

@@ -1,13 +1,11 @@
 """Every cube of a suite encoded once: latents and statistics of its slices, for metrics, controls and the posterior.
 
-`encode_suite` makes a `FeatureTable`, small numbers for every cube, which `suite_features` stores in the run folder,
-and a `CubeEncoding`, with slices, of the cubes that are asked for.
+`encode_suite` makes a `FeatureTable`, small numbers for every cube, which `suite_features` stores in the run folder;
+`encode_cubes` a `CubeEncoding`, with slices, of the cubes that are asked for.
 """
 
 import io
-import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +38,7 @@ N_RANDOM = 2  # random sets of each number of slices
 VERSION = 5  # of the stored table
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class CubeEncoding:
     """Slices of one cube and what the model makes of them.
 
@@ -50,7 +48,6 @@ class CubeEncoding:
     h, prior                   q(h | slice, z of the others), p(h | z of the others): n rows
     """
 
-    cube: int
     truth: Tensor
     recon: Tensor
     zs: Tensor
@@ -68,7 +65,7 @@ class FeatureTable:
     sizes (s,)                  numbers of slices; the slices of a smaller number are among those of a larger one
     mu, logvar (n, s, D)        q(z | slices)
     random_sets (n, s, g, D)    means of q(z | as many slices), chosen at random from all of the cube's
-    power (n, s, n_k)           log of the mean P(k) of the slices' pixels [(Mpc/h)^2];  k (n_k,) [h/Mpc]
+    power (n, s, n_k)           log of the mean P(k) of the slices' pixels [(Mpc/h)^2]
     pdf (n, s, n_bins)          density of pixels between PDF_EDGES
     moments (n, s, 4)           mean over slices of the pixels' mean, log standard deviation, skewness, excess kurtosis
     by_axis (n, a, D)           mean of q(z | slices cut along one axis)
@@ -81,7 +78,6 @@ class FeatureTable:
     mu: np.ndarray
     logvar: np.ndarray
     random_sets: np.ndarray
-    k: np.ndarray
     power: np.ndarray
     pdf: np.ndarray
     moments: np.ndarray
@@ -90,7 +86,7 @@ class FeatureTable:
     def rows(self, cubes: list[int]) -> "FeatureTable":
         """The same for some of the cubes, by their numbers in the suite."""
         at = {int(cube): i for i, cube in enumerate(self.cubes)}
-        chosen, whole = [at[cube] for cube in cubes], ("names", "sizes", "k")
+        chosen, whole = [at[cube] for cube in cubes], ("names", "sizes")
         return FeatureTable(**{name: x if name in whole else x[chosen] for name, x in vars(self).items()})
 
     def at(self, n_slices: int) -> int:
@@ -118,45 +114,36 @@ def moments(slices: Tensor) -> Tensor:
     return torch.stack([mean[:, 0], std[:, 0].log(), third, fourth - 3], dim=1)
 
 
-def encode_slices_of_cube(run: Run, cube: int, truth: Tensor) -> CubeEncoding:
+def encode_views(run: Run, truth: Tensor) -> CubeEncoding:
     """Encode and reconstruct the slices (n, 1, H, H) of one cube."""
     features = slice_features(run, truth)
     zs = set_features(run, truth, features)
-    others = encode_others(run, zs) if len(zs) > 1 else encode_set(run, zs).mu[None]
+    z = encode_set(run, zs)
+    others = encode_others(run, zs) if len(zs) > 1 else z.mu[None]
     h = encode_slices(run, truth, others, features)
-    return CubeEncoding(cube, truth, decode(run, h.mu), zs, encode_set(run, zs), h, prior_of_h(run, others))
+    return CubeEncoding(truth, decode(run, h.mu), zs, z, h, prior_of_h(run, others))
 
 
-def encode_cubes(run: Run, suite: CubeSuite, cubes: list[int], n_slices: int) -> list[CubeEncoding]:
+def encode_cubes(
+    run: Run, suite: CubeSuite, cubes: list[int], n_slices: int, progress: bool = False
+) -> list[CubeEncoding]:
     """Encode and reconstruct n_slices of each of these cubes, or as many as a cube has."""
-    n = min(n_slices, most_slices(run, suite))
-    return [encode_slices_of_cube(run, cube, spread_slices(run, suite, cube, n, seed=cube)) for cube in cubes]
+    n, bar = min(n_slices, most_slices(run, suite)), tqdm(cubes, "reconstruct", unit="cube", disable=not progress)
+    return [encode_views(run, spread_slices(run, suite, cube, n, seed=cube)) for cube in bar]
 
 
-def encode_suite(
-    run: Run, suite: CubeSuite, n_slices: int = 15, decoded: Iterable[int] = (), progress: bool = False
-) -> tuple[FeatureTable, dict[int, CubeEncoding]]:
-    """Encode every cube of a suite once: n_slices, or as many as a cube has, and as many further ones for the table.
-
-    decoded   cubes whose slices are reconstructed too and returned, by number
-    """
-    n, rows, encodings = min(n_slices, most_slices(run, suite)), [], {}
-    shift = [0.5] if 2 * n <= most_slices(run, suite) else []
-    for cube in tqdm(range(suite.n_cubes), desc="encode", unit="cube", disable=not progress):
+def encode_suite(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool = False) -> FeatureTable:
+    """Encode every cube of a suite once: n_slices, or as many as a cube has, and as many further ones."""
+    n, rows = min(n_slices, most_slices(run, suite)), []
+    shifts = (0.0, 0.5) if 2 * n <= most_slices(run, suite) else (0.0,)
+    for cube in tqdm(range(suite.n_cubes), "encode", unit="cube", disable=not progress):
         y = suite.overdensity(cube)
-        truth, *further = (cut_cube(run, y, n, cube, suite.axes, x) for x in [0.0, *shift])
-        if cube in decoded:
-            encodings[cube] = encode_slices_of_cube(run, cube, truth)
-        parts = [encodings[cube].zs if cube in decoded else set_features(run, truth)]
-        zs = torch.cat(parts + [set_features(run, x) for x in further])
-        rows.append(_describe(run, [truth, *further], zs, len(suite.axes)))
+        parts = [cut_cube(run, y, n, cube, suite.axes, shift) for shift in shifts]
+        rows.append(_describe(run, parts, len(suite.axes)))
     names = [name for name in PARAMETERS if name in suite.params]
-    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0] if name not in ("k", "sizes")}
-    table = FeatureTable(
-        cubes=np.arange(suite.n_cubes), names=np.array(names, dtype=str), params=suite.params[names].to_numpy(float),
-        sizes=rows[0]["sizes"], k=rows[0]["k"], **columns,
-    )  # fmt: skip
-    return table, encodings
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    columns["sizes"], params = columns["sizes"][0], suite.params[names].to_numpy(float)
+    return FeatureTable(cubes=np.arange(len(rows)), names=np.array(names, dtype=str), params=params, **columns)
 
 
 def suite_features(
@@ -166,50 +153,36 @@ def suite_features(
 
     name     of the set, in the file's name;  folder: where it is stored, the run's when absent
     """
-    path, key = (folder or run.folder) / f"features_{name}.npz", _table_key(run, suite, n_slices)
+    path, file = (folder or run.folder) / f"features_{name}.npz", io.BytesIO()
+    names = [suite.cube_id(i) for i in range(suite.n_cubes)]
+    key = weights_key(run, VERSION, names, suite.fingerprint, n_slices)
     if path.exists():
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["key"]) == key:
-                return FeatureTable(**{field: stored[field] for field in stored.files if field != "key"})
-    table = encode_suite(run, suite, n_slices, progress=progress)[0]
-    store_features(run, suite, table, name, n_slices, folder)
+                return FeatureTable(**{field.name: stored[field.name] for field in fields(FeatureTable)})
+    table = encode_suite(run, suite, n_slices, progress)
+    np.savez(file, key=np.array(key), **vars(table))
+    write_atomically(path, file.getvalue())
     return table
 
 
-def store_features(
-    run: Run, suite: CubeSuite, table: FeatureTable, name: str, n_slices: int, folder: Path | None = None
-) -> None:
-    """Write a table where `suite_features` finds it."""
-    file = io.BytesIO()
-    np.savez(file, key=np.array(_table_key(run, suite, n_slices)), **vars(table))
-    write_atomically((folder or run.folder) / f"features_{name}.npz", file.getvalue())
-
-
-def _table_key(run: Run, suite: CubeSuite, n_slices: int) -> str:
-    names = list(suite.ids)
-    return weights_key(run, VERSION, names, suite.fingerprint, n_slices)
-
-
-def _describe(run: Run, parts: list[Tensor], zs: Tensor, n_axes: int) -> dict[str, np.ndarray]:
-    """One row of a table from slices (n, 1, H, H) of a cube, then n further ones; zs (n or 2 n, 1024) of all."""
-    n, slices = len(parts[0]), torch.cat(parts)
+def _describe(run: Run, parts: list[Tensor], n_axes: int) -> dict[str, np.ndarray]:
+    """One row of a table from slices (n, 1, H, H) of a cube, then n further ones."""
+    n, slices, zs = len(parts[0]), torch.cat(parts), torch.cat([set_features(run, part) for part in parts])
     sizes = sorted({min(size, n) for size in SIZES} | {n, len(slices)})
-    k, power = power_spectrum(slices[:, 0], run.image_box)
-    pdf, four = pixel_pdf(slices[:, 0], PDF_EDGES), moments(slices)
-    columns = {name: [] for name in ("mu", "logvar", "power", "pdf", "moments", "random_sets")}
-    rng = np.random.default_rng(0)
+    power, pdf = power_spectrum(slices[:, 0], run.image_box)[1], pixel_pdf(slices[:, 0], PDF_EDGES)
+    four = moments(slices)
+    names, rows, rng = ("mu", "logvar", "power", "pdf", "moments", "random_sets"), [], np.random.default_rng(0)
     for size in sizes:
         chosen = spread(n, size, n_axes) if size <= n else np.arange(size)
-        z = encode_any_set(run, zs[chosen])
+        z = encode_set(run, zs[chosen])
         means = [x[chosen].mean(dim=0) for x in (power, pdf, four)]
-        random = [encode_any_set(run, zs[rng.permutation(len(zs))[:size]]).mu for _ in range(N_RANDOM)]
-        values = (z.mu, z.logvar, means[0].log(), *means[1:], torch.stack(random))
-        for name, value in zip(columns, values, strict=True):
-            columns[name].append(value.numpy())
+        random = [encode_set(run, zs[rng.permutation(len(zs))[:size]]).mu for _ in range(N_RANDOM)]
+        rows.append((z.mu, z.logvar, means[0].log(), *means[1:], torch.stack(random)))
     axis = torch.cat([torch.arange(len(part)) % n_axes for part in parts])
-    by_axis = [encode_any_set(run, zs[axis == a]).mu.numpy() for a in range(min(n_axes, n))]
-    row = {name: np.stack(value) for name, value in columns.items()}
-    return row | {"by_axis": np.stack(by_axis), "k": k.numpy(), "sizes": np.array(sizes)}
+    by_axis = [encode_set(run, zs[axis == a]).mu.numpy() for a in range(min(n_axes, n))]
+    columns = (torch.stack(column).numpy() for column in zip(*rows, strict=True))
+    return dict(zip(names, columns, strict=True)) | {"by_axis": np.stack(by_axis), "sizes": np.array(sizes)}
 
 
 def spread(n: int, size: int, n_axes: int) -> np.ndarray:
@@ -221,10 +194,3 @@ def spread(n: int, size: int, n_axes: int) -> np.ndarray:
 def evenly(items: list, most: int) -> list:
     """At most so many of the items, evenly from all of them."""
     return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int))]
-
-
-def encode_any_set(run: Run, zs: Tensor) -> Posterior:
-    """q(z), without the warning that a set is smaller than those of the training."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="a set of .* is smaller", category=UserWarning)
-        return encode_set(run, zs)

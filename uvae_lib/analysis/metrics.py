@@ -1,6 +1,7 @@
 """Held-out metrics, each with a reference value: reconstruction beside 512 Fourier modes, z beside statistics."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -9,7 +10,6 @@ from torch import Tensor
 from ..loss import active_units, kl_by_dimension
 from ..statistics import cross_correlation, fourier_pca, fvu, project, r2, transfer_function
 from .features import CubeEncoding, FeatureTable
-from .probes import probe, ridge
 
 N_PCA = 512
 FEWEST_LEARNED = 4  # cubes that teach a probe
@@ -30,8 +30,8 @@ def reconstruction_metrics(
     truth, recon = pooled(cubes)
     pca = fourier_pca(pooled(train)[0], min(N_PCA, truth.shape[-1] ** 2 // 2))
     linear = project(truth, pca)
-    k, r = correlation(truth, recon, box)
-    r_pca = correlation(truth, linear, box)[1]
+    spectra = [cross_correlation(truth, other, box) for other in (recon, linear)]
+    k, (r, r_pca) = spectra[0][0], (r.nan_to_num(0.0).mean(dim=0) for _, r in spectra)  # without power: uncorrelated
     return {
         "fvu": float(fvu(truth, recon)),
         "fvu_pca": float(fvu(truth, linear)),
@@ -52,12 +52,6 @@ def pooled(cubes: list[CubeEncoding]) -> tuple[Tensor, Tensor]:
     return torch.cat([cube.truth[:, 0] for cube in cubes]), torch.cat([cube.recon[:, 0] for cube in cubes])
 
 
-def correlation(truth: Tensor, other: Tensor, box: float) -> tuple[Tensor, Tensor]:
-    """k and the mean r(k) of slices (n, H, H); what has no power at some k correlates with nothing there."""
-    k, r = cross_correlation(truth, other, box)
-    return k, r.nan_to_num(0.0).mean(dim=0)
-
-
 def k_at_correlation(k: Tensor, r: Tensor, level: float = 0.9) -> float:
     """Largest k [h/Mpc] up to which r stays at or above the level; 0 when it never is."""
     below = (r < level).nonzero()
@@ -67,16 +61,14 @@ def k_at_correlation(k: Tensor, r: Tensor, level: float = 0.9) -> float:
 
 def latent_metrics(cubes: list[CubeEncoding]) -> dict:
     """KLs of z and of h on held-out slices [nats], in all and by dimension, the largest first, and active units."""
-    kl = {
-        "z": torch.stack([kl_by_dimension(*cube.z) for cube in cubes]),
-        "h": torch.cat([kl_by_dimension(*cube.h, *cube.prior) for cube in cubes]),
-    }
-    mean = {"z": torch.stack([cube.z.mu for cube in cubes]), "h": torch.cat([cube.h.mu for cube in cubes])}
-    return (
-        {f"kl_{name}": float(x.sum(dim=1).mean()) for name, x in kl.items()}
-        | {f"active_{name}": int(active_units(x)) for name, x in mean.items()}
-        | {f"kl_by_dimension_{name}": x.mean(dim=0).sort(descending=True).values.tolist() for name, x in kl.items()}
-    )
+    kl_z = torch.stack([kl_by_dimension(*cube.z) for cube in cubes])
+    kl_h = torch.cat([kl_by_dimension(*cube.h, *cube.prior) for cube in cubes])
+    means = torch.stack([cube.z.mu for cube in cubes]), torch.cat([cube.h.mu for cube in cubes])
+    found = {}
+    for name, kl, mean in zip("zh", (kl_z, kl_h), means, strict=True):
+        found[f"kl_{name}"], found[f"active_{name}"] = float(kl.sum(dim=1).mean()), int(active_units(mean))
+        found[f"kl_by_dimension_{name}"] = kl.mean(dim=0).sort(descending=True).values.tolist()
+    return found
 
 
 # --- parameters
@@ -102,45 +94,49 @@ def score(truth: np.ndarray, predicted: np.ndarray, names: list[str]) -> dict:
     return named | {"predicted": predicted.tolist()}
 
 
+def ridge():
+    """A ridge regression, of its own strength for each parameter, by leaving one training cube out (scikit-learn)."""
+    from sklearn.linear_model import RidgeCV
+
+    return RidgeCV(alphas=np.geomspace(1e-6, 1e4, 41), alpha_per_target=True)
+
+
+def probe(train: np.ndarray, params: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Parameters (m, p) as a `ridge` reads them from features of cubes.
+
+    train, params   (n, d), (n, p) of the cubes that teach it
+    test            (m, d) of other cubes
+    """
+    return ridge().fit(train, params).predict(test).reshape(len(test), -1)
+
+
 def probe_table(learned: FeatureTable, test: FeatureTable, n_slices: int = 15) -> dict[str, dict]:
     """`score` of ridges on z, on log P(k), and on P(k), PDF and moments of the same slices of test cubes.
 
     learned   of the cubes that teach the ridges
     """
-    names, i = test.names.tolist(), learned.at(n_slices)
+    i, tables = learned.at(n_slices), (learned, test)
     features = {
-        "z": [x.mu[:, i] for x in (learned, test)],
-        "P(k)": [x.power[:, i] for x in (learned, test)],
-        "P(k), PDF and moments": [x.statistics(n_slices) for x in (learned, test)],
+        "z": [x.z(n_slices) for x in tables],
+        "P(k)": [x.power[:, i] for x in tables],
+        "P(k), PDF and moments": [x.statistics(n_slices) for x in tables],
     }
-    return {
-        name: score(test.params, probe(pair[0], learned.params, pair[1], test.params).predicted, names)
-        for name, pair in features.items()
-    }
+    names = test.names.tolist()
+    return {name: score(test.params, probe(a, learned.params, b), names) for name, (a, b) in features.items()}
 
 
-def slice_curve(learned: FeatureTable, test: FeatureTable, seed: int = 0) -> dict[str, list]:
-    """How many slices are enough: for each number of slices, ridges on z and on statistics, and the width of q(z).
+def slice_curve(learned: FeatureTable, test: FeatureTable) -> dict[str, list]:
+    """How many slices are enough: R^2 of each parameter from each number of slices.
 
-    Returns {"sizes"} and, a row for each of these,
-      r2, r2_draws, r2_statistics, error   of each parameter: from means and draws of q(z), from P(k), PDF and moments
-      kl                                   KL(q(z) || N(0, I)) [nats]
-      width                                of each parameter, the width of q(z) as the ridge reads it
+    Returns {"sizes" (s,), "r2" (s, p), "r2_statistics" (s, p)}, of ridges on z and on P(k), PDF and moments.
     """
-    rows, rng = [], np.random.default_rng(seed)
-    for i, size in enumerate(learned.sizes):
-        drawn = [x.mu[:, i] + np.exp(0.5 * x.logvar[:, i]) * rng.standard_normal(x.mu[:, i].shape)
-                 for x in (learned, test)]  # fmt: skip
-        pairs = [(learned.mu[:, i], test.mu[:, i]), drawn, (learned.statistics(size), test.statistics(size))]
-        z, draws, statistics = (probe(a, learned.params, b, test.params) for a, b in pairs)
-        kl = kl_by_dimension(*(torch.from_numpy(x[:, i]) for x in (test.mu, test.logvar))).sum(dim=1).mean()
-        weights = np.atleast_2d(ridge().fit(learned.mu[:, i], learned.params).coef_)
-        rows.append({
-            "r2": z.r2.tolist(), "r2_draws": draws.r2.tolist(), "r2_statistics": statistics.r2.tolist(),
-            "error": z.error.tolist(), "kl": float(kl),
-            "width": np.sqrt((np.exp(test.logvar[:, i]) @ np.square(weights).T).mean(axis=0)).tolist(),
-        })  # fmt: skip
-    return {"sizes": learned.sizes.tolist()} | {name: [row[name] for row in rows] for name in rows[0]}
+
+    def curve(features: Callable[[FeatureTable, int], np.ndarray]) -> list:
+        read = [probe(features(learned, n), learned.params, features(test, n)) for n in learned.sizes]
+        return [r2(test.params, x).tolist() for x in read]
+
+    z, statistics = curve(FeatureTable.z), curve(FeatureTable.statistics)
+    return {"sizes": learned.sizes.tolist(), "r2": z, "r2_statistics": statistics}
 
 
 def label_curve(
@@ -155,7 +151,7 @@ def label_curve(
     counts = [count for count in COUNTS if count < n] + [n]
     for count in counts:
         chosen = [rng.choice(n, count, replace=False) for _ in range(n_draws if count < n else 1)]
-        rows.append([probe(train[i], params[i], test, truth).r2 for i in chosen])
+        rows.append([r2(truth, probe(train[i], params[i], test)) for i in chosen])
     return {
         "counts": counts,
         "r2": [np.mean(row, axis=0).tolist() for row in rows],

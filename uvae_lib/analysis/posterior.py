@@ -5,6 +5,7 @@ that z was read from. `load_posterior` reads it from the run folder, where `run_
 """
 
 import json
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,11 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Generator, Tensor, nn
 
-from ..files import write_atomically
+from ..cubes.suite import CubeSuite
+from ..files import Absent, write_atomically
 from ..runs.run import Run, weights_key
-from .features import FeatureTable
-from .metrics import score
-from .probes import ridge
+from .controls import familiarity
+from .features import FeatureTable, suite_features
+from .metrics import main_directions, ridge, score
 
 FEWEST_CUBES = 32  # training cubes that teach a flow
 LEVELS = np.linspace(0.05, 0.95, 19)  # of regions whose coverage is counted
@@ -41,7 +43,7 @@ class ParameterPosterior(nn.Module):
         self.names = list(names)
         shapes = {"low": p, "high": p, "weight": (c, latent_dim), "bias": c, "centre": c + 1, "scale": c + 1}
         for name, shape in shapes.items():
-            self.register_buffer(name, torch.zeros(shape))
+            self.register_buffer(name, torch.zeros(shape) + (name == "scale"))
         self.flow = NSF(p, context=c + 1, transforms=3, hidden_features=(32, 32))
 
     def log_prob(self, params: Tensor, given: Tensor) -> Tensor:
@@ -87,13 +89,12 @@ def fit_posterior(train: FeatureTable, val: FeatureTable, n_slices: int = 15, se
         read = _read_train(found, train.sets(), train.z(n_slices), params.numpy(), seed)
         new = torch.from_numpy(val.sets()).float() @ found.weight.T + found.bias  # (n, s, g, c)
         sizes = torch.from_numpy(train.sizes)[:, None]
-        everything = torch.cat([read, sizes.expand(read.shape[:-1]).log()[..., None]], dim=-1).flatten(0, 2)
-        found.centre, found.scale = everything.mean(dim=0), everything.std(dim=0).clamp_min(1e-6)
+        given = [found.context(x, sizes.expand(x.shape[:-1])).flatten(0, 2) for x in (read, new)]
+        found.centre, found.scale = given[0].mean(dim=0), given[0].std(dim=0).clamp_min(1e-6)
         rows = [
-            (found.context(x, sizes.expand(x.shape[:-1])).flatten(0, 2),
-             y[:, None, None].expand(*x.shape[:-1], -1).flatten(0, 2))
-            for x, y in ((read, params), (new, held))
-        ]  # fmt: skip
+            ((x - found.centre) / found.scale, y.repeat_interleave(len(x) // len(y), dim=0))
+            for x, y in zip(given, (params, held), strict=True)
+        ]
         return _train(found, *rows)
 
 
@@ -101,9 +102,8 @@ def _read_train(found: ParameterPosterior, sets: np.ndarray, z: np.ndarray, para
     """Sets the linear map of `found` and reads sets (n, s, g, D) of training cubes, each by ridges of other cubes."""
     from sklearn.model_selection import KFold
 
-    _, _, rows = np.linalg.svd(z - z.mean(axis=0), full_matrices=False)
-    main = np.zeros((N_MAIN, z.shape[1]))
-    main[: len(rows)] = rows[:N_MAIN]
+    rows, main = main_directions(z, N_MAIN)[1], np.zeros((N_MAIN, z.shape[1]))
+    main[: len(rows)] = rows
     read, fits = np.zeros((*sets.shape[:3], params.shape[1])), []
     for others, own in KFold(FOLDS, shuffle=True, random_state=seed).split(z):
         fitted = ridge().fit(z[others], params[others])
@@ -152,13 +152,12 @@ def run_posterior(run: Run, table: FeatureTable, n_slices: int = 15) -> Paramete
         return None
     cubes = weights_key(run, train.params.tolist(), table.sizes.tolist(), float(train.mu.sum()), n_slices)
     path = run.folder / FILE
-    if path.exists() and _notes(path)["cubes"] == cubes:
-        return load_posterior(run)
-    found = fit_posterior(train, val, n_slices)
-    about = {"names": found.names, "weights": weights_key(run, dtype=torch.bfloat16), "cubes": cubes}
-    state = {name: value.contiguous() for name, value in found.state_dict().items()}
-    write_atomically(path, save(state, {"about": json.dumps(about)}))
-    return found
+    if not path.exists() or _notes(path)["cubes"] != cubes:
+        found = fit_posterior(train, val, n_slices)
+        about = {"names": found.names, "weights": weights_key(run, dtype=torch.bfloat16), "cubes": cubes}
+        state = {name: value.contiguous() for name, value in found.state_dict().items()}
+        write_atomically(path, save(state, {"about": json.dumps(about)}))
+    return load_posterior(run)
 
 
 def load_posterior(run: Run) -> ParameterPosterior:
@@ -183,9 +182,8 @@ def _notes(path) -> dict:
 
 
 def posterior_metrics(found: ParameterPosterior, test: FeatureTable, n_slices: int = 15, seed: int = 0) -> dict:
-    """`score` of the means on test cubes, widths of 68 % intervals and expected coverage.
+    """`score` of the means on test cubes and expected coverage.
 
-    width      by parameter, half the 68 % interval, the mean over cubes
     coverage   by parameter, share of cubes in central intervals of each of LEVELS; "both": in regions about random
                points of the box (TARP, Lemos et al. 2023, arXiv:2302.03026), one point a cube
     """
@@ -198,10 +196,47 @@ def posterior_metrics(found: ParameterPosterior, test: FeatureTable, n_slices: i
     unit, true = (draws - low) / size, (truth - low) / size
     nearer = np.square(unit - points).sum(axis=-1) < np.square(true - points).sum(axis=-1)
     central = 2 * np.abs((draws < truth).mean(axis=0) - 0.5)
-    width = (np.diff(np.quantile(draws, [0.16, 0.84], axis=0), axis=0)[0] / 2).mean(axis=0)
     shares = dict(zip(found.names, central.T, strict=True)) | {"both": nearer.mean(axis=0)}
     return score(truth, draws.mean(axis=0), found.names) | {
-        "width": dict(zip(found.names, width.tolist(), strict=True)),
         "levels": LEVELS.tolist(),
         "coverage": {name: (x[:, None] <= LEVELS).mean(axis=0).tolist() for name, x in shares.items()},
     }
+
+
+# --- as a page shows it
+
+
+def posterior_draws(run: Run, found: dict, z: np.ndarray, n: int = 20_000, seed: int = 0) -> np.ndarray | Absent:
+    """Draws (n, p) from p(parameters | z), z (D,) the mean of q(z | slices); why there are none, where it is absent.
+
+    found   of `evaluate_run`
+    """
+    if "posterior" not in found:
+        return found["posterior"]
+    generator, mean = torch.Generator().manual_seed(seed), torch.from_numpy(z).float()
+    return load_posterior(run).sample(mean, found["slices_per_cube"], n, generator).numpy()
+
+
+def cube_reader(run: Run, found: dict, suite: CubeSuite) -> "CubeReader | Absent":  # noqa: F821
+    """A `CubeReader` of the first test cube, with its badge; the reason where the run has no posterior.
+
+    found   of `evaluate_run` on the suite
+    """
+    if "posterior" not in found:
+        return found["posterior"]
+    from ..explore import CubeReader
+
+    known = familiarity(run, suite_features(run, suite), found["controls"]["unseen_errors"])
+    likeness = partial(known.of_slices, run)
+    return CubeReader(run, load_posterior(run), suite, cube=run.split["test"][0], likeness=likeness)
+
+
+def share_inside(posterior: dict | Absent, level: float) -> str:
+    """The shares of test cubes that are found in regions of a level (0 to 1), by parameter, as a text.
+
+    posterior   of `evaluate_run`
+    """
+    if isinstance(posterior, Absent):
+        return posterior
+    inside = {name: np.interp(level, posterior["levels"], shares) for name, shares in posterior["coverage"].items()}
+    return ", ".join(f"{name} {share:.0%}" for name, share in inside.items())

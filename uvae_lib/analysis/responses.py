@@ -3,52 +3,40 @@
 Responses are read from decoded slices that share their place in p(h | z), as 1P cubes share their phases.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..cubes.suite import CubeSuite
 from ..generation.sample import complete_means, draw_h
-from ..runs.encode import decode, set_features, spread_slices
+from ..runs.encode import decode, encode_set, set_features, spread_slices
 from ..runs.run import Run
-from ..runs.traverse import parameter_sheet
+from ..runs.traverse import ParameterSheet, parameter_sheet
 from ..runs.universes import cubes_along
-from ..statistics import pixel_pdf, power_spectrum
-from .features import PDF_EDGES, FeatureTable, encode_any_set
-from .probes import ridge
+from ..statistics import power_spectrum
+from .features import FeatureTable
+from .metrics import ridge
 
 
-def slope_weights(values: np.ndarray, at: float) -> np.ndarray:
-    """Weights w (n,) with w @ y = dy/dx at `at`, of the parabola (two values: the line) nearest to y(values)."""
-    degree = min(2, len(values) - 1)
-    if degree < 1:
-        raise ValueError(f"found {len(values)} values of a parameter; a slope needs at least 2: simulate more 1P cubes")
-    powers = np.stack([(values - at) ** d for d in range(degree + 1)], axis=1)
-    return np.linalg.pinv(powers)[1]
+def responses(slices: Tensor, values: np.ndarray, at: float, box: float, n_draws: int = 200) -> dict:
+    """dlnP/dtheta at a value of the parameter, with its 68 % interval over slices: {"dlnP" (3, n_k)}.
 
 
-def responses(slices: Tensor, values: np.ndarray, at: float, box: float, n_draws: int = 200, seed: int = 0) -> dict:
-    """dlnP/dtheta and dPDF/dtheta at a value of the parameter, with their 68 % intervals over slices.
+    The slope of the parabola (of two values: the line) nearest to ln P(values).
 
     slices (v, s, H, H) pixels: s slices at each of the v values, the same places at all of them
     """
-    k, power = power_spectrum(slices, box)
-    pdf, weights = pixel_pdf(slices, PDF_EDGES), torch.from_numpy(slope_weights(values, at)).float()
-    rng, n = np.random.default_rng(seed), slices.shape[1]
+    powers = np.vander(values - at, min(3, len(values)), increasing=True)
+    power, weights = power_spectrum(slices, box)[1], torch.from_numpy(np.linalg.pinv(powers)[1]).float()
+    rng, n = np.random.default_rng(0), slices.shape[1]
     draws = [np.arange(n), *(rng.integers(0, n, n) for _ in range(n_draws))]
-    slopes = [
-        torch.stack([torch.tensordot(weights, x, dims=1) for x in many])
-        for many in ((power[:, d].mean(dim=1).log() for d in draws), (pdf[:, d].mean(dim=1) for d in draws))
-    ]
-    return {"k": k.tolist(), "edges": PDF_EDGES.tolist()} | {
-        name: [found[0].tolist(), *(q.tolist() for q in found[1:].quantile(torch.tensor([0.16, 0.84]), dim=0))]
-        for name, found in zip(("dlnP", "dpdf"), slopes, strict=True)
-    }
+    slopes = torch.stack([torch.tensordot(weights, power[:, d].mean(dim=1).log(), dims=1) for d in draws])
+    return {"dlnP": [slopes[0].tolist(), *slopes[1:].quantile(torch.tensor([0.16, 0.84]), dim=0).tolist()]}
 
 
-def parameter_walks(
-    run: Run, table: FeatureTable, one_p: CubeSuite | None, *, n_slices: int = 30, seed: int = 0
-) -> dict:
+def parameter_walks(run: Run, table: FeatureTable, one_p: CubeSuite | None, *, n_slices: int = 30) -> dict:
     """Move z along each parameter, the others fixed, beside the 1P cubes, and measure the responses.
 
     Paths lie on the curved sheet of known universes (`parameter_sheet`).
@@ -56,10 +44,10 @@ def parameter_walks(
     table     of the cubes that the sheet is learned from
     one_p     the 1P set; without it the walk spans the middle 80 % of the table, and the truth is absent
 
-    Returns a dictionary a parameter that varies: values; `completed`, `mean` (decoded means alone) and `simulated` as
+    Returns a dictionary a parameter that varies: `completed`, `mean` (decoded means alone) and `simulated` as
     `responses`.
     """
-    draw, found = _Decoder(run, table, n_slices, seed), {}
+    found, draw = {}, _drawer(run, parameter_sheet(table.z(n_slices), table.params), n_slices)
     for i, name in enumerate(table.names.tolist()):
         cubes, values, fiducial = cubes_along(one_p, name) if one_p is not None else ([], np.empty(0), {})
         middle = np.array([fiducial[p] for p in table.names]) if len(values) > 1 else table.params.mean(axis=0)
@@ -72,45 +60,41 @@ def parameter_walks(
         means, whole = zip(*(draw(row) for row in asked), strict=True)
         sets = {"mean": means, "completed": whole}
         if cubes:
-            sets["simulated"] = [spread_slices(run, one_p, cube, n_slices, seed=seed) for cube in cubes]
-        found[name] = {"values": values.tolist()} | {
+            sets["simulated"] = [spread_slices(run, one_p, cube, n_slices) for cube in cubes]
+        found[name] = {
             key: responses(torch.stack(list(slices))[:, :, 0], values, middle[i], run.image_box)
             for key, slices in sets.items()
         }
     return found
 
 
-def closure(
-    run: Run, table: FeatureTable, *, side: int = 4, n_slices: int = 15, seed: int = 0, share: float = 0.6
-) -> dict:
+def closure(run: Run, table: FeatureTable, *, side: int = 4, n_slices: int = 15) -> dict:
     """Draw slices at asked parameters and read them back with the ridge on z.
 
     table    of the cubes that the sheet and the ridge are learned from
-    side     points along each parameter that varies, over the middle `share` of its range
+    side     points along each parameter that varies, over the middle 60 % of its cubes
     Returns {"asked" (m, p), "read" (m, p), "path" (m, p)}: path is read from z on the sheet itself, without drawing.
     """
     params, z = table.params, table.z(n_slices)
-    low, high = np.quantile(params, [0.5 - share / 2, 0.5 + share / 2], axis=0)
+    low, high = np.quantile(params, [0.2, 0.8], axis=0)
     lines = [np.unique(np.linspace(a, b, side)) for a, b in zip(low, high, strict=True)]
     asked = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(lines))
-    draw, reader = _Decoder(run, table, n_slices, seed), ridge().fit(z, params)
-    rows = np.stack([encode_any_set(run, set_features(run, draw(row)[1])).mu.numpy() for row in asked])
-    path = draw.sheet(asked).numpy()
-    read, straight = (reader.predict(x).reshape(asked.shape).tolist() for x in (rows, path))
+    sheet, reader = parameter_sheet(z, params), ridge().fit(z, params)
+    draw = _drawer(run, sheet, n_slices)
+    rows = np.stack([encode_set(run, set_features(run, draw(row)[1])).mu.numpy() for row in asked])
+    read, straight = (reader.predict(x).reshape(asked.shape).tolist() for x in (rows, sheet(asked).numpy()))
     return {"asked": asked.tolist(), "read": read, "path": straight}
 
 
-class _Decoder:
-    """Decoded means and completed slices at asked parameters, with the same random numbers everywhere."""
+def _drawer(run: Run, sheet: ParameterSheet, n_slices: int) -> Callable:
+    """params (p,) -> decoded means and completed slices, (n_slices, 1, H, H) twice, of the same random numbers."""
+    generator, size = torch.Generator().manual_seed(0), run.config.data.image_size
+    place = torch.randn(n_slices, run.model.latent_dim, generator=generator)
+    white = torch.randn(n_slices, 1, size, size, generator=generator)
 
-    def __init__(self, run: Run, table: FeatureTable, n_slices: int, seed: int):
-        generator, size = torch.Generator().manual_seed(seed), run.config.data.image_size
-        self.run, self.sheet = run, parameter_sheet(table.z(n_slices), table.params)
-        self.place = torch.randn(n_slices, table.mu.shape[-1], generator=generator)
-        self.white = torch.randn(n_slices, 1, size, size, generator=generator)
+    def draw(params: np.ndarray) -> tuple[Tensor, Tensor]:
+        z = sheet(params[None])[0]
+        mean = decode(run, draw_h(run, z, place))
+        return mean, complete_means(run, mean, z, white)
 
-    def __call__(self, params: np.ndarray) -> tuple[Tensor, Tensor]:
-        """params (p,) -> two sets (n_slices, 1, H, H) of pixels."""
-        z = self.sheet(params[None])[0]
-        mean = decode(self.run, draw_h(self.run, z, self.place))
-        return mean, complete_means(self.run, mean, z, self.white)
+    return draw

@@ -19,7 +19,7 @@ from scipy.ndimage import spline_filter1d
 PER_VOXEL = 1.5  # tracers a voxel along an edge of a cell
 MOST = 6  # tracers along an edge
 THIN = 0.5  # mass a voxel below which a cell is moved smoothly
-ONE, HALF = np.float32(1), np.float32(0.5)
+ONE = np.float32(1)
 
 
 def paint(displacement: np.ndarray) -> np.ndarray:

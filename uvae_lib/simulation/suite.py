@@ -7,7 +7,6 @@ goes on. A cube is a function of the settings, its set and its index alone.
 
 import json
 import os
-import re
 import signal
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,7 +28,6 @@ from .particle_mesh import METHOD, simulate_cube
 SETS = ("LH", "CV", "1P")
 ORDER = ("CV", "1P", "LH")  # of simulation: the controls first
 PACKAGES = ("jaxpm", "jax", "numba", "numpy", "scipy")
-OURS = re.compile(r"Grids_Mcdm_JaxPM_(LH|CV|1P)_\d+_z=0\.0\.npy(\.partial)?|params_(LH|CV|1P)_JaxPM\.txt")
 BROKEN = (
     "a simulating process ended before its cube was done: the memory (about 1 GB a process at 128^3) or the disk is "
     'full, or a script has no `if __name__ == "__main__":` around what it does; the same call goes on where it was'
@@ -72,7 +70,7 @@ def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
     Raises FileNotFoundError where the path is not the one of a preset that simulates, and nothing is there.
     """
     path = locate(config.data.path)
-    if config.data.path in {preset.data.path for preset in PRESETS.values() if n_cubes(preset.simulation)}:
+    if config.data.path in {preset.data.path for preset in PRESETS.values() if preset.simulation.n_cubes}:
         if not path.exists() or any(path.glob("simulation_*.json")):
             simulate_suite(path, config.simulation)
     elif not path.exists():
@@ -103,20 +101,6 @@ def same_phases(config: Config, name: str = "sigma_8", n: int = 3) -> tuple[Cube
     table = alike if len(alike) > 1 else table
     order = table.sort_values(name).index if name in table else table.index
     return suite, [int(order[i]) for i in np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
-
-
-def n_cubes(config: SimulationConfig) -> int:
-    """Cubes of all sets; a preset without any is one for public cubes."""
-    return config.n_lh + config.n_cv + config.n_1p
-
-
-def recorded_settings(folder: Path, side: int, set_name: str = "LH") -> dict:
-    """How the cubes of a set in a folder were simulated; empty for cubes that were not simulated by `simulate_suite`.
-
-    side   of the cubes [voxels]
-    """
-    path = folder / f"simulation_{set_name}_{side}.json"
-    return json.loads(path.read_text())["settings"] if path.is_file() else {}
 
 
 def grid_name(set_name: str, side: int) -> str:
@@ -173,10 +157,6 @@ def _fill_sets(sets: dict[str, "_UnfinishedSet"], processes: int, progress: bool
                     bar.update()
         except BrokenProcessPool as error:
             raise BrokenProcessPool(BROKEN) from error
-        except (AssertionError, RuntimeError) as error:
-            if not (asked := os.environ.get("JAX_PLATFORMS")):
-                raise
-            raise ValueError(f"found JAX_PLATFORMS={asked}, on which JAX does not start here; unset it") from error
         finally:  # whoever stops the run keeps the cubes that are under way
             for future in as_completed(running):
                 if not future.exception():
@@ -186,11 +166,9 @@ def _fill_sets(sets: dict[str, "_UnfinishedSet"], processes: int, progress: bool
 
 def _refuse_other_files(folder: Path) -> None:
     """Raise ValueError for a file, or a folder with files of others: cubes are simulated into one of their own."""
-    if folder.is_dir() and any(folder.glob("simulation_*.json")):
-        return
     inside = folder.iterdir() if folder.is_dir() else [folder] if folder.exists() else []
-    others = sorted(p.name for p in inside if not p.name.startswith(".") and not OURS.fullmatch(p.name))
-    if others:
+    others = sorted(path.name for path in inside if not path.name.startswith("."))
+    if others and not any(folder.glob("simulation_*.json")):
         found = f"{', '.join(others[:3])}{', ...' if len(others) > 3 else ''}"
         raise ValueError(f"{folder}: found files of others ({found}); name a folder that is empty or not there yet")
 
@@ -228,6 +206,7 @@ class _UnfinishedSet:
             os.replace(self.partial, self.final)
         if left:
             self.state["versions"] = {package: version(package) for package in PACKAGES}
+            write_atomically(self.sidecar, json.dumps(self.state, indent=1))  # first: the folder is known by it
             rows = "".join(f"{m:.6f} {s:.6f}\n" for m, s in self.table.to_numpy())
             write_atomically(self.final.with_name(f"params_{self.name}_JaxPM.txt"), "# Omega_m sigma_8\n" + rows)
             if not self.state["done"]:
