@@ -13,7 +13,7 @@ from ..cubes.suite import CubeSuite
 from ..generation.sample import complete_means, draw_h
 from ..runs.encode import decode, encode_set, set_features, spread_slices
 from ..runs.run import Run
-from ..runs.traverse import ParameterSheet, parameter_sheet
+from ..runs.traverse import parameter_sheet
 from ..runs.universes import cubes_along
 from ..statistics import power_spectrum
 from .features import FeatureTable
@@ -86,7 +86,7 @@ def closure(run: Run, table: FeatureTable, *, side: int = 4, n_slices: int = 15)
     return {"asked": asked.tolist(), "read": read, "path": straight}
 
 
-def _drawer(run: Run, sheet: ParameterSheet, n_slices: int) -> Callable:
+def _drawer(run: Run, sheet: Callable[[np.ndarray], Tensor], n_slices: int) -> Callable:
     """params (p,) -> decoded means and completed slices, (n_slices, 1, H, H) twice, of the same random numbers."""
     generator, size = torch.Generator().manual_seed(0), run.config.data.image_size
     place = torch.randn(n_slices, run.model.latent_dim, generator=generator)

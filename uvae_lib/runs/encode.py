@@ -154,10 +154,8 @@ def set_features(run: Run, slices: Tensor, features: Tensor | None = None) -> Te
 
 
 def trained_context(run: Run, n_slices: int) -> int:
-    """Slices that the model is given at a time, when so many are at hand: a sum at most as many as in training."""
-    if run.config.model.pooling == "sum":
-        return min(n_slices, run.config.training.set_size - 1)
-    return n_slices
+    """Slices that the model is given at a time, when so many are at hand: at most as many as in training."""
+    return min(n_slices, run.config.training.set_size - 1)
 
 
 def encode_cube(run: Run, slices: Tensor) -> Posterior:
