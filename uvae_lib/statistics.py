@@ -127,7 +127,7 @@ def rings(size: int, nearest: bool = True) -> Rings:
 def ring_mean(values: Tensor, nearest: bool = True) -> Tensor:
     """Mean over the modes of each of the `rings`, k and -k both counted: (..., H, H // 2 + 1) -> (..., n)."""
     ring, *numbers, _ = rings(values.shape[-2], nearest)
-    weight, count = (torch.tensor(x, dtype=values.dtype, device=values.device) for x in numbers)
+    weight, count = (torch.from_numpy(x.astype(np.float32)).to(values) for x in numbers)  # whole numbers
     weighted = values.flatten(-2) * weight
     total = weighted.new_zeros(*weighted.shape[:-1], len(count))
     return total.index_add(-1, torch.tensor(ring, device=values.device), weighted) / count

@@ -201,7 +201,7 @@ def _read_history(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame()
     try:
-        return pd.read_csv(path, float_precision="round_trip").astype(float).astype({"step": int})
+        return pd.read_csv(path, dtype=str).astype(float).astype({"step": int})
     except (ValueError, KeyError) as error:  # rows that are too long, short or no numbers
         raise ValueError(f"{path} is damaged ({error}); restore it, or remove it") from error
 
