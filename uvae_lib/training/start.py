@@ -57,12 +57,17 @@ class TaughtStart:
         """
         volumes, cubes = slices.pool.at(step)
         slots = slices.cuts(step).cube[slices.rank :: slices.world_size, 0].tolist()
-        rows, kind = self.rows.to(volumes.device), (slices.image_size, slices.pool.suite.axes, slices.thickness)
+        kind = slices.image_size, slices.pool.suite.axes, slices.thickness
         for slot in slots:
             if cubes[slot] not in self.known:
                 x = (slices_of(volumes[slot], N_SLICES, *kind) - slices.mean) / slices.std
-                self.known[cubes[slot]] = (summary(x, self.power) @ rows[:-1] + rows[-1]).mean(dim=0)
+                self.known[cubes[slot]] = self.discriminants(x).mean(dim=0)
         return torch.stack([self.known[cubes[slot]] for slot in slots])
+
+    def discriminants(self, img: Tensor) -> Tensor:
+        """Of slices (B, 1, H, H): (B, n)."""
+        rows = self.rows.to(img.device)
+        return summary(img.float(), self.power) @ rows[:-1] + rows[-1]
 
     def loss(
         self, model: UniverseVAE, sets: Tensor, context: Tensor, universes: Tensor, noise: tuple[Tensor, Tensor, Tensor]
