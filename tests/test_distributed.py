@@ -183,20 +183,21 @@ def test_a_preset_trains_in_two_processes_with_its_own_losses(suite, tmp_path, n
     shutil.rmtree(tmp_path / "run")
 
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-LAUNCHES = re.findall(r"^(\w+) (.*-m uvae_lib train --preset demo --devices 4.*?) *(?:#.*)?$", README, re.M)
+PAGE = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text(encoding="utf-8")
+LAUNCHES = re.findall(r"^(\w+) (.*-m uvae_lib train --preset cmd --training.devices 4.*?) *(?:#.*)?$", PAGE, re.M)
+assert len(LAUNCHES) == 3
 
 
 @pytest.mark.parametrize("launcher, rest", LAUNCHES, ids=[launcher for launcher, _ in LAUNCHES])
-def test_the_commands_of_the_readme_train(launcher, rest, tmp_path):
+def test_the_commands_of_the_page_train(launcher, rest, tmp_path):
     """With the smallest preset and two processes; SLURM's tasks are started by hand, as on two nodes."""
     lognormal_suite(tmp_path / "data" / "smoke")
     start, tasks = [sys.executable], [{}]
-    rest = rest.replace("demo", "smoke").replace(" 4", " 2")
+    rest = rest.replace("cmd", "smoke").replace(" 4", " 2").removesuffix(" --resume")
     if launcher == "torchrun":
         start += ["-m", "torch.distributed.run", "--standalone"]
     if launcher == "srun":
-        rest = rest.removeprefix("python ").replace("--devices 2", "--devices 1")
+        rest = rest.removeprefix("python ").replace("devices 2", "devices 1")
         job = {"JOB_ID": "1", "JOB_NAME": "uvae", "NTASKS": "2", "NNODES": "2", "NODELIST": "127.0.0.1", "LOCALID": "0"}
         tasks = [job | {"NTASKS_PER_NODE": "1", "PROCID": f"{i}", "NODEID": f"{i}"} for i in range(2)]
     command = [*start, *rest.split(), "--training.steps", "2", "--no-progress"]

@@ -125,16 +125,14 @@ def _new_run(config: Config, suite: CubeSuite, folder: Path) -> dict:
         )
     n_slices = SURVEYED_SLICES if taught else 0
     mean, std, slices = survey(suite, split["train"], n_slices, data.image_size, data.thickness, data.eps)
-    kept = ("side", "box_from", "field", "redshift", "fingerprint")
-    info = {"config": to_dict(config)} | {name: getattr(suite, name) for name in kept}
+    info = {"config": to_dict(config), "cubes": list(suite.ids)} | provenance()
+    info |= {name: getattr(suite, name) for name in ("side", "box_from", "field", "redshift", "fingerprint")}
     info |= {"box_size": float(suite.box_size), "mean": mean, "std": std, "split": split, "finished": False}
-    info["cubes"] = list(suite.ids)
     info["pool_size"] = pool_size(suite, len(split["train"]), config, chosen_device(config.training.accelerator))
     if taught:
         power = slice_power(slices.flatten(0, 1)).mean(dim=0)
         if not bool((power > 0).all()):
             raise ValueError("found slices without power at some k, by which the taught start divides: taught_steps=0")
         info |= {"power": power.tolist(), "discriminants": discriminants(slices, power).tolist()}
-    info |= provenance()
     write_info(folder, info)
     return info
