@@ -101,8 +101,7 @@ def _known_run(config: Config, suite: CubeSuite, folder: Path, writes: bool) -> 
             f"{folder} ended after {found.training.steps} steps and holds no checkpoint from which it could go on "
             f"to {config.training.steps}; train under another --name"
         )
-    steps = max(config.training.steps, found.training.steps)
-    config = replace(config, training=replace(config.training, steps=steps))
+    config = replace(config, training=replace(config.training, steps=max(config.training.steps, found.training.steps)))
     if goes_on:
         info |= {"config": to_dict(config), "finished": False}
     info["config"]["data"]["path"] = config.data.path

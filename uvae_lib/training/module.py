@@ -233,4 +233,5 @@ def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: floa
         return
     weight = max(1 - decay**k, k / step)
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), weight)
-    torch._foreach_copy_(list(average.buffers()), list(model.buffers()))
+    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(new)
