@@ -154,7 +154,7 @@ def suite_features(
     name     of the set, in the file's name;  folder: where it is stored, the run's when absent
     """
     path, file = (folder or run.folder) / f"features_{name}.npz", io.BytesIO()
-    names = [suite.cube_id(i) for i in range(suite.n_cubes)]
+    names = list(suite.ids)
     key = weights_key(run, VERSION, names, suite.fingerprint, n_slices)
     if path.exists():
         with np.load(path, allow_pickle=False) as stored:
