@@ -21,7 +21,8 @@ def test_the_snippet_runs_as_it_stands_and_finds_the_cosmology(tmp_path):
     snippet = re.search(r"```python\n(.*?)```", section, re.S)[1]
     (tmp_path / "weights").symlink_to(ROOT / "weights")
     environment = os.environ | {"UVAE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
-    environment.pop("UVAE_DATA", None)
+    for name in ("UVAE_DATA", "UVAE_PRESET", "UVAE_OPTIONS"):
+        environment.pop(name, None)
     for words in (shlex.split(command), ["-c", f"{snippet}\nprint(*theta.mean(dim=0).tolist())"]):
         done = subprocess.run(
             [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300

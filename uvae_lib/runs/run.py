@@ -111,12 +111,12 @@ def build(config: Config, side: int) -> UniverseVAE:
 def load_run(folder: str | Path, which: str = "best") -> Run:
     """Read a run folder, or the weights that come with the project: load_run("weights/note").
 
-    folder   from the working directory, or else from the project's folder (`presets.locate`)
+    folder   from the working directory, or else from the project's folder (`presets.locate`) or this package's checkout
     which    "best": the lowest validation loss;  "last": the final weights
     Raises FileNotFoundError for what is not there, ValueError for a file that is damaged or of another model.
     """
-    folder = folder if Path(folder).expanduser().exists() else locate(folder)
-    folder = Path(folder).expanduser()
+    places = Path(folder).expanduser(), locate(folder), Path(__file__).parents[2] / folder
+    folder = next((place for place in places if place.exists()), places[1])
     info, config = read_info(folder)
     with torch.device("meta"):  # no weights are drawn: all come from the file
         model = build(config, info["side"])

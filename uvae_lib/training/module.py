@@ -7,6 +7,7 @@ same global batch, and gradients are means over them.
 import math
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import torch
@@ -105,8 +106,7 @@ class TrainingModule(pl.LightningModule):
         bad = ~torch.isfinite(loss.detach()) & (self.first_bad_step < 0)
         self.first_bad_step.masked_fill_(bad, step)
         if any(self.due(step + 1).values()):
-            reduce = self.trainer.strategy.reduce
-            self.logged = {name: reduce(value.detach(), reduce_op="mean") for name, value in terms.items()}
+            self.logged = {n: self.trainer.strategy.reduce(x.detach(), reduce_op="mean") for n, x in terms.items()}
         return loss
 
     def _rate(self, step: int) -> float:
@@ -116,11 +116,10 @@ class TrainingModule(pl.LightningModule):
         done = min(1.0, max(0, step - rise) / max(1, steps - rise))
         return min(1.0, (step + 1) / rise) * (LR_END + (1 - LR_END) * 0.5 * (1 + math.cos(math.pi * done)))
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> tuple[list, list]:
         parameters, lr = self.model.parameters(), self.config.training.lr
-        optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=self.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        adam = torch.optim.AdamW(parameters, lr=lr, weight_decay=self.weight_decay, fused=True)
+        return [adam], [{"scheduler": torch.optim.lr_scheduler.LambdaLR(adam, self._rate), "interval": "step"}]
 
     def optimizer_step(self, *args, **kwargs) -> None:
         """One step of the optimiser, then of the average: callbacks see both."""
@@ -130,8 +129,7 @@ class TrainingModule(pl.LightningModule):
 
     def log_row(self, step: int) -> dict[str, float]:
         """The last step as numbers: terms, and the learning rate. Waits for the device."""
-        row = {name: float(value) for name, value in self.logged.items()}
-        return row | {"lr": self.config.training.lr * self._rate(step - 1)}
+        return {n: float(x) for n, x in self.logged.items()} | {"lr": self.config.training.lr * self._rate(step - 1)}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -192,14 +190,14 @@ class LitUniverseVAE(TrainingModule):
         return row | {"fvu": row["l2"] / row.pop("target_power"), "weight_z": weight_z, "weight_h": weight_h}
 
     def settle(self, network: nn.Module) -> None:
-        """Batch statistics of the averaged weights: those that training kept are of other weights."""
+        """Batch statistics of the averaged weights, of whole steps: those that training kept are of other weights."""
         for layer in network.modules():
-            if isinstance(layer, nn.BatchNorm2d):
+            if isinstance(layer, nn.BatchNorm2d | nn.SyncBatchNorm):
                 layer.reset_running_stats()
                 layer.momentum = None  # a plain mean over the batches
-        network.train()
+        slices = replace(self.slices, rank=0, world_size=1)  # every process sees what one would
         for step in range(self.trainer.global_step, self.trainer.global_step + VALIDATION_STEPS):
-            network.forward_sets(self.slices.sets(step), self.slices.contexts(step), self.slices.noise(step))
+            network.train().forward_sets(slices.sets(step), slices.contexts(step), slices.noise(step))
 
     def held_out(self) -> dict[str, float]:
         """Terms on held-out cubes: `val_fvu` is the unexplained share of the variance."""

@@ -66,8 +66,7 @@ class TaughtStart:
 
     def discriminants(self, img: Tensor) -> Tensor:
         """Of slices (B, 1, H, H): (B, n)."""
-        rows = self.rows.to(img.device)
-        return summary(img.float(), self.power) @ rows[:-1] + rows[-1]
+        return summary(img.float(), self.power) @ self.rows.to(img.device)[:-1] + self.rows.to(img.device)[-1]
 
     def loss(
         self, model: UniverseVAE, sets: Tensor, context: Tensor, universes: Tensor, noise: tuple[Tensor, Tensor, Tensor]

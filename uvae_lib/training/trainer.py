@@ -40,8 +40,8 @@ def train_module(
     keeper = RunKeeper(folder)
     trainer = make_trainer(module.config, folder, progress, [keeper, *callbacks])
     with _stopping_well(trainer, keeper), warnings.catch_warnings():
-        for own_use_of_torch in (r".*isinstance\(treespec, LeafSpec\)", r".*all_gather is deprecated"):  # Lightning's
-            warnings.filterwarnings("ignore", message=own_use_of_torch)
+        # Lightning's own use of torch
+        warnings.filterwarnings("ignore", message=r".*(isinstance\(treespec, LeafSpec\)|all_gather is deprecated)")
         trainer.fit(module, ckpt_path=start, weights_only=True)
     return keeper
 
