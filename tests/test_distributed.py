@@ -124,7 +124,7 @@ def test_two_processes_have_the_history_of_one(alone, together):
         assert run.history[name].tolist() == pytest.approx(alone.history[name].tolist(), rel=1e-2, nan_ok=True), name
         first = alone.history[name][:3].tolist()
         assert run.history[name][:3].tolist() == pytest.approx(first, rel=2e-3, nan_ok=True), name
-    assert run.history["loss"][0] == pytest.approx(alone.history["loss"][0], rel=1e-6)
+    assert run.history["loss"][0] == pytest.approx(alone.history["loss"][0], rel=1e-5)
 
 
 def test_fit_returns_in_every_process(together):
