@@ -272,7 +272,8 @@ def limit_restored():
 def test_a_full_disk_ends_training_with_a_sentence_and_the_run_goes_on(config, uninterrupted, tmp_path, limit_restored):
     folder = tmp_path / "run"
     torch.set_num_threads(1)
-    with pytest.raises(OSError, match=r"could not write .*(best|last).safetensors: File too large.*make room .*--resume"):
+    said = r"could not write .*(best|last).safetensors: File too large.*make room .*--resume"
+    with pytest.raises(OSError, match=said):
         fit(config, folder, progress=False, callbacks=[FullDisk(3, 8)])
     assert [path.name for path in checkpoints(folder)] == ["step-00000002.ckpt"]
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
