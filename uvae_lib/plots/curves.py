@@ -61,9 +61,12 @@ def sheet(plane, params: pd.DataFrame, labels: Sequence[str] = ("PC 1 of $z$", "
     """Cubes on the plane of two directions of z, a panel a parameter, with the curved grid on which one is constant.
 
     plane    (n, 2) places of the cubes
-    params   (n, 2) their parameters
+    params   (n, 2) their parameters; where not two of them vary, the figure says so
     labels   of the two directions
     """
+    params = params.loc[:, params.nunique() > 1]
+    if len(params.columns) != 2:
+        return sentence("no sheet: fewer than two parameters of these cubes vary")
     plane, known = as_array(plane), as_array(params)
     figure, axes = two_panels(0.45)
     low, high = known.min(axis=0), known.max(axis=0)
