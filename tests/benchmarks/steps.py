@@ -52,8 +52,7 @@ def our_module(config: Config, suite: CubeSuite, pool_size: int | None = None) -
 
 def our_step(module: LitUniverseVAE) -> Callable[[int], None]:
     """A step as `fit` runs it: slices, noise, loss, backward, optimiser, schedule, average."""
-    configured = module.configure_optimizers()
-    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    (optimizer,), (schedule,) = module.configure_optimizers()
     precision = module.trainer.precision_plugin
 
     def step(number: int) -> None:
@@ -62,7 +61,7 @@ def our_step(module: LitUniverseVAE) -> Callable[[int], None]:
             loss = module.training_step(number)
         loss.backward()
         optimizer.step()
-        schedule.step()
+        schedule["scheduler"].step()
         if module.average:
             update_average(module.average, module.model, module.config.training.ema, number + 1)
 
