@@ -31,9 +31,9 @@ N_DRAWN_CUBES = 24  # held-out universes, at most, of which slices are drawn
 N_COPIES = 16  # drawn slices, and true ones, whose nearest training slice is looked for
 SAMPLES = {  # key of metrics["samples"]: what it is called
     "true": "other true slices",
-    "observed": "new slices of observed universes",
-    "note": "the note's draws, decoded means",
-    "prior": "universes from N(0, I)",
+    "observed": "completed, observed universes",
+    "note": "the note's samples",
+    "prior": "completed, z ~ N(0, I)",
 }
 VERSION = 7  # of metrics.json
 CAUSES = {  # what is absent, and where `missing` says why
