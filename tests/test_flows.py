@@ -144,19 +144,15 @@ def test_bfloat16_slices_are_compared_in_float32():
 
 
 @pytest.mark.parametrize("n_steps", [0, 3])
-def test_networks_that_say_nothing_leave_the_samples_of_the_note(flows, n_steps):
-    z, mu, white = normal(2, N_GIVEN), normal(2, 512, seed=1), normal(2, 512, seed=2)
-    sigma, noise, mean = normal(2, 512, seed=4).exp(), normal(2, 1, 64, 64, seed=5), normal(2, 1, 64, 64, seed=6)
-    torch.testing.assert_close(flows.h(mu, sigma, z, white, n_steps), mu + sigma * white)
+def test_a_network_that_says_nothing_leaves_the_gaussian_start(flows, n_steps):
+    z, noise, mean = normal(2, N_GIVEN), normal(2, 1, 64, 64, seed=5), normal(2, 1, 64, 64, seed=6)
     drawn = flows.slices(mean, z, noise, n_steps) - mean
     torch.testing.assert_close(drawn, flows.slices.scale(z) * flows.slices.start(noise, z))
 
 
-def test_no_steps_leave_the_samples_of_the_note_whatever_the_networks_say(flows):
-    z, mu, white = normal(2, N_GIVEN), normal(2, 512, seed=1), normal(2, 512, seed=2)
-    mean, noise = normal(2, 1, 64, 64, seed=6), normal(2, 1, 64, 64, seed=5)
+def test_no_steps_leave_the_gaussian_start_whatever_the_network_says(flows):
+    z, mean, noise = normal(2, N_GIVEN), normal(2, 1, 64, 64, seed=6), normal(2, 1, 64, 64, seed=5)
     busy = say_something(deepcopy(flows))
-    torch.testing.assert_close(busy.h(mu, mu.exp(), z, white, 0), mu + mu.exp() * white)
     start = flows.slices.scale(z) * flows.slices.start(noise, z)
     torch.testing.assert_close(busy.slices(mean, z, noise, 0), mean + start)
 
@@ -191,13 +187,31 @@ def test_what_differs_from_universe_to_universe_is_given_and_noise_is_not(flows)
     width[:, [7, 99]] = 0.3
     drawn = z + width * normal(1200, 512, seed=2)
     mean = torch.zeros(1200, 1, 64, 64)
+    batch = {"truth": 0.1 * normal(*mean.shape, seed=3), "mean": mean, "z": drawn, "z_mu": z, "z_width": width}
     measured = deepcopy(flows)
-    measured.measure(0.1 * normal(*mean.shape, seed=3), mean, drawn, z, width)
+    measured.measure(batch | {"h": normal(1200, 512), "mu": torch.zeros(1200, 512), "sigma": torch.ones(1200, 512)})
     given = measured.given(drawn)
     torch.testing.assert_close(given.mean(dim=0), torch.zeros(N_GIVEN), atol=0.01, rtol=0)
     torch.testing.assert_close(given.std(dim=0), torch.ones(N_GIVEN), atol=0.01, rtol=0)
     fit = torch.linalg.lstsq(given[:, :2], universes - universes.mean(dim=0)).solution
     assert (given[:, :2] @ fit - universes).var() < 0.15  # what a draw of 0.3 widths leaves open
+
+
+def test_the_coupling_of_h_is_measured_and_is_alike_at_all_places_of_the_map(flows):
+    measured, (n, side, _) = deepcopy(flows), flows.map_shape
+    mixing = torch.eye(n) + 0.5 * normal(n, n, seed=3) / n**0.5  # of the channels
+    u = torch.einsum("ij,njxy->nixy", mixing, normal(3000, n, side, side, seed=4))
+    u = u + 0.7 * u.roll(1, dims=3)  # of neighbours
+    mu, sigma = normal(3000, 512, seed=5), normal(3000, 512, seed=6).exp()
+    z, mean = normal(3000, 512), torch.zeros(3000, 1, 64, 64)
+    batch = {"truth": normal(*mean.shape), "mean": mean, "z": z, "z_mu": z, "z_width": torch.ones_like(z), "mu": mu}
+    measured.measure(batch | {"sigma": sigma, "h": mu + sigma * u.flatten(1)})
+    drawn = normal(20_000, 512, seed=7) @ measured.coupling
+    torch.testing.assert_close(drawn.T @ drawn / 20_000, u.flatten(1).T @ u.flatten(1) / 3000, atol=0.15, rtol=0)
+    torch.testing.assert_close(measured.coupling, measured.coupling.T, atol=1e-4, rtol=0)
+    place = normal(1, n, side, side, seed=8)
+    moved, drawn = ((x.flatten(1) @ measured.coupling).unflatten(1, (n, side, side)) for x in (place.roll(1, 2), place))
+    torch.testing.assert_close(moved, drawn.roll(1, 2), atol=1e-4, rtol=1e-3)
 
 
 # --- what is learned
@@ -281,6 +295,7 @@ def test_trained_flows_come_with_the_run(trained, run_folder):
 def test_the_start_of_a_flow_is_the_spectrum_of_its_run_and_what_it_is_given_of_z(trained):
     assert not torch.equal(flows_of(trained).slices.rings.power, torch.ones_like(flows_of(trained).slices.rings.power))
     assert flows_of(trained).slices.slopes.any() and flows_of(trained).combinations.any()
+    assert not torch.equal(flows_of(trained).coupling, torch.eye(512))
 
 
 def test_flows_that_are_there_are_kept(trained, run_folder):

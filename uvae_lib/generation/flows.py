@@ -1,20 +1,21 @@
-"""Flows that start from the note's Gaussians: what its samples lack, learned by flow matching.
+"""What the note's samples lack: the coupling of h's numbers, measured, and the small scales, by flow matching.
 
-The note draws h ~ N(mu(z), Sigma(z)) and a slice around decoder_h(h) with Gaussian pixel noise. Real h and residuals
-have such means and spectra, but not a Gaussian's phases: filaments know of each other. Each flow carries the note's own
-draw x(0) to a real one x(pi/2) along
+The note draws h ~ N(mu(z), Sigma(z)) with a diagonal Sigma, and a slice around decoder_h(h) with Gaussian pixel noise.
+The numbers of real h have those means and widths and are not independent. u = (h - mu) / sigma has a covariance C, which
+is measured; a new h is mu + sigma C^1/2 white. (A flow of h on top learned nothing: its loss stayed that of the Gaussian.)
+
+Real residuals have a spectrum, and are no Gaussian field: filaments know of each other. A flow carries Gaussian noise
+x(0) of that spectrum to a residual x(pi/2) along
 
     x(a) = cos(a) x(0) + sin(a) x(pi/2),        dx/da = v(x, a; z) = E[-sin(a) x(0) + cos(a) x(pi/2) | x(a), z],
 
 which is a straight path in other coordinates (Albergo & Vanden-Eijnden 2023, arXiv:2209.15571, eq. 2.23; flow matching:
 Lipman et al. 2023, arXiv:2210.02747). In these the v of a Gaussian is zero: with zero output the flow is the identity,
-in any number of steps. All that is random is the noise of the start, so the same noise with another z is the same place
-in another universe.
+in any number of steps. All that is random is white noise, so the same noise with another z is the same place in another
+universe.
 
-SliceFlow    noise with the spectrum that z says -> truth - decoded mean, given the decoded mean and z
-HFlow        h ~ N(mu(z), Sigma(z)) -> h of slices, given z, on the map that the 512 numbers make
-
-Both see the 16 combinations of z's numbers that differ most from universe to universe, in units of the width of q(z).
+SliceFlow sees the decoded mean and the 16 combinations of z's numbers that differ most from universe to universe, in
+units of the width of q(z).
 """
 
 import json
@@ -225,52 +226,22 @@ class SliceFlow(nn.Module):
         return mean + self.scale(z) * end
 
 
-class HFlow(nn.Module):
-    """h given z, in units of the note's prior: u = (h - mu(z)) / sigma(z), on the map (C, m, m) that h is.
-
-    shape      (C, m, m)
-    n_given    numbers of z that it sees
-    width      channels of the map itself; deeper levels have 1.5 and 2 times as many
-    periodic   a slice is the whole periodic box: convolutions wrap around
-    """
-
-    def __init__(self, shape: tuple[int, int, int], n_given: int, width: int, periodic: bool):
-        super().__init__()
-        n, _, side = self.shape = shape
-        widths = [width, width * 3 // 2, width * 2]
-        self.network = UNet(side, n, n, widths, n_given, periodic and side > 1)
-
-    def loss(self, h: Tensor, mu: Tensor, sigma: Tensor, z: Tensor, white: Tensor, angle: Tensor) -> Tensor:
-        """Squared error of the velocity, averaged over numbers and slices.
-
-        h, mu, sigma, white   (n, 512): h of slices, mean and width of p(h | z), standard normal numbers
-        z                     (n, n_given);  angle (n,)
-        Returns a scalar; with zero output it is 1 where h is what p(h | z) says.
-        """
-        start, end = (x.unflatten(1, self.shape) for x in (white, (h - mu) / sigma))
-        x, wanted = path(start, end, angle)
-        return (self.network(x, angle, z) - wanted).square().mean()
-
-    def forward(self, mu: Tensor, sigma: Tensor, z: Tensor, white: Tensor, n_steps: int) -> Tensor:
-        """h of new slices, (n, 512), of standard normal numbers (n, 512)."""
-        end = integrate(lambda x, angle: self.network(x, angle, z), white.unflatten(1, self.shape), n_steps)
-        return mu + sigma * end.flatten(1)
-
-
 class Flows(nn.Module):
-    """The flows of a run, and what of z they are given.
+    """What completes the samples of a run.
 
     model      the trained model
     settings   widths
     periodic   a slice is the whole periodic box
     `about` holds JSON values on their training; its "key" is the digest of the weights and settings of it.
+    `coupling` is C^1/2, symmetric, of u = (h - mu(z)) / sigma(z): (512, 512).
     """
 
     def __init__(self, model: UniverseVAE, settings: FlowConfig, periodic: bool):
         super().__init__()
         self.settings, self.n_steps, self.about = settings, ODE_STEPS, {}
         self.slices = SliceFlow(model.image_size, N_GIVEN, settings.width, periodic)
-        self.h = HFlow(model.decoder_h.map_shape, N_GIVEN, 4 * settings.width, periodic)
+        self.map_shape, self.periodic = model.decoder_h.map_shape, periodic
+        self.register_buffer("coupling", torch.eye(model.latent_dim))
         self.register_buffer("combinations", torch.zeros(model.latent_dim, N_GIVEN))
         self.register_buffer("offset", torch.zeros(N_GIVEN))
 
@@ -280,17 +251,21 @@ class Flows(nn.Module):
         return z @ self.combinations - self.offset
 
     @torch.no_grad()
-    def measure(self, truth: Tensor, mean: Tensor, z: Tensor, mu: Tensor, width: Tensor) -> None:
-        """Take from slices, before training, what of z is given to the flows, and the spectrum of the residuals.
+    def measure(self, batch: dict[str, Tensor]) -> None:
+        """Take from slices, before training, the coupling of h, what of z is given, and the spectrum of the residuals.
 
-        truth, mean   (n, 1, H, H) slices and their decoded means [standardised pixels]
-        z             (n, 512) drawn from q(z), whose means and widths are mu and width, (n, 512)
+        batch   of n slices, as `training.LitFlows.encode` makes it
         """
-        scale = width.square().mean(dim=0).sqrt()
+        mu, z, scale = batch["z_mu"], batch["z"], batch["z_width"].square().mean(dim=0).sqrt()
         rows = torch.linalg.svd((mu - mu.mean(dim=0)) / scale, full_matrices=False).Vh[:N_GIVEN].T / scale[:, None]
         self.combinations.zero_()[:, : rows.shape[1]] = rows / (z @ rows).std(dim=0).clamp_min(1e-6)
         self.offset.copy_((z @ self.combinations).mean(dim=0))
-        self.slices.measure(truth, mean, self.given(z))
+        self.slices.measure(batch["truth"], batch["mean"], self.given(z))
+        u = ((batch["h"] - batch["mu"]) / batch["sigma"]).unflatten(1, self.map_shape)
+        shifts = range(u.shape[-1] if self.periodic else 1)  # all places on the periodic map are alike
+        u = torch.cat([u.roll((i, j), (2, 3)) for i in shifts for j in shifts]).flatten(1)
+        values, vectors = torch.linalg.eigh(u.T @ u / len(u))
+        self.coupling.copy_(vectors * values.clamp_min(1e-3).sqrt() @ vectors.T)
 
     def complete(self, mean: Tensor, z: Tensor, white: Tensor) -> Tensor:
         """Slices from decoded means.

@@ -1,4 +1,4 @@
-"""New slices: the note's own Gaussian draws, carried on by a run's flows where it has them."""
+"""New slices: the note's samples, and those that a run's flows complete where it has them."""
 
 import torch
 from torch import Generator, Tensor
@@ -14,8 +14,8 @@ def sample_slices(run: Run, z: Posterior | None, n: int, generator: Generator, c
     z           posterior of one universe, (512,), or of one for each slice, (n, 512), from which its z is drawn; when
                 None, each slice is of a universe of its own, drawn from N(0, I)
     n           slices
-    completed   carry the note's Gaussian draws on by the run's flows, where it has them; False: the note's own samples,
-                decoded means of h ~ p(h | z)
+    completed   with the coupling of h and the small scales that the run's flows add, where it has them; False: the
+                note's samples, decoded means of h ~ p(h | z)
     Returns (n, 1, H, H) pixels.
     """
     shape = n, run.model.latent_dim
@@ -27,17 +27,17 @@ def sample_slices(run: Run, z: Posterior | None, n: int, generator: Generator, c
 
 @torch.inference_mode()
 def draw_h(run: Run, z: Tensor, white: Tensor, completed: bool = True) -> Tensor:
-    """h of new slices: N(mu(z), Sigma(z)), carried on by the flow of h where the run has one.
+    """h of new slices: N(mu(z), Sigma(z)), its numbers coupled as those of real h are where the run has flows.
 
     z           (512,) or (n, 512)
     white       (n, 512) standard normal numbers: the same ones with another z are the same place in another universe
-    completed   False: the note's own draw, without the flow
+    completed   False: the note's own draw, of independent numbers
     Returns (n, 512).
     """
     z = z.expand(len(white), -1)
     prior, flows = prior_of_h(run, z), flows_of(run) if completed else None
-    sigma = (0.5 * prior.logvar).exp()
-    return flows.h(prior.mu, sigma, flows.given(z), white, flows.n_steps) if flows else prior.mu + white * sigma
+    u = white @ flows.coupling if flows else white
+    return prior.mu + u * (0.5 * prior.logvar).exp()
 
 
 @torch.inference_mode()

@@ -1,8 +1,7 @@
 """Training of the flows (`generation.flows`) of a run whose networks stay as they are.
 
 Slices are cut from the training cubes without end, as in the training of the run, and encoded by the trained model:
-z ~ q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. The flows learn side by side from the same
-slices. Slices and noise are functions of (seed, step), and checkpoints are those of `training`: a training that was
+z ~ q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. Slices and noise are functions of (seed, step), and checkpoints are those of `training`: a training that was
 killed goes on to the same numbers.
 """
 
@@ -65,36 +64,31 @@ class LitFlows(TrainingModule):
         return batch | {"mu": mu, "sigma": (0.5 * logvar).exp(), "h": h}
 
     def on_train_start(self) -> None:
-        """What is fixed before the first step: the residuals' spectrum and what of z is given."""
+        """What is fixed before the first step: the coupling of h, the residuals' spectrum and what of z is given."""
         if self.trainer.global_step == 0:
             some = [self.encode(self.slices, turn) for turn in range(MEASURED)]
-            names = ("truth", "mean", "z", "z_mu", "z_width")
-            self.model.measure(*(torch.cat([batch[name] for batch in some]) for name in names))
+            self.model.measure({name: torch.cat([batch[name] for batch in some]) for name in some[0]})
             self.evaluated.load_state_dict(self.model.state_dict())
 
-    def losses(self, flows: Flows, batch: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-        """Of the flows of slices and of h, scalars; noise and angles are those of a seed."""
-        generator, given, n = Generator().manual_seed(seed), flows.given(batch["z"]), len(batch["z"])
-        white, white_h = (torch.randn(batch[x].shape, generator=generator).to(self.device) for x in ("truth", "h"))
-        angle, angle_h = (draw_angle(n, generator).to(self.device) for _ in range(2))
-        return {
-            "slices": flows.slices.loss(batch["truth"], batch["mean"], given, white, angle),
-            "h": flows.h.loss(batch["h"], batch["mu"], batch["sigma"], given, white_h, angle_h),
-        }
+    def loss_of(self, flows: Flows, batch: dict[str, Tensor], seed: int) -> Tensor:
+        """Of the flow of slices, a scalar; noise and angles are those of a seed."""
+        generator, truth, mean = Generator().manual_seed(seed), batch["truth"], batch["mean"]
+        white = torch.randn(truth.shape, generator=generator).to(self.device)
+        angle = draw_angle(len(truth), generator).to(self.device)
+        return flows.slices.loss(truth, mean, flows.given(batch["z"]), white, angle)
 
     def step_terms(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         turn = step // USES
         if self._turn != turn:
             self._turn, self._batch = turn, self.encode(self.slices, turn)
-        losses = self.losses(self.model, self._batch, noise_seed(self.slices.seed + 1, step))
-        return sum(losses.values()), {f"loss_{name}": value for name, value in losses.items()}
+        loss = self.loss_of(self.model, self._batch, noise_seed(self.slices.seed + 1, step))
+        return loss, {"loss": loss}
 
     def held_out(self) -> dict[str, float]:
-        """Losses on held-out cubes, always the same slices and noise."""
+        """Loss on held-out cubes, always the same slices and noise."""
         self._held = self._held or [self.encode(self.validation, turn) for turn in range(HELD)]
-        some = [self.losses(self.evaluated, batch, seed) for seed, batch in enumerate(self._held)]
-        mean = {name: float(torch.stack([losses[name] for losses in some]).mean()) for name in some[0]}
-        return {"val_loss": sum(mean.values())} | {f"val_loss_{name}": value for name, value in mean.items()}
+        some = [self.loss_of(self.evaluated, batch, seed) for seed, batch in enumerate(self._held)]
+        return {"val_loss": float(torch.stack(some).mean())}
 
 
 def fit_flows(folder: str | Path, *, progress: bool = True, steps: int | None = None) -> Run:

@@ -170,13 +170,15 @@ def encode_cube(run: Run, slices: Tensor) -> Posterior:
 def encode_set(run: Run, zs: Tensor) -> Posterior:
     """q(z | a set of slices) from their `set_features`, (S, 1024).
 
-    With more slices than `trained_context`, the means and variances of all runs of so many neighbours (cyclic) are
-    averaged, and the variance is divided by the number of runs that share no slice: S / trained_context.
+    With more slices than `trained_context`, means and precisions of all runs of so many neighbours (cyclic) are averaged.
+    What these say beyond the prior, precision - 1, counts once for each run that shares no slice with others,
+    S / trained_context times: numbers that tell nothing keep the prior's width.
     """
     n, size = len(zs), trained_context(run, len(zs))
     members = neighbours(n, size)[: 1 if size == n else n]
     mu, logvar = run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)
-    return Posterior(mu.mean(dim=0), (logvar.exp().mean(dim=0) * size / n).log())
+    precision = 1 + n / size * ((-logvar).exp().mean(dim=0) - 1)
+    return Posterior(mu.mean(dim=0), -precision.clamp_min(1e-3).log())
 
 
 @torch.inference_mode()
