@@ -21,7 +21,7 @@ from uvae_lib.runs.encode import (
     set_features,
     spread_slices,
 )
-from uvae_lib.runs.traverse import decode_universe, parameter_sheet, place_of, traverse
+from uvae_lib.runs.traverse import decode_universe, parameter_sheet, place_of, traverse, typical_noise
 from uvae_lib.statistics import r2
 from uvae_lib.training.fit import fit
 
@@ -102,12 +102,23 @@ def test_encode_cube_is_the_model_on_a_set_of_the_trained_size(run, slices):
     torch.testing.assert_close(found.logvar, logvar)
 
 
-def test_more_slices_are_averaged_over_cyclic_pairs_and_narrow_the_posterior(run, slices):
+def test_of_more_slices_means_are_averaged_and_precisions_beyond_the_prior_add_up(run, slices):
     pairs = [encode_cube(run, slices[[i, (i + 1) % 3]]) for i in range(3)]
     three = encode_cube(run, slices[:3])
-    torch.testing.assert_close(three.mu, torch.stack([pair.mu for pair in pairs]).mean(dim=0))
-    mean_variance = torch.stack([pair.logvar.exp() for pair in pairs]).mean(dim=0)
-    torch.testing.assert_close(three.logvar.exp(), mean_variance * 2 / 3)
+    torch.testing.assert_close(three.mu, sum(pair.mu for pair in pairs) / 3)
+    precision = sum((-pair.logvar).exp() for pair in pairs) / 3
+    expected = torch.where(precision > 1, 1 + 1.5 * (precision - 1), precision)
+    torch.testing.assert_close((-three.logvar).exp(), expected)
+
+
+def test_typical_noise_is_as_wide_as_a_draw_and_moves_no_direction_in_which_universes_differ():
+    generator = torch.Generator().manual_seed(0)
+    ways = torch.linalg.qr(torch.randn(512, 2, generator=generator)).Q
+    mu = 20 * torch.randn(30, 2, generator=generator) @ ways.T
+    z = Posterior(mu, torch.full((30, 512), -1.0))
+    noise = typical_noise(z)
+    assert float(noise.square().mean()) == pytest.approx(np.exp(-1), rel=0.15)
+    assert (noise @ ways).abs().max() < 1e-4 and torch.equal(noise, typical_noise(z))
 
 
 def test_reconstruct_decodes_the_posterior_mean(run, slices):

@@ -69,7 +69,7 @@ def draw_slices(run: Run, seed: int = 0) -> plots.Figure:
     rows = {
         "simulated": [slices[:1] for slices in sets],
         "reconstructed": [reconstruct(run, slices[:1], slices[1:]) for slices in sets],
-        "own sample": [sample_slices(run, of, 1, generator, completed=False) for of in z],
+        "the note's\nsamples": [sample_slices(run, of, 1, generator, completed=False) for of in z],
         "completed": [sample_slices(run, of, 1, generator) for of in z],
     }
     images = run.to_log(torch.cat([image for row in rows.values() for image in row]))
@@ -82,7 +82,7 @@ def draw_film(run: Run, universes: Universes, n: int = 24) -> bytes:
     asked = np.tile(universes.params.iloc[0].to_numpy(), (n, 1))
     column = list(universes.params).index("sigma_8")
     asked[:, column] = np.linspace(min(values), max(values), n)
-    sheet, z = universes.sheet(asked), universes.z.mu[0]
+    sheet, z = universes.sheet(asked), universes.drawn[0]
     path = z + sheet - universes.sheet(universes.params.iloc[[0]].to_numpy())
     home = place_of(run, z, encode_slices(run, universes.slices[0, :1], z).mu)
     white = torch.randn(universes.slices[0, :1].shape, generator=torch.Generator().manual_seed(0)).expand(n, -1, -1, -1)

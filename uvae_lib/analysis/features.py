@@ -35,7 +35,7 @@ from ..statistics import pixel_pdf, power_spectrum
 SIZES = (1, 2, 3, 5, 9, 15)  # numbers of slices of a cube; twice the largest is added
 PDF_EDGES = torch.linspace(-4, 5, 37)  # of standardised pixels
 N_RANDOM = 2  # random sets of each number of slices
-VERSION = 5  # of the stored table
+VERSION = 6  # of the stored table
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..cubes.suite import CubeSuite
 from ..generation.sample import complete_means, draw_h
-from ..runs.encode import decode, encode_set, set_features, spread_slices
+from ..runs.encode import Posterior, decode, encode_set, set_features, spread_slices
 from ..runs.run import Run
-from ..runs.traverse import parameter_sheet
+from ..runs.traverse import parameter_sheet, typical_noise
 from ..runs.universes import cubes_along
 from ..statistics import power_spectrum
 from .features import FeatureTable
@@ -47,7 +47,7 @@ def parameter_walks(run: Run, table: FeatureTable, one_p: CubeSuite | None, *, n
     Returns a dictionary a parameter that varies: `completed`, `mean` (decoded means alone) and `simulated` as
     `responses`.
     """
-    found, draw = {}, _drawer(run, parameter_sheet(table.z(n_slices), table.params), n_slices)
+    found, draw = {}, _drawer(run, table, n_slices)
     for i, name in enumerate(table.names.tolist()):
         cubes, values, fiducial = cubes_along(one_p, name) if one_p is not None else ([], np.empty(0), {})
         middle = np.array([fiducial[p] for p in table.names]) if len(values) > 1 else table.params.mean(axis=0)
@@ -80,14 +80,16 @@ def closure(run: Run, table: FeatureTable, *, side: int = 4, n_slices: int = 15)
     lines = [np.unique(np.linspace(a, b, side)) for a, b in zip(low, high, strict=True)]
     asked = np.stack(np.meshgrid(*lines, indexing="ij"), axis=-1).reshape(-1, len(lines))
     sheet, reader = parameter_sheet(z, params), ridge().fit(z, params)
-    draw = _drawer(run, sheet, n_slices)
+    draw = _drawer(run, table, n_slices)
     rows = np.stack([encode_set(run, set_features(run, draw(row)[1])).mu.numpy() for row in asked])
     read, straight = (reader.predict(x).reshape(asked.shape).tolist() for x in (rows, sheet(asked).numpy()))
     return {"asked": asked.tolist(), "read": read, "path": straight}
 
 
-def _drawer(run: Run, sheet: Callable[[np.ndarray], Tensor], n_slices: int) -> Callable:
+def _drawer(run: Run, table: FeatureTable, n_slices: int) -> Callable:
     """params (p,) -> decoded means and completed slices, (n_slices, 1, H, H) twice, of the same random numbers."""
+    known = Posterior(*(torch.from_numpy(x[:, table.at(n_slices)]).float() for x in (table.mu, table.logvar)))
+    sheet = parameter_sheet((known.mu + typical_noise(known)).numpy(), table.params)
     generator, size = torch.Generator().manual_seed(0), run.config.data.image_size
     place = torch.randn(n_slices, run.model.latent_dim, generator=generator)
     white = torch.randn(n_slices, 1, size, size, generator=generator)

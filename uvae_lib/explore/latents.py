@@ -80,14 +80,14 @@ class LatentExplorer(Explorer):
         """The universe, its first slice and the place of that in p(h | z)."""
         self._beside, self._scale = "", self._limits(self.run.to_log(self.source.slices.flatten(0, 1))[:, 0])
         first = self.source.slices[self.cube.value, :1]
-        z = self.source.z.mu[self.cube.value]
+        z = self.source.drawn[self.cube.value]
         self._name, self._drawn_place = self._cube_text(), "the place of its first slice"
         self._place = place_of(self.run, z, encode_slices(self.run, first, z).mu)
         self._anchor(z)
 
     def _anchor(self, z: Tensor) -> None:
         """Start from a universe (512,) and the place that is held; all sliders go to where it is."""
-        nearest = int((self.source.z.mu - z).square().sum(dim=1).argmin())  # a random universe has no label
+        nearest = int((self.source.drawn - z).square().sum(dim=1).argmin())  # a random universe has no label
         self._z0, row = z, self.source.known.iloc[nearest]
         self._home = {name: round(float(value), 2) for name, value in row.items()}
         self._name_unit()

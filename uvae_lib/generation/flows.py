@@ -1,8 +1,9 @@
 """What the note's samples lack: the coupling of h's numbers, measured, and the small scales, by flow matching.
 
 The note draws h ~ N(mu(z), Sigma(z)) with a diagonal Sigma, and a slice around decoder_h(h) with Gaussian pixel noise.
-The numbers of real h have those means and widths and are not independent. u = (h - mu) / sigma has a covariance C, which
-is measured; a new h is mu + sigma C^1/2 white. (A flow of h on top learned nothing: its loss stayed that of the Gaussian.)
+The numbers of real h have those means and widths and are not independent. u = (h - mu) / sigma has a covariance C,
+which is measured; a new h is mu + sigma C^1/2 white. (A flow of h on top learned nothing: its loss stayed that of the
+Gaussian.)
 
 Real residuals have a spectrum, and are no Gaussian field: filaments know of each other. A flow carries Gaussian noise
 x(0) of that spectrum to a residual x(pi/2) along

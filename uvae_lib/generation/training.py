@@ -1,8 +1,8 @@
 """Training of the flows (`generation.flows`) of a run whose networks stay as they are.
 
 Slices are cut from the training cubes without end, as in the training of the run, and encoded by the trained model:
-z ~ q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. Slices and noise are functions of (seed, step), and checkpoints are those of `training`: a training that was
-killed goes on to the same numbers.
+z ~ q(z | the other slices of a set), h ~ q(h | slice, z), decoded mean. Slices and noise are functions of (seed, step),
+and checkpoints are those of `training`: a training that was killed goes on to the same numbers.
 """
 
 import shutil

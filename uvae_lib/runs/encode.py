@@ -170,15 +170,16 @@ def encode_cube(run: Run, slices: Tensor) -> Posterior:
 def encode_set(run: Run, zs: Tensor) -> Posterior:
     """q(z | a set of slices) from their `set_features`, (S, 1024).
 
-    With more slices than `trained_context`, means and precisions of all runs of so many neighbours (cyclic) are averaged.
-    What these say beyond the prior, precision - 1, counts once for each run that shares no slice with others,
+    With more slices than `trained_context`, means and precisions of all runs of so many neighbours (cyclic) are
+    averaged. What these say beyond the prior, precision - 1, counts once for each run that shares no slice with others,
     S / trained_context times: numbers that tell nothing keep the prior's width.
     """
     n, size = len(zs), trained_context(run, len(zs))
     members = neighbours(n, size)[: 1 if size == n else n]
     mu, logvar = run.model.deep_set(zs[None], members[None])[0].chunk(2, dim=1)
-    precision = 1 + n / size * ((-logvar).exp().mean(dim=0) - 1)
-    return Posterior(mu.mean(dim=0), -precision.clamp_min(1e-3).log())
+    precision = (-logvar).exp().mean(dim=0)
+    precision = precision + (n / size - 1) * (precision - 1).clamp_min(0)
+    return Posterior(mu.mean(dim=0), -precision.log())
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from ..loss import kl_by_dimension
 from ..presets import PARAMETERS, locate
 from .encode import Posterior, encode_cube, encode_slices, prior_of_h, spread_slices
 from .run import Run
-from .traverse import parameter_sheet
+from .traverse import parameter_sheet, typical_noise
 
 FILE = "slices.npz"
 
@@ -68,16 +68,21 @@ class Universes:
         return known if len(known) > len(known.columns) else known.iloc[:, :0]
 
     @cached_property
+    def drawn(self) -> Tensor:
+        """z of the cubes to draw slices from, (n, 512): means of q(z) and one `typical_noise`."""
+        return self.z.mu + typical_noise(self.z)
+
+    @cached_property
     def sheet(self) -> Callable[[np.ndarray], Tensor]:
-        """The map from the parameters that are `known` to z."""
-        return parameter_sheet(self.z.mu.numpy(), self.known.to_numpy())
+        """The map from the parameters that are `known` to z, as `drawn` has it."""
+        return parameter_sheet(self.drawn.numpy(), self.known.to_numpy())
 
     def directions(self, n: int) -> Directions:
         """The n directions of z along which cubes differ most (PCA), fewer where there are fewer cubes.
 
         Steps point to where sigma_8 grows; where that is not known, their largest number is positive.
         """
-        z, centre = self.z.mu, self.z.mu.mean(dim=0)
+        z, centre = self.drawn, self.drawn.mean(dim=0)
         u, s, ways = torch.linalg.svd(z - centre, full_matrices=False)
         if "sigma_8" in self.known:
             sigma_8 = torch.tensor(self.known["sigma_8"].to_numpy(), dtype=z.dtype)
@@ -143,8 +148,8 @@ def encode_universes(run: Run, suite: CubeSuite, n_slices: int = 9, n_shown: int
     found = [spread_slices(run, of, cube, n_slices, seed=0 if of is one_p else cube) for of, cube in cubes]
     z = Posterior(*map(torch.stack, zip(*(encode_cube(run, slices) for slices in found), strict=True)))
     kept = found[: len(shown) + bool(twins)]
-    h = [kl_by_dimension(*encode_slices(run, slices, mu), *prior_of_h(run, mu[None]))
-         for slices, mu in zip(kept, z.mu, strict=False)]  # fmt: skip
+    h = [kl_by_dimension(*encode_slices(run, slices, of), *prior_of_h(run, of[None]))
+         for slices, of in zip(kept, z.mu + typical_noise(z), strict=False)]  # fmt: skip
     params = pd.concat([of.params.iloc[[cube]] for of, cube in cubes], ignore_index=True)
     kl = {"z": kl_by_dimension(*z).mean(dim=0), "h": torch.cat(h).mean(dim=0)}
     return Universes(suite.box_size, suite.side, torch.stack(kept), params, z, kl, twins)
