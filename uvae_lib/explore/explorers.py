@@ -117,8 +117,8 @@ class Explorer(Shown):
         x = x if x.ndim == 3 else x[None]
         window = None if x.shape[-1] == self.source.side else "hann"  # a crop is not periodic
         k, power = power_spectrum(x, self._pixel * x.shape[-1], window)
-        centres = (self._edges[1:] + self._edges[:-1]) / 2
-        return (k, power.mean(dim=0)), (centres, pixel_pdf(x, self._edges).mean(dim=0))
+        centres, pdf = (self._edges[1:] + self._edges[:-1]) / 2, pixel_pdf(x, self._edges).mean(dim=0)
+        return (k, power.mean(dim=0)), (centres, pdf / (pdf > 0))  # no line through empty bins
 
     def _cube_text(self) -> str:
         """Number and cosmology of the cube."""
@@ -187,7 +187,7 @@ class SliceExplorer(PlaneExplorer):
     def _make(self, x: Tensor, scale: tuple[float, float]) -> live.Board:
         plane = live.Panel("periodic plane", self.source.box_size, *scale, "")
         crop = live.Panel("crop", self._pixel * self.size, *scale)
-        colours = {"plane": "0.65", "crop": plots.TRUTH}
+        colours = {"plane": plots.BASELINE, "crop": plots.TRUTH}
         return self._frame([plane, crop], [self.source.side, self.size], colours)
 
     def _draw(self) -> None:
@@ -221,7 +221,7 @@ class CubeExplorer(PlaneExplorer):
         plane = live.Panel("the plane of the cut", self.source.box_size, *scale)
         size = max(448, 2 * self.source.side)  # two pixels a voxel where a face is seen straight
         self._mean = {"planes of the cube": self._statistics(x)}
-        colours = {"planes of the cube": "0.65", "this plane": plots.TRUTH}
+        colours = {"planes of the cube": plots.BASELINE, "this plane": plots.TRUTH}
         return self._frame([cube, plane], [size, self.source.side], colours, target=size)
 
     def _draw(self) -> None:
@@ -261,7 +261,7 @@ class ReconstructionExplorer(Explorer):
         panels = [
             live.Panel("simulated", length, *scale, ""),
             live.Panel("reconstruction", length, *scale),
-            live.Panel("residual", length, -reach, reach, residual, plots.DIFFERENCE_MAP),
+            live.Panel("difference", length, -reach, reach, residual, plots.DIFFERENCE_MAP),
         ]
         r = live.Axis(plots.WAVENUMBER, "correlation  $r(k)$", self._k, (0, 1.02), yscale="linear", level=0.9)
         colours = {"simulated": plots.TRUTH, "reconstruction": plots.MODEL}

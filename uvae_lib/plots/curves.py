@@ -42,10 +42,10 @@ def cosmologies(params: Mapping[str, pd.DataFrame]) -> Figure:
     if lacking := {label for label, table in params.items() if not set(SYMBOLS) <= set(table)}:
         return sentence(f"{', '.join(lacking)}: no Omega_m and sigma_8")
     ax = new_axes(0.7 * COLUMN, 0.9)
-    kinds = ("o", "0.65", 0.8, 1), ("*", TRUTH, 3, 3), ("D", "white", 1.3, 2)
+    kinds = ("o", BASELINE, 0.8, 1), ("*", TRUTH, 2.6, 3), ("D", TRUTH, 1.2, 2)
     for (label, table), (mark, colour, times, order) in zip(params.items(), kinds, strict=False):
-        look = {"mfc": colour, "mec": TRUTH if order > 1 else colour, "ms": times * dot(), "zorder": order}
-        ax.plot(table["Omega_m"], table["sigma_8"], mark, label=f"{label} ({len(table)})", **look)
+        look = {"color": colour, "ms": times * dot(), "zorder": order, "label": f"{label} ({len(table)})"}
+        ax.plot(table["Omega_m"], table["sigma_8"], mark, **look)
     sides = ((0, 1.02, 1, 0.14), {"sharex": ax}, "x"), ((1.02, 0, 0.14, 1), {"sharey": ax}, "y")
     for (place, shared, axis), name in zip(sides, SYMBOLS, strict=True):
         side = ax.inset_axes(place, **shared)
