@@ -69,7 +69,7 @@ def draw_slices(run: Run, seed: int = 0) -> plots.Figure:
     rows = {
         "simulated": [slices[:1] for slices in sets],
         "reconstructed": [reconstruct(run, slices[:1], slices[1:]) for slices in sets],
-        "the note's\nsamples": [sample_slices(run, of, 1, generator, completed=False) for of in z],
+        "the note's sample": [sample_slices(run, of, 1, generator, completed=False) for of in z],
         "completed": [sample_slices(run, of, 1, generator) for of in z],
     }
     images = run.to_log(torch.cat([image for row in rows.values() for image in row]))

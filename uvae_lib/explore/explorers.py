@@ -117,8 +117,8 @@ class Explorer(Shown):
         x = x if x.ndim == 3 else x[None]
         window = None if x.shape[-1] == self.source.side else "hann"  # a crop is not periodic
         k, power = power_spectrum(x, self._pixel * x.shape[-1], window)
-        centres = (self._edges[1:] + self._edges[:-1]) / 2
-        return (k, power.mean(dim=0)), (centres, pixel_pdf(x, self._edges).mean(dim=0))
+        centres, pdf = (self._edges[1:] + self._edges[:-1]) / 2, pixel_pdf(x, self._edges).mean(dim=0)
+        return (k, power.mean(dim=0)), (centres, pdf / (pdf > 0))  # no line through empty bins
 
     def _cube_text(self) -> str:
         """Number and cosmology of the cube."""
@@ -160,9 +160,10 @@ class PlaneExplorer(Explorer):
 
     def _plane(self) -> tuple[Tensor, str]:
         """The log density of the plane, and its cube, axis and place as text."""
-        x = log_density(self._y.select(self.axis.value, self.plane.value), EPS)
-        start = self._pixel * self.plane.value
-        return x, f"{self._cube_text()}: {AXES[self.axis.value]} = {start:.1f} to {start + self._pixel:.1f} Mpc/h"
+        axis, start = self.axis.value, self._pixel * self.plane.value
+        place = f"{AXES[axis]} = {start:.1f} to {start + self._pixel:.1f} Mpc/h"
+        text = f"{self._cube_text()}: {place}, rows and columns along {' and '.join(AXES.replace(AXES[axis], ''))}"
+        return log_density(self._y.select(axis, self.plane.value), EPS), text
 
 
 class SliceExplorer(PlaneExplorer):
@@ -179,14 +180,14 @@ class SliceExplorer(PlaneExplorer):
         self.size = suite.side // 2
         row, col = (
             control(ui.IntSlider, f"corner, {name}", value=start % suite.side, max=suite.side - 1)
-            for name, start in zip(("row", "col"), corner, strict=True)
+            for name, start in zip(("row", "column"), corner, strict=True)
         )
         super().__init__(suite, cube, suite.axes[0], 0, row=row, col=col)
 
     def _make(self, x: Tensor, scale: tuple[float, float]) -> live.Board:
         plane = live.Panel("periodic plane", self.source.box_size, *scale, "")
         crop = live.Panel("crop", self._pixel * self.size, *scale)
-        colours = {"plane": plots.TRUTH, "crop": plots.COLOURS[0]}
+        colours = {"plane": plots.BASELINE, "crop": plots.TRUTH}
         return self._frame([plane, crop], [self.source.side, self.size], colours)
 
     def _draw(self) -> None:
@@ -194,7 +195,7 @@ class SliceExplorer(PlaneExplorer):
         crop = periodic_crop(x, corner, self.size)
         row, col = (self._pixel * place for place in corner)
         lines = {"plane": self._statistics(x), "crop": self._statistics(crop)}
-        text = f"{text}, corner at ({row:.1f}, {col:.1f}) Mpc/h"
+        text = f"{text}; corner at row {row:.1f}, column {col:.1f} Mpc/h"
         plane = live.outlined(live.colours_of(x.numpy(), self._board.panels[0]), *corner, self.size)
         self._show([plane, crop.numpy()], text, lines)
 
@@ -220,7 +221,7 @@ class CubeExplorer(PlaneExplorer):
         plane = live.Panel("the plane of the cut", self.source.box_size, *scale)
         size = max(448, 2 * self.source.side)  # two pixels a voxel where a face is seen straight
         self._mean = {"planes of the cube": self._statistics(x)}
-        colours = {"planes of the cube": "0.65", "this plane": plots.COLOURS[0]}
+        colours = {"planes of the cube": plots.BASELINE, "this plane": plots.TRUTH}
         return self._frame([cube, plane], [size, self.source.side], colours, target=size)
 
     def _draw(self) -> None:
@@ -258,12 +259,12 @@ class ReconstructionExplorer(Explorer):
         reach = float(np.quantile((self._recon - self._truth).abs().numpy(), 0.995))
         residual = r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{true})$"
         panels = [
-            live.Panel("truth", length, *scale, ""),
+            live.Panel("simulated", length, *scale, ""),
             live.Panel("reconstruction", length, *scale),
-            live.Panel("residual", length, -reach, reach, residual, plots.DIFFERENCE_MAP),
+            live.Panel("difference", length, -reach, reach, residual, plots.DIFFERENCE_MAP),
         ]
         r = live.Axis(plots.WAVENUMBER, "correlation  $r(k)$", self._k, (0, 1.02), yscale="linear", level=0.9)
-        colours = {"truth": plots.TRUTH, "reconstruction": plots.COLOURS[0]}
+        colours = {"simulated": plots.TRUTH, "reconstruction": plots.MODEL}
         self._board = self._frame(panels, [self.run.config.data.image_size] * 3, colours, [r], target=256)
         self._draw()
 
@@ -271,7 +272,7 @@ class ReconstructionExplorer(Explorer):
         number = int(self._error.argsort(descending=True)[self.rank.value - 1])
         truth, recon, error = (x[number] for x in (self._truth, self._recon, self._error))
         r = cross_correlation(truth, recon, self.run.image_box, None if self.run.periodic else "hann")
-        text = f"slice {number + 1} of {len(self._error)}, {float(error):.2f} of its variance unexplained"
+        text = f"slice {self.rank.value} of {len(self._error)}, worst first: {error:.2f} of its variance unexplained"
         images = [x.numpy() for x in (truth, recon, recon - truth)]
-        lines = {"truth": self._statistics(truth), "reconstruction": self._statistics(recon)}
+        lines = {"simulated": self._statistics(truth), "reconstruction": self._statistics(recon)}
         self._show(images, f"{self._cube_text()}: {text}", lines, [{"reconstruction": r}])

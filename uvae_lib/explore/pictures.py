@@ -23,7 +23,7 @@ from .. import plots
 DPI = 100  # 9 point letters are 12.5 pixels high
 STYLE = plots.LOOK | {
     "font.size": 9, "axes.titlesize": 10, "legend.fontsize": 8, "xtick.major.size": 3, "ytick.major.size": 3,
-    "figure.facecolor": "white",
+    "figure.facecolor": "white", "axes.labelpad": 1,
 }  # fmt: skip
 LEFT, TOP, BOTTOM, GAP, BAR, BAR_TEXT = 58, 30, 46, 10, 12, 62  # pixels around an image
 FAINT, MARK = "#d0d0d0", np.uint8(np.round(255 * np.array(to_rgb(plots.MARK))))

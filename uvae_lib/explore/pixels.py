@@ -53,12 +53,12 @@ class PixelExplorer(Shown):
         x, n = self._x[:1], self.waves.value
         kept = project(x, fourier_pca(self._x, n))
         k, power = power_spectrum(torch.cat([x, kept]), self._box)
-        figure = plots.new_figure(plots.PAGE, 0.8)
-        (image, histogram), (waves, spectrum) = figure.subplots(2, 2)
-        title = f"thinned, ε = {self.eps.value:.0e}"
-        plots.slice_grid(pixels[None], self._box, [title], label="standardised pixel", ax=image)
+        (image, histogram), (waves, spectrum) = (figure := plots.new_figure(plots.PAGE, 0.8)).subplots(2, 2)
+        plots.slice_grid(pixels[None], self._box, [f"thinned, ε = {self.eps.value:.0e}"], label=plots.PIXELS, ax=image)
         histogram.hist(pixels.ravel(), 120, color=plots.TRUTH, log=True)
-        histogram.set(xlabel="standardised pixel", ylabel="pixels")
+        histogram.set(xlabel=plots.PIXELS, ylabel="pixels")
+        histogram.spines[["top", "right"]].set_visible(False), spectrum.spines[["top", "right"]].set_visible(False)
         plots.slice_grid(kept, self._box, [f"{n} waves"], ax=waves)
-        plots.spectra(k, {"truth": power[0], f"{n} waves": power[1]}, "$P(k)$ of $x$", ax=spectrum)
-        self.picture.value, self.readout.value = figure.finish().png(), f"{title}; {n} waves"
+        plots.spectra(k, {"simulated": power[0], f"{n} waves": power[1]}, "$P(k)$ of $x$", ax=spectrum)
+        figure.finish().set_dpi(round(0.6 * figure.dpi))
+        self.picture.value, self.readout.value = figure.png(), f"sliders: ε {self.eps.value:.0e}; waves kept {n}"

@@ -42,14 +42,14 @@ def cosmologies(params: Mapping[str, pd.DataFrame]) -> Figure:
     if lacking := {label for label, table in params.items() if not set(SYMBOLS) <= set(table)}:
         return sentence(f"{', '.join(lacking)}: no Omega_m and sigma_8")
     ax = new_axes(0.7 * COLUMN, 0.9)
-    kinds = ("o", BASELINE, 0.8, 1), ("*", DRAWN, 2.6, 3), ("D", MODEL, 1.2, 2)
+    kinds = ("o", BASELINE, 0.8, 1), ("*", TRUTH, 2.6, 3), ("D", TRUTH, 1.2, 2)
     for (label, table), (mark, colour, times, order) in zip(params.items(), kinds, strict=False):
         look = {"color": colour, "ms": times * dot(), "zorder": order, "label": f"{label} ({len(table)})"}
         ax.plot(table["Omega_m"], table["sigma_8"], mark, **look)
     sides = ((0, 1.02, 1, 0.14), {"sharex": ax}, "x"), ((1.02, 0, 0.14, 1), {"sharey": ax}, "y")
     for (place, shared, axis), name in zip(sides, SYMBOLS, strict=True):
         side = ax.inset_axes(place, **shared)
-        sns.histplot(next(iter(params.values())), bins=8, color="0.75", lw=0, ax=side, **{axis: name})
+        sns.histplot(next(iter(params.values())), bins=8, color="0.8", ec="white", ax=side, **{axis: name})
         side.set_axis_off()
     ax.set(xlabel=SYMBOLS["Omega_m"], ylabel=SYMBOLS["sigma_8"])
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1.15), ncols=3, handletextpad=0.1, columnspacing=1)
@@ -217,11 +217,12 @@ def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float]
 
 
 @plot
-def loss_curves(history: pd.DataFrame, pca: float | None = None) -> Figure:
+def loss_curves(history: pd.DataFrame, pca: float | None = None, taught: int = 0) -> Figure:
     """How a run learned: each logged step light grey, the running median, held-out cubes as dots.
 
     history   one row a logged step: step, and columns of `HISTORY`, held-out ones val_..., NaN where not measured
     pca       unexplained variance of the best linear code of as many numbers, dashed in the first panel
+    taught    steps of the taught start: a thin line stands where they end
     What was not measured yet is not drawn.
     """
     figure = new_figure(PAGE, 0.34)
@@ -229,11 +230,15 @@ def loss_curves(history: pd.DataFrame, pca: float | None = None) -> Figure:
         table = history.reindex(columns=["step", name, f"val_{name}"])  # NaN where nothing was measured yet
         ax.plot(table["step"], table[name], color="0.82", lw=0.6, label="each step")
         median = table[name].rolling(max(1, len(table) // 30), center=True, min_periods=1).median()
-        ax.plot(table["step"], median, color=role(title) if "$" in title else MODEL, label="running median")
-        ax.plot(table["step"], table[f"val_{name}"], "o", ms=1.3 * dot(), color=TRUTH, label="held-out cubes")
-        ax.set(xlabel="step", ylim=(0, 1.15 * table[name].quantile(0.98) if table[name].any() else 1))
+        colour, top = role(title) if "$" in title else MODEL, table.drop(columns="step").quantile(0.98).max()
+        ax.plot(table["step"], median, color=colour, label="running median")
+        ax.plot(table["step"], table[f"val_{name}"], "o", ms=1.3 * dot(), mfc=colour, mec=TRUTH, label="held-out cubes")
+        ax.set(xlabel="step", ylim=(0, 1.15 * top if top > 0 else 1))
         ax.set_title(title, size=rcParams["axes.labelsize"])
         ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
+        if taught:
+            ax.axvline(taught, color="0.3", lw=0.8, zorder=0)
+            ax.text(taught, 0.98, " taught until here", size="small", va="top", transform=ax.get_xaxis_transform())
     if pca is not None:
         figure.axes[0].axhline(pca, **FAINT, label="PCA of 512 modes")
     columns = 4 if figure.get_figwidth() > 5 else 2

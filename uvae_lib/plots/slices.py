@@ -90,7 +90,7 @@ def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float)
     image = right.imshow(crop, extent=(0, size * pixel, 0, size * pixel), **look)
     for ax, title, length in ((left, "the plane and its copies", 2 * box_size), (right, "the crop", size * pixel)):
         ends = {"xlim": (0, length), "ylim": (0, length), "xticks": _ticks(length), "yticks": _ticks(length)}
-        ax.set(title=title, xlabel=f"$x$  [{LENGTH}]", ylabel=f"$y$  [{LENGTH}]", **ends)
+        ax.set(title=title, xlabel=f"column  [{LENGTH}]", ylabel=f"row  [{LENGTH}]", **ends)
     parts = [[(at, min(at + size, side)), (side, at + size)][: 1 + (at + size > side)] for at in origin]
     for letter, (y, x) in zip("ABCD", product(*parts[::-1]), strict=False):
         for ax, start in ((left, 0), (right, origin)):
