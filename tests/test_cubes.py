@@ -478,7 +478,7 @@ def test_a_file_that_its_writer_still_holds_is_not_called_damaged(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         try:
-            with pytest.raises(CubesError, match=r"another process is writing .*; expected a closed file; wait"):
+            with pytest.raises(CubesError, match=r"lock file.*; expected a closed file; wait for its writer"):
                 open_cubes(path, **SAID)
         finally:
             process.communicate()

@@ -12,7 +12,8 @@ from .arrays import attributes, existing, reading, refusal
 from .layout import ENDING, CubeSuite
 
 KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", "h", "n_s", "M_nu", "w"}
-TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube|\.csv$", re.IGNORECASE)  # in names of files
+# names of files that hold parameters
+TABLE = re.compile(r"(?i)(param|cosmo|label|theta|target|omega|latin_hypercube).*\.(txt|csv|tsv|dat)$|\.csv$")
 # columns that name a simulation, and that seed it: no parameters
 LABEL = re.compile(
     r"(?i)|index|unnamed: 0|((sim(ulation)?|cube|run|file|reali[sz]ation)s?[ _]?)?(id|name|number|no|nr)?"
@@ -69,12 +70,11 @@ def own_parameters(suite: CubeSuite) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True).dropna(axis=1)
 
 
-def tables_beside(suite: CubeSuite, path: Path) -> list[str]:
-    """Files beside the cubes that are called as tables are."""
-    cubes = {stack.path for stack in suite.files}
-    places = dict.fromkeys([path if path.is_dir() else path.parent, *(cube.parent for cube in cubes)])
+def parameters_beside(suite: CubeSuite, path: Path) -> str | None:
+    """A file beside the cubes that is called as tables are, or "attributes" where these hold parameters."""
+    places = dict.fromkeys([path if path.is_dir() else path.parent, *(stack.path.parent for stack in suite.files)])
     files = [file for place in places for file in sorted(place.glob("[!.]*.*")) if TABLE.search(file.name)]
-    return [file.name for file in files if file.suffix.lower() in (".txt", ".csv", ".tsv", ".dat")]
+    return next((file.name for file in files), OWN if not own_parameters(suite).empty else None)
 
 
 def _read(path: Path) -> pd.DataFrame:
