@@ -43,7 +43,6 @@ class CubeSuite:
     table       the documented table of parameters; columns: their names where it has none, with so many (widths)
     by_order    "row": row i of a table belongs to cube i; "number": to the cube of that number; "" to none
     related     cubes are documented to share their phases
-    sparse      planes of one value are no damage
     needs       options that the user has to say: what each may be, a proposal, and its reason
     cautions    what to warn of
     params      one row a cube
@@ -65,7 +64,6 @@ class CubeSuite:
     columns: tuple[str, ...] = ()
     widths: tuple[int, ...] = ()
     related: bool = False
-    sparse: bool = False
     needs: dict[str, tuple] = dataclasses.field(default_factory=dict)
     cautions: list[str] = dataclasses.field(default_factory=list)
     params: pd.DataFrame = None

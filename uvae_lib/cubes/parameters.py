@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 
@@ -20,6 +21,7 @@ LABEL = re.compile(
 )
 SEED = re.compile(r"(?i)(random|ic)?_?seed")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
+COMMA = re.compile(r"(?<![\w.,])\d+,\d+(?![\w.,])")  # a decimal comma
 ADVICE = '{}, or pass params="none"'
 OWN = "attributes"  # params="attributes": those of the cubes themselves, in HDF5 files
 
@@ -85,28 +87,29 @@ def _read(path: Path) -> pd.DataFrame:
     existing(path)
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     rows = [line for line in lines if line[0] != "#"]
-    words = [re.split(r"[\s,;]+", re.sub(r"[\[(].*?[\])]", "", line.strip("# "))) for line in lines if line[0] == "#"]
     if not rows:
         raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    blank = r"\s+" if "," not in rows[-1] or re.search(r"\d\s+[-.\d]", rows[-1]) else ","
-    sep = next((mark for mark in ";\t" if mark in rows[-1]), blank)
-    if any(re.fullmatch(r"-?\d+,\d+", word.strip()) for word in re.split(sep, rows[-1])):
+    if COMMA.search(rows[-1]):
         raise refusal(path, f"decimal commas ({rows[-1][:40]})", "decimal points", "write them again with points")
+    sep = next((mark for mark in ";\t," if mark in rows[-1]), r"\s+")
     options = {"header": None, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "comment": "#"}
     table = pd.read_csv(StringIO("\n".join(rows)), sep=sep, engine="python", **options)
     table = table.loc[:, (table != "").any()]
-    names = {
-        tuple(map(canonical, w)): w for w in words if len(w) == table.shape[1] and not any(map(NUMBER.fullmatch, w))
-    }
-    mentioned = {word for w in words for word in w if canonical(word) in KNOWN}
     if not any(map(NUMBER.fullmatch, table.iloc[0])):
-        table = table.iloc[1:].set_axis(table.iloc[0].tolist(), axis=1)
-    elif len(names) == 1 and mentioned <= {*(named := next(iter(names.values())))}:
-        table.columns = named
-    elif mentioned or names:
-        found = f"comments that name {', '.join(sorted(mentioned))[:100]} above {table.shape[1]} columns"
-        raise refusal(path, found, "one line of names, as many as columns", "write # and the names above the numbers")
-    return table.reset_index(drop=True)
+        return table.iloc[1:].set_axis(table.iloc[0].tolist(), axis=1).reset_index(drop=True)
+    return table.set_axis(_names_above(path, lines, table.shape[1]), axis=1)
+
+
+def _names_above(path: Path, lines: list[str], width: int) -> Iterable:
+    """Names of columns from the comments of a text, numbers where there are none."""
+    comments = [re.sub(r"[\[(].*?[\])]", "", line.strip("# ")) for line in lines if line[0] == "#"]
+    words = [[canonical(word) for word in re.split(r"[\s,;]+", comment)] for comment in comments]
+    names = {tuple(w) for w in words if len(w) == width and not any(map(NUMBER.fullmatch, w))}
+    known = KNOWN & {word for line in words for word in line}
+    if len(names) <= 1 and known <= {*(named := next(iter(names), range(width)))}:
+        return named
+    found = f"comments that name {', '.join(sorted(known))[:100]} above {width} columns"
+    raise refusal(path, found, "one line of names, as many as columns", "write # and the names above the numbers")
 
 
 def _named(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame:
