@@ -491,7 +491,7 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("hello")
     for path, words in (("loop.npy", "a link to .*loop.npy, which does not exist"), ("pipe.npy", "no regular file"),
-                        ("empty", "an empty folder"),
+                        ("empty", "0 files, none of them cubes"),
                         ("notes", "1 files, none of them cubes"), ("x" * 300, "too long"),
                         ("a\0b", "no such file")):  # fmt: skip
         with pytest.raises(CubesError, match=words):

@@ -372,7 +372,7 @@ def _(p):
     return write_folder(p, {f"cube_{i}": y for i, y in enumerate(Y)}), SAID | {"params": table}
 
 
-@case(ROWS, "ids of other cubes", r"column id: 4, 5, 6, 7.* for 4 cubes")
+@case(ROWS, "ids of other cubes", r"column id: 4; 5; 6; 7.* for 4 cubes")
 def _(p):
     return stack(p, TRUTH.assign(id=range(4, 8)).to_csv(index=False))
 

@@ -21,21 +21,19 @@ NOT_PERIODIC = 1.25  # jump across the wrap, in mean jumps: 0.7 to 1.23 measured
 # contrast of matter today in voxels of 4 Mpc/h is about 1, larger in smaller ones; of log10(M) it is 0.05
 LEAST_CONTRAST = 0.15
 ALIKE = 0.5  # correlation of largest modes above which two cubes are one universe: 124 modes scatter by 0.09
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True)
 class Check:
     """What the pass found.
 
-    extremes        minimum and maximum of all voxels as stored
     wrap            of each axis: jump across the wrap / mean jump between neighbouring planes
     contrast        standard deviation of y in the first cube;  skewness: likewise, 0 of what is the logarithm of mean 1
     universes       number of each cube's universe: cubes with the same largest modes share one
     alike           the most correlated pair of cubes, and its correlation
     """
 
-    extremes: list[float]
     wrap: list[float]
     contrast: float
     skewness: float
@@ -112,21 +110,19 @@ def check_cubes(suite) -> Check:
 
 
 def _measure(suite) -> Check:
-    extremes, jumps, modes, axes = [], [], [], (0, 1, 2) if suite.n_planes == suite.side else (1, 2)
+    jumps, modes, axes = [], [], (0, 1, 2) if suite.n_planes == suite.side else (1, 2)
     for i in tqdm(range(suite.n_cubes), desc="checking cubes", unit="cube", delay=5, leave=False, disable=None):
         raw = suite.raw(i)
         y = to_overdensity(raw, suite.field_type, f"cube {i} ({suite.ids[i]})", suite.field in SPARSE)
         if not i:
             contrast = float(y.std(dtype=np.float64))
             skewness = float(np.mean(((y - 1) / contrast) ** 3, dtype=np.float64)) * (not _is_logarithm(raw))
-        extremes += [float(raw.min()), float(raw.max())]
         jumps.append([_jump(y, axis) for axis in axes])
         modes.append(largest_modes(y, axes))
     alike, (across, inside) = np.array(modes) @ np.array(modes).T - np.eye(len(modes)), np.mean(jumps, axis=0).T
     pair, wrap = np.unravel_index(alike.argmax(), alike.shape), across / np.maximum(inside, 1e-300)
     universes = connected_components(alike > ALIKE, directed=False)[1].tolist()
-    extremes, alike = [min(extremes), max(extremes)], [*map(int, pair), float(alike[pair])]
-    return Check(extremes, wrap.tolist(), contrast, skewness, universes, alike)
+    return Check(wrap.tolist(), contrast, skewness, universes, [*map(int, pair), float(alike[pair])])
 
 
 def _is_logarithm(x: np.ndarray) -> bool:

@@ -129,17 +129,15 @@ class CubeSuite:
         return {name: digest.hexdigest() for name, digest in digests.items()}
 
     def describe(self) -> str:
-        """A page of text: what was found, how it is read, what the check found, warnings."""
+        """A page of text: what was found, how it is read, warnings."""
         lines = [
-            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB",
+            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB, {len({*self.universes})} universes",
             f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
             f"field type {self.field_type}; each cube is divided by its own mean",
             *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
+            *(f"warning: {caution}" for caution in self.cautions),
         ]
-        if self.check:
-            low, high = self.check.extremes
-            lines.append(f"all cubes read: voxels from {low:.6g} to {high:.6g}, {len({*self.universes})} universes")
-        return "\n".join([*lines, *(f"warning: {caution}" for caution in self.cautions)]) + "\n"
+        return "\n".join(lines) + "\n"
 
     def __repr__(self) -> str:
         shape = f"{self.n_cubes} cubes of {self.n_planes} x {self.side} x {self.side} voxels"
@@ -209,14 +207,13 @@ def plain(path: Path, told: dict) -> CubeSuite:
     if marks and told.get("line_of_sight") is None:
         text = f'0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}'
         needs["line_of_sight"] = text, 2, "the last axis is usual"
-    left = [name for name in passed if name != Path(str(told.get("params"))).name]
     keys, root = _keys(names, [stack.shape[0] for stack in chosen]), path if path.is_dir() else path.parent
     return CubeSuite(
         source=f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})",
         files=tuple(chosen), ids=tuple(f"{root.absolute().name}/{key[0]}" for key in keys), keys=keys,
         by_order="row" if len(chosen) == 1 else "", box_size=box_of(path, chosen), box_from="as the file says",
         field=told.get("field"), redshift=told.get("redshift"), needs=needs,
-        cautions=[f"{path} also holds {', '.join(left[:5])}, not opened: no cubes"] if left else [],
+        cautions=[f"{path} also holds {', '.join(passed[:5])}, not opened: no cubes"] if passed else [],
     )  # fmt: skip
 
 
@@ -234,9 +231,8 @@ def _all_arrays(path: Path) -> tuple[dict[str, Stack], list[str]]:
             passed.append(file.name)
     if not stacks:
         found = f"{len(files)} files, none of them cubes ({', '.join(file.name for file in files[:5])})"
-        if any(file.name.endswith(".npy.partial") for file in files):
-            found = "a simulation that is not finished (.npy.partial); run `simulate` again, it goes on"
-        raise refusal(path, found if files else "an empty folder", ".npy or HDF5 files of cubes", "check the path")
+        advice = "check the path; a simulation that is not finished (.npy.partial) goes on with `simulate`"
+        raise refusal(path, found, ".npy or HDF5 files of cubes", advice)
     return stacks, passed
 
 
@@ -250,17 +246,17 @@ def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[lis
         names = found
         if "*" in wanted and not {"redshift", "set_name"} & {*told}:
             return names, needs  # each is a universe, says the user
-    parts, epochs = ({n: _last(pattern, n) for n in names} for pattern in (PART, EPOCH))
+    epochs, parts = ({n: _last(pattern, n) for n in names} for pattern in (EPOCH, PART))
     if len({*epochs.values()}) == 1:  # or in headers
         told_of = {n: {key.lower(): as_text(value) for key, value in attributes(stacks[n]).items()} for n in names}
         epochs = {n: next((v for key, v in told_of[n].items() if key.endswith("redshift")), None) for n in names}
-    for option, values in (("redshift", epochs), ("set_name", parts)):
+    for option, values in {"redshift": epochs, "set_name": parts}.items():
         there = sorted({*values.values()} - {None}, key=natural)
-        if len({*values.values()}) > 1 and option in told:
+        if len({*values.values()}) > 1 and option not in told:
+            needs[option] = f"one of {', '.join(there[:8])}", "...", "names differ by it"
+        elif len({*values.values()}) > 1:
             one = choose(path, option, there, told[option])
             names = [n for n in names if values[n] == one]
-        elif len({*values.values()}) > 1:
-            needs[option] = f"one of {', '.join(there[:8])}", "...", "names differ by it"
     kinds = {re.sub(r"\d+", "#", PART.sub("", EPOCH.sub("", ENDING.sub("", n)))): n for n in reversed(names)}
     if len(kinds) > 1 and wanted is None:
         one = ", ".join(f'"{n}"' for n in sorted(kinds.values())[:6])

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from io import StringIO
+from itertools import product, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ LABEL = re.compile(
 SEED = re.compile(r"(?i)(random|ic)?_?seed")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 COMMA = re.compile(r"(?<![\w.,])\d+,\d+(?![\w.,])")  # a decimal comma
-ADVICE = '{}, or pass params="none"'
+OR_NONE = 'or pass params="none"'
 OWN = "attributes"  # params="attributes": those of the cubes themselves, in HDF5 files
 
 
@@ -120,11 +121,11 @@ def _named(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame
             found = f"{width} columns without names (first row {', '.join(map(str, table.iloc[0]))[:80]})"
             raise refusal(where, found, "a name for each column", "write # id Omega_m sigma_8 ... above the numbers")
         table.columns = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))][:width]
-    renamed = pd.Index(map(canonical, table.columns))
-    if twice := [*renamed[renamed.duplicated()]]:
-        found = f"columns {', '.join(table.columns[renamed == twice[0]])} for {twice[0]}"
+    names = [canonical(name) for name in table.columns]
+    if twice := [str(c) for c, name in zip(table.columns, names, strict=True) if names.count(name) > 1]:
+        found = f"columns {', '.join(twice)} for {canonical(twice[0])}"
         raise refusal(where, found, "every name once", "leave out or rename one")
-    return table.set_axis(renamed, axis=1)
+    return table.set_axis(names, axis=1)
 
 
 def _label(value) -> str:
@@ -139,21 +140,18 @@ def _rows_of_cubes(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.D
     ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(suite.ids), suite.keys
     seeds = [c for c in table.columns if SEED.fullmatch(c)]  # by which files may be called
     rest = table.drop(columns=[*ids, *seeds])
-    for column in [*ids, *seeds]:
-        place = {_label(value): i for i, value in enumerate(table[column])}
-        for k in range(max(map(len, keys))):
-            rows = [place.get(_label(key[k])) if k < len(key) else None for key in keys]
-            if len(place) == len(table) and None not in rows and len({*rows}) == n:
-                return rest.iloc[rows].reset_index(drop=True)
-    order = [int(key[-1]) for key in keys] if suite.by_order == "number" else range(n)
+    for column, called in product([*ids, *seeds], zip_longest(*keys)):
+        place = pd.Index(map(_label, table[column]))
+        rows = place.get_indexer([_label(key) for key in called]) if place.is_unique else [-1]
+        if -1 not in rows and len({*rows}) == n:
+            return rest.iloc[rows].reset_index(drop=True)
+    order = [int(key[-1]) for key in keys] if suite.by_order == "number" else [*range(n)]
     if suite.by_order and not ids and max(order) < len(table) and (len(table) == n or suite.by_order == "number"):
-        return rest.iloc[list(order)].reset_index(drop=True)
-    first = f"column {ids[0] or 'index'}: {', '.join(map(_label, table[ids[0]][:4]))}" if ids else "no id column: "
-    first += "" if ids else "; ".join(" ".join(map(str, row)) for row in table.values[:2])
-    found = (
-        f"{len(table)} rows of parameters ({first}, ...) for {n} cubes ({', '.join(key[0] for key in keys[:4])}, ...)"
-    )
-    raise refusal(where, found, "a row for each cube, called by its name or number", ADVICE.format("add a column id"))
+        return rest.iloc[order].reset_index(drop=True)
+    first = "; ".join(" ".join(map(str, row)) for row in (table[ids[:1]] if ids else table).to_numpy()[:4])
+    found = f"{len(table)} rows of parameters ({f'column {ids[0]}' if ids else 'no id column'}: {first}, ...)"
+    found += f" for {n} cubes ({', '.join(key[0] for key in keys[:4])}, ...)"
+    raise refusal(where, found, "a row for each cube, called by its name or number", f"add a column id, {OR_NONE}")
 
 
 def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
@@ -161,11 +159,11 @@ def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
     numbers = table.apply(pd.to_numeric, errors="coerce").astype(float)
     for i, k in np.argwhere(~np.isfinite(numbers.to_numpy())):
         found = f"{table.iloc[i, k]!r} in column {table.columns[k]} of cube {i}"
-        raise refusal(where, found, "a finite number", ADVICE.format("correct it, leave the cube or the column out"))
-    for name, v in numbers.items():
-        if where != "params" and name not in KNOWN and v.nunique() > 1 and (v == v.round()).all():
-            expected, advice = "parameters, which are seldom whole", "call it id or seed, or leave it out"
-            raise refusal(where, f"whole numbers alone in column {name}", expected, advice)
+        raise refusal(where, found, "a finite number", f"correct it, leave the cube or the column out, {OR_NONE}")
+    whole = [name for name, v in numbers.items() if v.nunique() > 1 and (v == v.round()).all() and name not in KNOWN]
+    if whole and where != "params":
+        found = f"whole numbers alone in column {', '.join(whole)}"
+        raise refusal(where, found, "parameters, which are seldom whole", "call it id or seed, or leave it out")
     if numbers.empty:
-        raise refusal(where, "no parameters", "columns of numbers beside the names", ADVICE.format("add some"))
+        raise refusal(where, "no parameters", "columns of numbers beside the names", f"add some, {OR_NONE}")
     return numbers

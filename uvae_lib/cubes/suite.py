@@ -212,14 +212,13 @@ def split_cubes(
     fits = 0 <= val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1
     if not fits or not labels or len(labels) != n_cubes:
         found = f"{n_cubes} cubes, {len(labels)} ids, val_fraction={val_fraction}, test_fraction={test_fraction}"
-        expected = "an id for each, and fractions from 0 that add up to less than 1"
-        raise ValueError(f"found {found}; expected a cube or more, {expected}; correct them")
+        raise ValueError(f"found {found}; expected an id for each cube, and fractions that add up to less than 1")
     universes = list(dict.fromkeys(labels))
-    least = int(len(universes) >= 3)
-    n_test, n_val = (max(least, round(len(universes) * fraction)) for fraction in (test_fraction, val_fraction))
-    while n_test + n_val >= len(universes):  # something is left to train on
+    least, n = int(len(universes) >= 3), len(universes)
+    n_test, n_val = (max(least, round(n * fraction)) for fraction in (test_fraction, val_fraction))
+    while n_test + n_val >= n:  # something is left to train on
         n_test, n_val = (n_test - 1, n_val) if n_test > n_val else (n_test, n_val - 1)
-    order = np.random.default_rng(seed).permutation(len(universes))
-    parts = dict(zip(("test", "val", "train"), np.split(order, [n_test, n_test + n_val]), strict=True))
+    order = np.random.default_rng(seed).permutation(n)
+    parts = {"test": order[:n_test], "val": order[n_test : n_test + n_val], "train": order[n_test + n_val :]}
     part_of = {universes[u]: name for name, members in parts.items() for u in members}
     return {name: [i for i in range(n_cubes) if part_of[labels[i]] == name] for name in ("train", "val", "test")}
