@@ -125,9 +125,7 @@ def open_arrays(path: Path, n_maps: int = 0) -> list[Stack]:
         arrays = _hdf5_arrays(path) if path.suffix.lower() in HDF5 else _numpy_array(path)
     for name, (shape, dtype) in arrays.items():
         try:
-            stack = stack_shape(f"{path}/{name}" if name else path, shape, n_maps)
-            if dtype.kind not in "fiu":
-                raise refusal(path, f"values of type {dtype}", "real numbers", "save them again as float32")
+            stack = stack_shape(f"{path}/{name}" if name else path, shape, dtype, n_maps)
             stacks.append(Stack(path, name, stack, status.st_size, status.st_mtime_ns))
         except CubesError as error:  # beside cubes it may be anything
             refused.append(error)
@@ -137,20 +135,19 @@ def open_arrays(path: Path, n_maps: int = 0) -> list[Stack]:
     return sorted(stacks, key=lambda stack: natural(stack.dataset))
 
 
-def stack_shape(where: object, shape: tuple[int, ...], n_maps: int = 0) -> tuple[int, ...]:
+def stack_shape(where: object, shape: tuple[int, ...], dtype: np.dtype, n_maps: int = 0) -> tuple[int, ...]:
     """A shape as (n, N, N, N), or (n, maps, N, N); axes of length 1 go. Raises CubesError with what to write."""
-    long, expected, advice = tuple(n for n in shape if n != 1), CUBES, "cut or reshape it to cubes"
+    long, expected = tuple(n for n in shape if n != 1), CUBES
     stack = (1, *long) if len(long) == 3 else long
     if n_maps:
         expected = f"maps (n, N, N) with n a multiple of {n_maps}"
         stack = (long[0] // n_maps, n_maps, *long[1:]) if len(long) == 3 and long[0] % n_maps == 0 else ()
-    if len(stack) == 4 and 0 not in stack and len({*stack[2 if n_maps else 1 :]}) == 1:
-        return stack
-    if len(stack) == 4 and len({*stack[:3]}) == 1:
-        advice = "the cubes lie along the last axis: save np.moveaxis(cubes, -1, 0)"
-    elif len(long) in (1, 2) and (n := round(long[-1] ** (1 / 3))) > 7:
-        advice = f"a flat cube is saved as array.reshape(-1, {n}, {n}, {n})"
-    raise refusal(where, f"an array of shape {shape}", expected, advice, CubesError if len(long) > 2 else NoCubes)
+    if len(stack) != 4 or 0 in stack or len({*stack[2 if n_maps else 1 :]}) > 1:
+        advice = "cut or reshape it: flat ones by array.reshape(-1, N, N, N), a last axis by np.moveaxis(cubes, -1, 0)"
+        raise refusal(where, f"an array of shape {shape}", expected, advice, CubesError if len(long) > 2 else NoCubes)
+    if dtype.kind not in "fiu":
+        raise refusal(where, f"values of type {dtype}", "real numbers", "save them again as float32")
+    return stack
 
 
 def existing(path: Path) -> os.stat_result:
@@ -158,11 +155,10 @@ def existing(path: Path) -> os.stat_result:
     with reading(path):
         if path.exists():
             return path.stat()
-    found, advice = "no such file or folder", "check the path, or make a suite with `python -m uvae_lib simulate`"
-    if path.is_symlink():
-        found, advice = f"a link to {os.readlink(path)}, which does not exist", "bring that, or remove the link"
-    elif re.search(r"[*?\[]", str(path)):
-        found, advice = "a pattern of names, and no such file", 'give the folder, and field="cube_*.npy" if need be'
+    found = f"a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "no such file or folder"
+    advice = (
+        'check the path (of a pattern give the folder, and field="cube_*.npy"), or run `python -m uvae_lib simulate`'
+    )
     raise refusal(path, found, "cubes", advice, CubesMissing)
 
 

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import os.path
 import re
-from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from glob import glob
@@ -159,12 +158,12 @@ def files_below(path: Path, depth: int = 4) -> list[Path]:
     return list(reversed(files.values()))
 
 
-def choose(folder: Path, option: str, values: Iterable, wanted, usual: Iterable = ()):
+def choose(folder: Path, option: str, values: list, wanted, usual: list = ()):
     """The value asked for, or the first usual one that is there, or the only one.
 
     Raises CubesError when the one asked for is not there, or several are and none is usual.
     """
-    values = sorted(set(values), key=natural)
+    values = sorted({*values}, key=natural)
     fitting = [value for value in values if wanted is None or _number(value) == _number(wanted)]
     chosen = fitting if len(fitting) == 1 else [value for value in usual if value in fitting]
     if not chosen:
@@ -199,10 +198,6 @@ def plain(path: Path, told: dict) -> CubeSuite:
     stacks, passed = _all_arrays(path)
     names, needs = _choose_cubes(path, stacks, told)
     chosen = [stacks[name] for name in names]
-    sides = {stack.shape[-1]: name for name, stack in zip(names, chosen, strict=True)}
-    if len(sides) > 1 and not needs:
-        found = ", ".join(f"side {side} in {name}" for side, name in sorted(sides.items())[:4])
-        raise refusal(path, f"cubes of several sizes: {found}", "one side", "pass field=, or open each size by itself")
     marks = [name for name in (*names[:1], *attributes(chosen[0])) if REDSHIFT_SPACE.search(name)]
     if marks and told.get("line_of_sight") is None:
         text = f'0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}'
@@ -270,7 +265,7 @@ def _last(pattern: re.Pattern, name: str) -> str | None:
     return groups[-1] if groups else None
 
 
-def _keys(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, ...]]:
+def _keys(names: list[str], sizes: list[int]) -> list[tuple[str, ...]]:
     """What a table may call each cube: its name, the parts in which it differs from others, its number."""
     paths, keys = [ENDING.sub("", name).split("/") for name in names], []
     differ = [i for i in range(max(map(len, paths))) if len({tuple(path[i : i + 1]) for path in paths}) > 1]

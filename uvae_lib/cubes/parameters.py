@@ -2,7 +2,6 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from io import StringIO
 from itertools import product, zip_longest
 from pathlib import Path
@@ -101,7 +100,7 @@ def _read(path: Path) -> pd.DataFrame:
     return table.set_axis(_names_above(path, lines, table.shape[1]), axis=1)
 
 
-def _names_above(path: Path, lines: list[str], width: int) -> Iterable:
+def _names_above(path: Path, lines: list[str], width: int) -> tuple:
     """Names of columns from the comments of a text, numbers where there are none."""
     comments = [re.sub(r"[\[(].*?[\])]", "", line.strip("# ")) for line in lines if line[0] == "#"]
     words = [[canonical(word) for word in re.split(r"[\s,;]+", comment)] for comment in comments]

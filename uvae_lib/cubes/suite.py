@@ -7,7 +7,6 @@ what the files do not, as an argument, as --data.*, or in `suite.json` beside th
 import json
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +63,9 @@ def open_cubes(
     suite.field_type, table = told.get("field_type", suite.field_type), told.get("params", suite.table)
     suite.line_of_sight = None if told.get("line_of_sight") == "none" else told.get("line_of_sight")
     _ask(path, suite, table)
+    if len(sides := {file.shape[-1]: file.path.name for file in suite.files}) > 1 or len(suite.places) != suite.n_cubes:
+        found = f"cubes of several sizes: {', '.join(f'side {n} in {name}' for n, name in sorted(sides.items()))}"
+        raise refusal(path, found, "one side, one cube a realization", "pass field=, or open each size by itself")
     if isinstance(table, str | Path):  # from the working directory, or beside the cubes
         places = Path(table).expanduser(), (path if path.is_dir() else path.parent) / table
         table = next((place for place in places if place.is_file()), table)
@@ -199,7 +201,7 @@ def fit_image_size(data: DataConfig, suite: CubeSuite) -> DataConfig:
 
 
 def split_cubes(
-    n_cubes: int, val_fraction: float, test_fraction: float, seed: int, ids: Sequence[str] | None = None
+    n_cubes: int, val_fraction: float, test_fraction: float, seed: int, ids: list | tuple | None = None
 ) -> dict[str, list[int]]:
     """Split cubes, never slices, into train, val and test.
 
