@@ -164,7 +164,7 @@ def read_record(path: Path) -> dict:
             raise refusal(place, f"no record ({error})", "JSON", 'write {"box_size": 25.0, ...}') from error
         if unknown := sorted({*told} - {*TOLD}):
             raise refusal(place, ", ".join(unknown), f"some of {', '.join(TOLD)}", "correct the names")
-    return told
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
