@@ -478,7 +478,7 @@ def test_a_file_that_its_writer_still_holds_is_not_called_damaged(tmp_path):
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         try:
-            with pytest.raises(CubesError, match=r"another process is writing .*; expected a closed file; wait"):
+            with pytest.raises(CubesError, match=r"lock file.*; expected a closed file; wait for its writer"):
                 open_cubes(path, **SAID)
         finally:
             process.communicate()
@@ -491,7 +491,7 @@ def test_paths_that_lead_nowhere_are_refused(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "notes.txt").write_text("hello")
     for path, words in (("loop.npy", "a link to .*loop.npy, which does not exist"), ("pipe.npy", "no regular file"),
-                        ("empty", "an empty folder"),
+                        ("empty", "0 files, none of them cubes"),
                         ("notes", "1 files, none of them cubes"), ("x" * 300, "too long"),
                         ("a\0b", "no such file")):  # fmt: skip
         with pytest.raises(CubesError, match=words):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from uvae_lib.cropping import log_density, overdensity, periodic_crop
-from uvae_lib.cubes.box import read_length
+from uvae_lib.cubes.arrays import read_length
 from uvae_lib.cubes.checks import largest_modes, to_overdensity
 from uvae_lib.cubes.layout import CubeSuite
 from uvae_lib.cubes.parameters import cube_parameters

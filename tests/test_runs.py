@@ -46,9 +46,9 @@ def test_a_run_beside_one_goes_before_the_project_s(home, monkeypatch, tmp_path_
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("runs/first/run.json", "run.json is a file, and no run: a run is a folder with run.json"),
+        ("runs/first/run.json", r"run.json is no run: there is no such folder with a run.json in it"),
         ("runs/frist", "frist is no run: there is no such folder"),
-        ("data/tiny", r"tiny \(with Grids.*\) is no run: it has no run.json"),
+        ("data/tiny", r"tiny is no run: it has no run.json \(with Grids.*\)"),
     ],
 )
 def test_what_is_no_run_is_named_with_the_runs_that_there_are(home, path, said):
@@ -128,7 +128,7 @@ def test_simulation_and_training_hold_a_folder_by_the_same_lock(tmp_path):
 @pytest.mark.parametrize("preset", [p for p in PRESETS.values() if not p.simulation.n_cubes])
 def test_a_preset_for_public_cubes_simulates_none(preset, tmp_path, monkeypatch):
     monkeypatch.setenv("UVAE_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="there are no cubes at"):
+    with pytest.raises(FileNotFoundError, match="no such file or folder; expected cubes"):
         load_suite(preset)
 
 

@@ -153,7 +153,6 @@ def inspect(
     from .cubes.suite import inspect_cubes
 
     told = {name: value for name, value in locals().items() if name not in ("path", "save", "inspect_cubes")}
-    told["box_size"] = float(box_size) if box_size and box_size.replace(".", "", 1).isdecimal() else box_size
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the page ends with them
         print(inspect_cubes(path, save, **told))

@@ -3,36 +3,30 @@
 import math
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from tokenize import TokenError
+from pathlib import Path, PurePosixPath
 
 import h5py
 import numpy as np
 
-try:
+with suppress(ImportError):
     import hdf5plugin  # noqa: F401  the compression filters that it brings, where it is installed
-except ImportError:
-    pass
 
 HDF5 = (".hdf5", ".h5", ".hdf", ".he5")
 SUFFIXES = (".npy", ".npz", *HDF5)
 CUBES = "cubes (N, N, N) or (n, N, N, N)"
-# what NumPy and h5py raise for damaged files
-ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, ArithmeticError, SyntaxError, TokenError, EOFError, MemoryError)  # noqa: E501  # fmt: skip
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")  # attributes of the netCDF conventions
-# what errors of NumPy and HDF5 say: found, expected, what to do
-REASONS = {
-    "plugin|required filter": ("data compressed by a filter that is missing", "one that is here",
-                               "pip install hdf5plugin, or rewrite the file with h5repack -f GZIP=4"),
-    "h5clear|consistency flags|to lock|open for write": (
-        "a file that its writer has not closed, or that another process is writing", "a closed file",
-        "wait; if none writes any more, h5clear -s it; without locks of files set HDF5_USE_FILE_LOCKING=FALSE"),
-    "": ("no readable array or table", "a whole .npy or HDF5 file of numbers, or a table as text",
-         "copy or download it again, or save it with np.save; pickles are never opened"),
-}  # fmt: skip
+BOX = re.compile(r"l?box(size|length|len|side|width)?(inmpch|mpch)?|sidelength|domainwidth")  # sides of boxes
+WAVE = r"\s*h\s*(?:\^|\*\*)?\s*[{(]?\s*-\s*1\s*[})]?\s*"
+LENGTH = re.compile(rf"([-+\[\](),.\deE\s]+?)\s*({WAVE})?(?:comoving\s+)?c?([kMG])pc(?:cm)?(\s*/\s*h|{WAVE})?\s*")
+DAMAGED = (
+    "a whole .npy or HDF5 file of numbers, or a table as text",
+    "copy it again, or np.save it; filters: hdf5plugin",
+)
+WRITER = re.compile("h5clear|consistency flags|to lock|open for write")  # what HDF5 says of a file that is not closed
+HELD = "a closed file", "wait for its writer; where none writes any more, h5clear -s it, or HDF5_USE_FILE_LOCKING=FALSE"
 
 
 class CubesError(ValueError):
@@ -41,8 +35,6 @@ class CubesError(ValueError):
 
 class CubesMissing(CubesError, FileNotFoundError):
     """The same, for a path that does not exist."""
-
-    __str__ = Exception.__str__
 
 
 class NoCubes(CubesError):
@@ -67,15 +59,15 @@ def natural(text: object) -> list:
 
 @contextmanager
 def reading(path: object) -> Iterator[None]:
-    """What NumPy, pandas and h5py raise for damaged files, as CubesError."""
+    """What NumPy, pandas and h5py raise for damaged files, as CubesError: it may be any kind of error."""
     try:
         yield
     except CubesError:
         raise
-    except ERRORS as error:
+    except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        found, *rest = next(what for pattern, what in REASONS.items() if re.search(pattern, text))
-        raise refusal(path, f"{found} ({text})", *rest) from error
+        expected, advice = DAMAGED if not WRITER.search(text) else HELD
+        raise refusal(path, f"no readable array or table ({text})", expected, advice) from error
 
 
 @dataclass(frozen=True)
@@ -103,14 +95,20 @@ class Stack:
                 raise refusal(self.path, f"{now} bytes while reading, not {self.size}", "as many", "wait for the copy")
             if self.dataset is None:
                 return np.load(self.path, mmap_mode="r", allow_pickle=False).reshape(self.shape)[i]
-            with h5py.File(self.path, "r") as file:
+            with h5py.File(self.path) as file:
                 data = file[self.dataset]
-                index = iter((*((i,) if self.shape[0] > 1 else ()), *[slice(None)] * 3))
-                values = data[tuple(next(index) if n != 1 else 0 for n in data.shape)]
-                # as the netCDF conventions pack numbers
-                told = {name: np.ravel(data.attrs[name])[0] for name in PACKING if name in data.attrs}
-                out = values * np.float64(told.pop("scale_factor", 1)) + told.pop("add_offset", 0) if told else values
-                return np.where(np.isin(values, [*told.values()]), np.nan, out) if told else out
+                lead = next(axis for axis, n in enumerate(data.shape) if n != 1)
+                values = data[(0,) * lead + (i,)] if self.shape[0] > 1 else data[()]
+                return _unpacked(values, data.attrs).reshape(self.shape[1:])
+
+
+def _unpacked(values: np.ndarray, beside: Mapping) -> np.ndarray:
+    """Values, from the attributes beside them as the netCDF conventions pack numbers."""
+    told = {name: np.ravel(beside[name])[0] for name in PACKING if name in beside}
+    if not told:
+        return values
+    numbers = values * np.float64(told.pop("scale_factor", 1)) + told.pop("add_offset", 0)
+    return np.where(np.isin(values, [*told.values()]), np.nan, numbers)
 
 
 def open_arrays(path: Path, n_maps: int = 0) -> list[Stack]:
@@ -127,32 +125,29 @@ def open_arrays(path: Path, n_maps: int = 0) -> list[Stack]:
         arrays = _hdf5_arrays(path) if path.suffix.lower() in HDF5 else _numpy_array(path)
     for name, (shape, dtype) in arrays.items():
         try:
-            stack = stack_shape(f"{path}/{name}" if name else path, shape, n_maps)
-            if dtype.kind not in "fiu":
-                raise refusal(path, f"values of type {dtype}", "real numbers", "save them again as float32")
+            stack = stack_shape(f"{path}/{name}" if name else path, shape, dtype, n_maps)
             stacks.append(Stack(path, name, stack, status.st_size, status.st_mtime_ns))
         except CubesError as error:  # beside cubes it may be anything
             refused.append(error)
     if not stacks:
         nothing = refusal(path, "no data set", CUBES, "save cubes with np.save", NoCubes)
-        raise next((error for error in refused if not isinstance(error, NoCubes)), [*refused, nothing][0])
+        raise min([*refused, nothing], key=lambda error: isinstance(error, NoCubes))
     return sorted(stacks, key=lambda stack: natural(stack.dataset))
 
 
-def stack_shape(where: object, shape: tuple[int, ...], n_maps: int = 0) -> tuple[int, ...]:
+def stack_shape(where: object, shape: tuple[int, ...], dtype: np.dtype, n_maps: int = 0) -> tuple[int, ...]:
     """A shape as (n, N, N, N), or (n, maps, N, N); axes of length 1 go. Raises CubesError with what to write."""
-    long, expected, advice = tuple(n for n in shape if n != 1), CUBES, "cut or reshape it to cubes"
+    long, expected = tuple(n for n in shape if n != 1), CUBES
     stack = (1, *long) if len(long) == 3 else long
     if n_maps:
-        expected, n = f"maps (n, N, N) with n a multiple of {n_maps}", math.prod(long[:-2])
-        stack = (n // n_maps, n_maps, *long[-2:]) if n % n_maps == 0 and len(long) > 2 else ()
-    if len(stack) == 4 and 0 not in stack and len({*stack[2 if n_maps else 1 :]}) == 1:
-        return stack
-    if len(stack) == 4 and len({*stack[:3]}) == 1:
-        advice = "the cubes lie along the last axis: save np.moveaxis(cubes, -1, 0)"
-    elif len(long) in (1, 2) and (n := round(long[-1] ** (1 / 3))) > 7:
-        advice = f"a flat cube is saved as array.reshape(-1, {n}, {n}, {n})"
-    raise refusal(where, f"an array of shape {shape}", expected, advice, CubesError if len(long) > 2 else NoCubes)
+        expected = f"maps (n, N, N) with n a multiple of {n_maps}"
+        stack = (long[0] // n_maps, n_maps, *long[1:]) if len(long) == 3 and long[0] % n_maps == 0 else ()
+    if len(stack) != 4 or 0 in stack or len({*stack[2 if n_maps else 1 :]}) > 1:
+        advice = "cut or reshape it: flat ones by array.reshape(-1, N, N, N), a last axis by np.moveaxis(cubes, -1, 0)"
+        raise refusal(where, f"an array of shape {shape}", expected, advice, CubesError if len(long) > 2 else NoCubes)
+    if dtype.kind not in "fiu":
+        raise refusal(where, f"values of type {dtype}", "real numbers", "save them again as float32")
+    return stack
 
 
 def existing(path: Path) -> os.stat_result:
@@ -160,11 +155,10 @@ def existing(path: Path) -> os.stat_result:
     with reading(path):
         if path.exists():
             return path.stat()
-    found, advice = "no such file or folder", "check the path, or make a suite with `python -m uvae_lib simulate`"
-    if path.is_symlink():
-        found, advice = f"a link to {os.readlink(path)}, which does not exist", "bring that, or remove the link"
-    elif re.search(r"[*?\[]", str(path)):
-        found, advice = "a pattern of names, and no such file", 'give the folder, and field="cube_*.npy" if need be'
+    found = f"a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "no such file or folder"
+    advice = (
+        'check the path (of a pattern give the folder, and field="cube_*.npy"), or run `python -m uvae_lib simulate`'
+    )
     raise refusal(path, found, "cubes", advice, CubesMissing)
 
 
@@ -173,9 +167,8 @@ def _numpy_array(path: Path) -> dict:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if isinstance(array, np.ndarray):
         return {None: (array.shape, array.dtype)}
-    names = ", ".join(array.files[:8])
-    advice = f'once run np.save("cubes.npy", np.load({path.name!r})[{names.partition(", ")[0]!r}])'
-    raise refusal(path, f"an archive of {names}", "arrays that are read a cube at a time", advice)
+    advice = f'once run np.save("cubes.npy", np.load({path.name!r})[{array.files[0]!r}])'
+    raise refusal(path, f"an archive of {', '.join(array.files[:8])}", "one array, read a cube at a time", advice)
 
 
 def _hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -184,19 +177,19 @@ def _hdf5_arrays(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
     Raises CubesError for a link that leads nowhere, and for an array of three axes or more that is not whole.
     """
     arrays, links = {}, []
-    with h5py.File(path, "r") as file:
+    with h5py.File(path) as file:
         file.visititems_links(lambda name, link: links.append((name, link)))
         for name, link in links:
-            where = f"a link to {getattr(link, 'filename', '')} {getattr(link, 'path', '')}"
-            if (item := file.get(name)) is None:
-                raise refusal(path, f"{name}, {where}, which leads nowhere", "a whole file", "bring what it points to")
-            if isinstance(item, h5py.Group) and isinstance(link, h5py.ExternalLink):
-                raise refusal(path, f"{name}, {where}, a group of another file", "arrays", "open that file itself")
-            if not isinstance(item, h5py.Dataset) or item.shape is None or item in arrays:
-                continue
+            item = file.get(name)
+            if item is None or (isinstance(item, h5py.Group) and isinstance(link, h5py.ExternalLink)):
+                where = " ".join(getattr(link, part, "") for part in ("filename", "path"))
+                found = f"{name}, a link to {where}, which leads nowhere or to a group"
+                raise refusal(path, found, "a whole file", "bring what it points to, or open that file itself")
+            if isinstance(item, h5py.Dataset) and item.shape is not None:
+                arrays.setdefault(item, name)
+        for item, name in arrays.items():
             if len(item.shape) > 2 and (missing := _missing(item, path)):
                 raise refusal(path, f"{missing} of {name}", "a whole array", "bring it, or write the file again")
-            arrays[item] = name
         return {name: (item.shape, item.dtype) for item, name in arrays.items()}
 
 
@@ -205,32 +198,27 @@ def _missing(data: h5py.Dataset, path: Path) -> str:
     for source in data.virtual_sources() if data.is_virtual else ():
         place = path if source.file_name == "." else path.parent / source.file_name
         try:
-            with h5py.File(place, "r") as other:
+            with h5py.File(place) as other:
                 other[source.dset_name]
         except (OSError, KeyError):
             return f"no {source.dset_name} in {place}, a source"
-    if data.is_virtual or data.external:
-        return ""
-    n = math.prod(-(-a // b) for a, b in zip(data.shape, data.chunks, strict=True)) if data.chunks else 0
-    if n and (written := data.id.get_num_chunks()) < n:
-        return f"{written} of {n} chunks"
-    return "" if data.id.get_storage_size() else "no written value"
+    if data.chunks:
+        n = math.prod(-(-a // b) for a, b in zip(data.shape, data.chunks, strict=True))
+        return f"{written} of {n} chunks" if (written := data.id.get_num_chunks()) < n else ""
+    return "" if data.is_virtual or data.external or data.id.get_storage_size() else "no written value"
 
 
 def attributes(stack: Stack) -> dict[str, object]:
-    """What stands beside an array of an HDF5 file, nearest first: attributes of it, of the groups around it and of
-    groups without cubes in these; with the unit where one stands beside ("BoxSize": "500.0 Mpc/h")."""
+    """What stands beside an array of an HDF5 file, nearest first: attributes of it, of the groups around it, of groups
+    without cubes in these; with the unit where one stands beside ("BoxSize": "500.0 Mpc/h")."""
     if stack.dataset is None:
         return {}
     found: dict = {}
-    with h5py.File(stack.path, "r") as file:
-        group = file[stack.dataset]
-        places = [group]
-        while group.name != "/":
-            group = group.parent
-            inside = [item for item in group.values() if isinstance(item, h5py.Group)]
-            places += [group, *(g for g in inside if not any(getattr(item, "ndim", 0) > 2 for item in g.values()))]
-        for place in places:
+    with h5py.File(stack.path) as file:
+        around = [file[str(place)] for place in PurePosixPath("/", stack.dataset).parents]
+        inside = [item for group in around for item in group.values() if isinstance(item, h5py.Group)]
+        beside = [group for group in inside if not any(getattr(item, "ndim", 0) > 2 for item in group.values())]
+        for place in (file[stack.dataset], *around, *beside):
             for name, value in place.attrs.items():
                 unit = place.attrs.get(f"{name}_units", place.attrs.get(f"{name}_unit"))
                 text = value if unit is None else f"{as_text(value)} {as_text(unit)}"
@@ -242,3 +230,35 @@ def as_text(value: object) -> str:
     """An attribute as it reads: bytes decoded, numbers between brackets."""
     values = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in np.ravel(np.asarray(value)).tolist()]
     return str(values[0]) if len(values) == 1 else f"[{', '.join(map(str, values[:6]))}{', ...' * (len(values) > 6)}]"
+
+
+def read_length(value: object) -> list[float] | None:
+    """Lengths [Mpc/h] of a text with a unit, as "500 Mpc/h" or "[500 500 500] h^-1 Mpc".
+
+    Returns None for a number without a unit, and for what is no length.
+    """
+    found = LENGTH.fullmatch(as_text(value))
+    if not found or not (found[2] or found[4]):
+        return None
+    scale = {"k": 1e-3, "M": 1.0, "G": 1e3}[found[3]]
+    return [float(number) * scale for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", found[1])] or None
+
+
+def box_names(told: dict) -> list[str]:
+    """Attributes that are called as sides of boxes are."""
+    return [name for name in told if BOX.fullmatch(re.sub(r"[\W_]", "", name.rpartition("/")[2].lower()))]
+
+
+def box_of(path: Path, stacks: Iterable[Stack]) -> float | None:
+    """Side of the box [Mpc/h] where attributes give it with its unit. Raises CubesError for sides that differ."""
+    boxes = set()
+    for stack in stacks:
+        told = attributes(stack)
+        named = {name: read_length(told[name]) for name in box_names(told)}
+        for name, lengths in named.items():
+            if len({*(lengths or np.ravel(told[name]).tolist())}) > 1:
+                raise refusal(path, f"{name} = {as_text(told[name])}", "a cube, as long as wide", "cut it to cubes")
+        boxes.add(next((lengths[0] for lengths in named.values() if lengths), None))
+    if len(boxes) > 1:
+        raise refusal(path, f"boxes of {', '.join(map(str, boxes))} [Mpc/h]", "one box size", "open each by itself")
+    return boxes.pop()

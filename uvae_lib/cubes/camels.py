@@ -21,7 +21,7 @@ NAME = re.compile(
 USUAL = {"set_name": ["LH"], "field": ["Mcdm", "Mtot"], "suite": [], "kind": ["Grids"], "side": [], "redshift": []}
 COLUMNS = ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")  # in this order of these suites
 ORDERED = ("IllustrisTNG", "SIMBA", "Astrid", "JaxPM")
-DENSITIES, SPARSE = ("Mcdm", "Mtot", "Mgas", "Mstar", "HI", "ne"), ("HI", "Mstar", "Z", "MgFe")
+DENSITIES = ("Mcdm", "Mtot", "Mgas", "Mstar", "HI", "ne")
 SIZED = re.compile(r"(?:^|_)L(\d+)n\d+(?=[_.]|$)")  # IllustrisTNG_L50n512, as CAMELS writes boxes
 MAPS, DOCUMENTED = 15, "as documented for CAMELS"
 
@@ -40,15 +40,13 @@ def find(path: Path, told: dict) -> CubeSuite | None:
     twin, n = suite.removeprefix("Nbody_"), stack.shape[0]  # a hydrodynamic twin has the same
     table, base = _table(file.parent, suite, set_name), SIZED.sub("", twin)
     box, box_from = _box(file, name, table)
-    two_boxes = set_name in ("CV", "1P") and box_from == DOCUMENTED and "box_size" not in told
-    cautions = {
-        f"{file.name} says {name['side']} voxels a side, the array has {stack.shape[-1]}":
-            name["side"] not in ("", str(stack.shape[-1])),
-        f"field {name['field']} is no density: divided by its mean it is not an overdensity of matter":
-            name["field"] not in DENSITIES,
-        f"a box of 25 Mpc/h is taken for the set {set_name} of CAMELS, which comes in boxes of 25 and 50; every k "
-        "depends on it; pass box_size= (--data.box-size)": two_boxes,
-    }  # fmt: skip
+    cautions = []
+    if name["side"] not in ("", str(stack.shape[-1])):
+        cautions.append(f"{file.name} says {name['side']} voxels a side, the array has {stack.shape[-1]}")
+    if name["field"] not in DENSITIES:
+        cautions.append(f"field {name['field']} is no density: over its mean it is no overdensity of matter")
+    if set_name in ("CV", "1P") and box_from == DOCUMENTED and "box_size" not in told:
+        cautions.append(f"a box of 25 Mpc/h is taken ({set_name} comes in 50 too); if it is not, pass box_size=")
     return CubeSuite(
         source="CAMELS {kind}: {suite}, set {set_name}, field {field}, z = {redshift}".format(**name) + f" ({file})",
         files=(stack,), ids=tuple(f"{twin}/{set_name}/{i}" for i in range(n)),
@@ -56,8 +54,7 @@ def find(path: Path, told: dict) -> CubeSuite | None:
         field_type="overdensity" if base == "JaxPM" else "density", field=name["field"],
         redshift=float(name["redshift"]), table=table, columns=COLUMNS[:2] if twin != suite else COLUMNS,
         widths=() if base not in ORDERED else (2, 6, 28) if set_name == "SB28" else (2, 6),
-        related=set_name in ("1P", "EX", "BE"), sparse=name["field"] in SPARSE,
-        cautions=[text for text, is_so in cautions.items() if is_so],
+        related=set_name in ("1P", "EX", "BE"), cautions=cautions,
     )  # fmt: skip
 
 
@@ -75,8 +72,8 @@ def _box(file: Path, name: dict, table: Path | None) -> tuple[float | None, str]
     record = file.parent / f"simulation_{name['set_name']}_{name['side']}.json"
     if name["suite"] == "JaxPM":
         with reading(record):
-            text = record.read_text(encoding="utf-8") if record.is_file() else None
-            return (float(json.loads(text)["settings"]["box_size"]), f"from {record.name}") if text else (None, "")
+            settings = json.loads(record.read_text(encoding="utf-8"))["settings"] if record.is_file() else {}
+            return settings.get("box_size"), f"from {record.name}"
     for place in (name["suite"], table.name if table else "", file.absolute().parent.name):
         if told := SIZED.search(place):
             return float(told[1]), f"by the name of {place}"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,26 +15,25 @@ from ..files import write_atomically
 from .arrays import refusal
 
 FIELD_TYPES = ("density", "delta", "overdensity", "counts")
+SPARSE = ("HI", "Mstar", "Z", "MgFe")  # fields that are zero in many voxels
 ROUNDING = 2e-6  # negative overdensities down to this are rounding in the painting of mass
 NOT_PERIODIC = 1.25  # jump across the wrap, in mean jumps: 0.7 to 1.23 measured on periodic cubes, 1.7 to 3 on cut ones
 # contrast of matter today in voxels of 4 Mpc/h is about 1, larger in smaller ones; of log10(M) it is 0.05
 LEAST_CONTRAST = 0.15
 ALIKE = 0.5  # correlation of largest modes above which two cubes are one universe: 124 modes scatter by 0.09
-VERSION = 7
+VERSION = 8
 
 
 @dataclass(frozen=True)
 class Check:
     """What the pass found.
 
-    extremes        minimum and maximum of all voxels as stored
     wrap            of each axis: jump across the wrap / mean jump between neighbouring planes
     contrast        standard deviation of y in the first cube;  skewness: likewise, 0 of what is the logarithm of mean 1
     universes       number of each cube's universe: cubes with the same largest modes share one
     alike           the most correlated pair of cubes, and its correlation
     """
 
-    extremes: list[float]
     wrap: list[float]
     contrast: float
     skewness: float
@@ -42,17 +42,16 @@ class Check:
 
     def cautions(self, voxel: float) -> list[str]:
         """Sentences to warn with; voxel [Mpc/h]."""
-        few = self.contrast < LEAST_CONTRAST * min(1, 4 / voxel) or self.skewness < 0.7 * self.contrast
-        found = {
-            f"the numbers look like logarithms or scaled ones (standard deviation {self.contrast:.2g} of the mean, "
-            f"skewness {self.skewness:.2g}): undo that, if it is so, and save the cubes again": few,
-        }  # fmt: skip
-        found |= {
-            f"edges do not look periodic along axis {axis}: the jump across the wrap is {jump:.2f} times that between "
-            "neighbouring planes, and slices wrap around; use whole periodic boxes": jump > NOT_PERIODIC
-            for axis, jump in enumerate(self.wrap, 3 - len(self.wrap))
-        }
-        return [text for text, is_so in found.items() if is_so]
+        found, spread = [], f"standard deviation {self.contrast:.2g} of the mean, skewness {self.skewness:.2g}"
+        if self.contrast < LEAST_CONTRAST * min(1, 4 / voxel) or self.skewness < 0.7 * self.contrast:
+            found.append(
+                f"the numbers look like logarithms or scaled ones ({spread}): if so, undo that and save them again"
+            )
+        for axis, jump in enumerate(self.wrap, 3 - len(self.wrap)):
+            if jump > NOT_PERIODIC:
+                what = f"edges do not look periodic along axis {axis}, and slices wrap around"
+                found.append(f"{what}: a jump of {jump:.2f} times that between neighbouring planes; use whole boxes")
+        return found
 
 
 def to_overdensity(raw: np.ndarray, field_type: str, where: str, sparse: bool = True) -> np.ndarray:
@@ -73,13 +72,15 @@ def to_overdensity(raw: np.ndarray, field_type: str, where: str, sparse: bool = 
         found = f"{np.isnan(rho).sum()} NaN and {np.isinf(rho).sum()} infinite voxels, or numbers too large"
         raise refusal(where, found, "finite numbers", "repair or leave out this cube")
     low, high = float(rho.min()), float(rho.max())
-    name = "1 + delta" if field_type == "delta" else field_type
-    advice = "pass the field_type= (--data.field-type) that it is"
+    name, advice = (
+        "1 + delta" if field_type == "delta" else field_type,
+        "pass the field_type= (--data.field-type) that it is",
+    )
     if low == high:
         raise refusal(where, f"all voxels {low:g}, a constant cube", "a density that varies", "copy it again")
     if mean <= 0 or low < -ROUNDING * mean:
-        found, advice = f"{name} from {low:.4g} to {high:.4g} with mean {mean:.4g}", f"{advice}; undo logarithms"
-        raise refusal(where, found, f"a {name}, which is never negative", advice)
+        found = f"{name} from {low:.4g} to {high:.4g} with mean {mean:.4g}"
+        raise refusal(where, found, f"a {name}, which is never negative", f"{advice}; undo logarithms")
     if field_type in ("delta", "overdensity") and abs(mean - 1) > 0.2:
         raise refusal(where, f"a mean of {mean:.4g} of {name}", f"{field_type}, for which it is 1", advice)
     planes = () if sparse else ((1, 2), (0, 2), (0, 1))
@@ -97,40 +98,31 @@ def check_cubes(suite) -> Check:
     folder = Path(os.path.commonpath([file.path.parent for file in suite.files]))
     place = folder / f".{suite.files[0].path.name if len(suite.files) == 1 else 'cubes'}.check.json"
     files = [(os.path.relpath(f.path, folder), f.dataset, f.size, f.mtime_ns) for f in suite.files]
-    key = hashlib.sha256(json.dumps([VERSION, suite.field_type, suite.sparse, files]).encode()).hexdigest()
-    try:
+    key = hashlib.sha256(json.dumps([VERSION, suite.field_type, suite.field in SPARSE, files]).encode()).hexdigest()
+    with suppress(OSError, ValueError, KeyError, TypeError):  # absent, or not ours
         kept = json.loads(place.read_text(encoding="utf-8"))
         if kept["key"] == key:
             return Check(**kept["check"])
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or not ours
-        pass
     check = _measure(suite)
-    try:
+    with suppress(OSError):  # a read-only folder, or a full disk: the next process checks again
         write_atomically(place, json.dumps({"key": key, "check": asdict(check)}))
-    except OSError:  # a read-only folder, or a full disk: the next process checks again
-        pass
     return check
 
 
 def _measure(suite) -> Check:
-    ranges, jumps, modes = [], [], []
-    axes = (0, 1, 2) if suite.n_planes == suite.side else (1, 2)
+    jumps, modes, axes = [], [], (0, 1, 2) if suite.n_planes == suite.side else (1, 2)
     for i in tqdm(range(suite.n_cubes), desc="checking cubes", unit="cube", delay=5, leave=False, disable=None):
         raw = suite.raw(i)
-        y = to_overdensity(raw, suite.field_type, f"cube {i} ({suite.ids[i]})", suite.sparse)
+        y = to_overdensity(raw, suite.field_type, f"cube {i} ({suite.ids[i]})", suite.field in SPARSE)
         if not i:
             contrast = float(y.std(dtype=np.float64))
             skewness = float(np.mean(((y - 1) / contrast) ** 3, dtype=np.float64)) * (not _is_logarithm(raw))
-        ranges += [float(raw.min()), float(raw.max())]
         jumps.append([_jump(y, axis) for axis in axes])
         modes.append(largest_modes(y, axes))
-    alike = np.array(modes) @ np.array(modes).T - np.eye(len(modes))
-    pair, wrap = np.unravel_index(alike.argmax(), alike.shape), np.mean(jumps, axis=0)
-    return Check(
-        extremes=[min(ranges), max(ranges)], wrap=(wrap[:, 0] / np.maximum(wrap[:, 1], 1e-300)).tolist(),
-        contrast=contrast, skewness=skewness, universes=connected_components(alike > ALIKE, directed=False)[1].tolist(),
-        alike=[*map(int, pair), float(alike[pair])],
-    )  # fmt: skip
+    alike, (across, inside) = np.array(modes) @ np.array(modes).T - np.eye(len(modes)), np.mean(jumps, axis=0).T
+    pair, wrap = np.unravel_index(alike.argmax(), alike.shape), across / np.maximum(inside, 1e-300)
+    universes = connected_components(alike > ALIKE, directed=False)[1].tolist()
+    return Check(wrap.tolist(), contrast, skewness, universes, [*map(int, pair), float(alike[pair])])
 
 
 def _is_logarithm(x: np.ndarray) -> bool:

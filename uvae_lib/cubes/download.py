@@ -50,10 +50,7 @@ def fetch(url: str, folder: Path) -> Path:
 
     try:
         return Path(pooch.retrieve(url, None, fname=name, path=folder, downloader=transfer))
-    except CubesError as error:
-        raise DownloadError(f"{url}: {str(error).partition(': ')[2]}") from error
-    except OSError as error:
-        raise DownloadError(
-            f"{url}: found {type(error).__name__} ({str(error)[:200]}); expected the whole file; check the names in it "
-            f"and go online, or fetch it with a tool that resumes (wget -c) into {folder}"
-        ) from error
+    except (CubesError, OSError) as error:
+        found = f"{type(error).__name__} ({str(error)[:300]}); expected the whole file"
+        advice = f"check the names in it and go online, or fetch it with a tool that resumes (wget -c) into {folder}"
+        raise DownloadError(f"{url}: found {found}; {advice}") from error

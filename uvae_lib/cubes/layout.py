@@ -6,18 +6,17 @@ belong together, and where that leaves a choice it is asked for.
 
 import dataclasses
 import hashlib
-import operator
 import os.path
 import re
-from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
+from glob import glob
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .arrays import CUBES, SUFFIXES, NoCubes, Stack, as_text, attributes, existing, natural, open_arrays, refusal
+from .arrays import SUFFIXES, NoCubes, Stack, as_text, attributes, box_of, existing, natural, open_arrays, refusal
 from .checks import Check, to_overdensity
 
 EPOCH = re.compile(
@@ -43,8 +42,7 @@ class CubeSuite:
     table       the documented table of parameters; columns: their names where it has none, with so many (widths)
     by_order    "row": row i of a table belongs to cube i; "number": to the cube of that number; "" to none
     related     cubes are documented to share their phases
-    sparse      planes of one value are no damage
-    needs       options that the user has to say, and what each may be
+    needs       options that the user has to say: what each may be, a proposal, and its reason
     cautions    what to warn of
     params      one row a cube
     line_of_sight  axis along which redshift space is distorted, None of real space
@@ -65,8 +63,7 @@ class CubeSuite:
     columns: tuple[str, ...] = ()
     widths: tuple[int, ...] = ()
     related: bool = False
-    sparse: bool = False
-    needs: dict[str, str] = dataclasses.field(default_factory=dict)
+    needs: dict[str, tuple] = dataclasses.field(default_factory=dict)
     cautions: list[str] = dataclasses.field(default_factory=list)
     params: pd.DataFrame = None
     line_of_sight: int | None = None
@@ -108,7 +105,7 @@ class CubeSuite:
 
     def raw(self, i: int) -> np.ndarray:
         """Cube i, or the maps of universe i, as stored: (planes, N, N), a fresh array."""
-        if not 0 <= operator.index(i) < self.n_cubes:
+        if i not in range(self.n_cubes):
             raise IndexError(f"found cube number {i}; expected 0 to {self.n_cubes - 1}; there are {self.n_cubes} cubes")
         file, number = self.places[i]
         return file.read(number)
@@ -124,31 +121,26 @@ class CubeSuite:
     def fingerprint(self) -> dict[str, str]:
         """Digests of the cubes (sizes, and a few rows of each) and of the parameters, wherever the files lie."""
         sizes = f"{self.n_cubes} {self.n_planes} {self.side} {self.box_size:.6g}"
-        cubes = hashlib.blake2b(sizes.encode(), digest_size=8)
+        texts = {"cubes": sizes, "parameters": self.params.to_csv(index=False, float_format="%.9g")}
+        digests = {name: hashlib.blake2b(text.encode(), digest_size=8) for name, text in texts.items()}
         for file, number in self.places:
-            cubes.update(np.ascontiguousarray(file.sample(number), "<f4").tobytes())
-        table = self.params.to_csv(index=False, float_format="%.9g")
-        parameters = hashlib.blake2b(table.encode(), digest_size=8)
-        return {"cubes": cubes.hexdigest(), "parameters": parameters.hexdigest()}
+            digests["cubes"].update(np.ascontiguousarray(file.sample(number), "<f4").tobytes())
+        return {name: digest.hexdigest() for name, digest in digests.items()}
 
     def describe(self) -> str:
-        """A page of text: what was found, how it is read, what the check found, warnings."""
+        """A page of text: what was found, how it is read, warnings."""
         lines = [
-            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB",
+            f"{self!r}, {sum(file.size for file in self.files) / 2**30:.3g} GiB, {len({*self.universes})} universes",
             f"box of {self.box_size:g} Mpc/h {self.box_from}, {self.box_size / self.side:.4g} Mpc/h a voxel",
             f"field type {self.field_type}; each cube is divided by its own mean",
             *(f"{name:<12} {v.min():.6g} to {v.max():.6g}" for name, v in self.params.items()),
+            *(f"warning: {caution}" for caution in self.cautions),
         ]
-        if self.check:
-            low, high = self.check.extremes
-            lines.append(f"all cubes read: voxels from {low:.6g} to {high:.6g}, {len({*self.universes})} universes")
-        return "\n".join([*lines, *(f"warning: {caution}" for caution in self.cautions)]) + "\n"
+        return "\n".join(lines) + "\n"
 
     def __repr__(self) -> str:
+        shape = f"{self.n_cubes} cubes of {self.n_planes} x {self.side} x {self.side} voxels"
         columns = ", ".join(self.params.columns) or "no parameters"
-        shape = f"{self.n_cubes} cubes of {self.side}^3 voxels"
-        if self.n_planes != self.side:
-            shape = f"{self.n_cubes} universes of {self.n_planes} maps of {self.side}^2 pixels"
         return f"CubeSuite({shape}, {self.box_size:g} Mpc/h, {self.field_type}, {columns}; {self.source})"
 
 
@@ -157,29 +149,26 @@ def files_below(path: Path, depth: int = 4) -> list[Path]:
 
     Raises CubesError for a link to an array that leads nowhere.
     """
-    files = {} if path.is_dir() else {path: path}
-    for pattern in ("/".join("*" * levels) for levels in range(1, depth + 1)):
-        for file in sorted(path.glob(pattern)) if path.is_dir() else ():
-            if file.is_dir() or any(part[0] == "." for part in file.relative_to(path).parts):
-                continue
-            if file.suffix.lower() in SUFFIXES:
-                existing(file)
-            files.setdefault(os.path.realpath(file), file)
-    return list(files.values())
+    patterns = ["/".join("*" * levels) for levels in range(1, depth + 1)] if path.is_dir() else []
+    inside = [path / name for pattern in patterns for name in sorted(glob(pattern, root_dir=path))]
+    files = {os.path.realpath(file): file for file in reversed(inside or [path]) if not file.is_dir()}
+    for file in files.values():
+        if file.suffix.lower() in SUFFIXES:
+            existing(file)
+    return list(reversed(files.values()))
 
 
-def choose(folder: Path, option: str, values: Iterable, wanted, usual: Iterable = ()):
+def choose(folder: Path, option: str, values: list, wanted, usual: list = ()):
     """The value asked for, or the first usual one that is there, or the only one.
 
     Raises CubesError when the one asked for is not there, or several are and none is usual.
     """
-    values = sorted(set(values), key=natural)
+    values = sorted({*values}, key=natural)
     fitting = [value for value in values if wanted is None or _number(value) == _number(wanted)]
     chosen = fitting if len(fitting) == 1 else [value for value in usual if value in fitting]
     if not chosen:
-        found, expected = f"{option} {', '.join(values[:12])}", option if wanted is None else f"{option} {wanted!r}"
-        advice = f"pass {option}= one of these (--data.{option.replace('_', '-')})"
-        raise refusal(folder, found, f"one {expected}" if wanted is None else expected, advice)
+        found, advice = f"{option} {', '.join(values[:12])}", f"pass {option}= one of these (or --data.*)"
+        raise refusal(folder, found, f"one {option}" if wanted is None else f"{option} {wanted!r}", advice)
     return chosen[0]
 
 
@@ -190,9 +179,9 @@ def documented(path: Path, pattern: re.Pattern, usual: dict[str, list], told: di
     """
     files = files_below(path.absolute())
     found = {file: match.groupdict("") for file in files if (match := pattern.search(file.as_posix()))}
-    for option, first in usual.items() if found else ():
+    for option, first in usual.items() if found and path.is_dir() else ():
         values = {name[option] for name in found.values()}
-        if len(values) > 1 or (path.is_dir() and option in told):
+        if len(values) > 1 or option in told:
             first = [min(values, key=float)] if option == "redshift" else first
             one = choose(path, option, values, told.get(option), first)
             found = {file: name for file, name in found.items() if name[option] == one}
@@ -206,42 +195,43 @@ def _number(value) -> float | str:
 
 def plain(path: Path, told: dict) -> CubeSuite:
     """Cubes in `.npy` and HDF5 files: a file, or a folder of files, one cube, stacks, or a data set for each cube."""
-    stacks, passed, root = {}, [], path if path.is_dir() else path.parent
-    files = files_below(path)
+    stacks, passed = _all_arrays(path)
+    names, needs = _choose_cubes(path, stacks, told)
+    chosen = [stacks[name] for name in names]
+    marks = [name for name in (*names[:1], *attributes(chosen[0])) if REDSHIFT_SPACE.search(name)]
+    if marks and told.get("line_of_sight") is None:
+        text = f'0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}'
+        needs["line_of_sight"] = text, 2, "the last axis is usual"
+    keys, root = _keys(names, [stack.shape[0] for stack in chosen]), path if path.is_dir() else path.parent
+    return CubeSuite(
+        source=f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})",
+        files=tuple(chosen), ids=tuple(f"{root.absolute().name}/{key[0]}" for key in keys), keys=keys,
+        by_order="row" if len(chosen) == 1 else "", box_size=box_of(path, chosen), box_from="as the file says",
+        field=told.get("field"), redshift=told.get("redshift"), needs=needs,
+        cautions=[f"{path} also holds {', '.join(passed[:5])}, not opened: no cubes"] if passed else [],
+    )  # fmt: skip
+
+
+def _all_arrays(path: Path) -> tuple[dict[str, Stack], list[str]]:
+    """The arrays of cubes in a file or folder by their names, and the files beside them that hold none."""
+    stacks, passed, files = {}, [], files_below(path)
     for file in sorted((f for f in files if f.suffix.lower() in SUFFIXES or f == path), key=natural):
         try:
             for stack in open_arrays(file):
-                name = file.relative_to(path).as_posix() if path.is_dir() else ""
-                stacks["/".join(filter(None, [name, stack.dataset])) or file.name] = stack
+                parts = file.relative_to(path).as_posix() if file != path else "", stack.dataset
+                stacks["/".join(filter(None, parts)) or file.name] = stack
         except NoCubes:
             if file == path:
                 raise
             passed.append(file.name)
     if not stacks:
         found = f"{len(files)} files, none of them cubes ({', '.join(file.name for file in files[:5])})"
-        if any(file.name.endswith(".npy.partial") for file in files):
-            found = "a simulation that is not finished (.npy.partial); run `simulate` again, it goes on"
-        raise refusal(path, found if files else "an empty folder", f".npy or HDF5 files of {CUBES}", "check the path")
-    names, needs = _choose_cubes(path, stacks, told)
-    chosen = [stacks[name] for name in names]
-    sides = {f"side {stacks[name].shape[-1]}": name for name in names}
-    if len(sides) > 1 and not needs:
-        found = ", ".join(f"{side} in {sides[side]}" for side in sorted(sides, key=natural)[:4])
-        raise refusal(path, f"cubes of several sizes: {found}", "one side", "pass field=, or open each size by itself")
-    marks = [name for name in (*names[:1], *attributes(chosen[0])) if REDSHIFT_SPACE.search(name)]
-    if marks and told.get("line_of_sight") is None:
-        needs["line_of_sight"] = f'0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}'
-    left = [name for name in passed if name != Path(str(told.get("params"))).name]
-    keys = _keys(names, [stack.shape[0] for stack in chosen])
-    return CubeSuite(
-        source=f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})",
-        files=tuple(chosen), ids=tuple(f"{root.absolute().name}/{key[0]}" for key in keys), keys=keys,
-        by_order="row" if len(chosen) == 1 else "", field=told.get("field"), redshift=told.get("redshift"), needs=needs,
-        cautions=[f"{path} also holds {', '.join(left[:5])}, not opened: no cubes"] if left else [],
-    )  # fmt: skip
+        advice = "check the path; a simulation that is not finished (.npy.partial) goes on with `simulate`"
+        raise refusal(path, found, ".npy or HDF5 files of cubes", advice)
+    return stacks, passed
 
 
-def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], dict[str, str]]:
+def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], dict]:
     """Names of the arrays that are the universes of the suite, and what has to be said before that is known."""
     names, wanted, needs = sorted(stacks, key=natural), told.get("field"), {}
     if wanted is not None:
@@ -251,21 +241,21 @@ def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[lis
         names = found
         if "*" in wanted and not {"redshift", "set_name"} & {*told}:
             return names, needs  # each is a universe, says the user
-    parts, epochs = ({n: _last(pattern, n) for n in names} for pattern in (PART, EPOCH))
-    if len({*epochs.values()}) == 1:
-        headers = {n: {k.lower(): as_text(v) for k, v in attributes(stacks[n]).items()} for n in names}
-        epochs = {n: next((v for k, v in headers[n].items() if k.endswith("redshift")), None) for n in names}
-    for option, values in (("redshift", epochs), ("set_name", parts)):
-        there = sorted({value for value in values.values() if value is not None}, key=natural)
-        if len({*values.values()}) > 1 and option in told:
+    epochs, parts = ({n: _last(pattern, n) for n in names} for pattern in (EPOCH, PART))
+    if len({*epochs.values()}) == 1:  # or in headers
+        told_of = {n: {key.lower(): as_text(value) for key, value in attributes(stacks[n]).items()} for n in names}
+        epochs = {n: next((v for key, v in told_of[n].items() if key.endswith("redshift")), None) for n in names}
+    for option, values in {"redshift": epochs, "set_name": parts}.items():
+        there = sorted({*values.values()} - {None}, key=natural)
+        if len({*values.values()}) > 1 and option not in told:
+            needs[option] = f"one of {', '.join(there[:8])}", "...", "names differ by it"
+        elif len({*values.values()}) > 1:
             one = choose(path, option, there, told[option])
             names = [n for n in names if values[n] == one]
-        elif len({*values.values()}) > 1:
-            needs[option] = f"one of {', '.join(there[:8])}"
     kinds = {re.sub(r"\d+", "#", PART.sub("", EPOCH.sub("", ENDING.sub("", n)))): n for n in reversed(names)}
     if len(kinds) > 1 and wanted is None:
         one = ", ".join(f'"{n}"' for n in sorted(kinds.values())[:6])
-        needs["field"] = f'one of {one}, or field="*" when each is a universe of its own'
+        needs["field"] = f'one of {one}, or field="*" when each is a universe of its own', "...", "names differ by it"
     return names, needs
 
 
@@ -275,7 +265,7 @@ def _last(pattern: re.Pattern, name: str) -> str | None:
     return groups[-1] if groups else None
 
 
-def _keys(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, ...]]:
+def _keys(names: list[str], sizes: list[int]) -> list[tuple[str, ...]]:
     """What a table may call each cube: its name, the parts in which it differs from others, its number."""
     paths, keys = [ENDING.sub("", name).split("/") for name in names], []
     differ = [i for i in range(max(map(len, paths))) if len({tuple(path[i : i + 1]) for path in paths}) > 1]

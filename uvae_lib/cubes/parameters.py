@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from io import StringIO
+from itertools import product, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,16 @@ from .arrays import attributes, existing, reading, refusal
 from .layout import ENDING, CubeSuite
 
 KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", "h", "n_s", "M_nu", "w"}
-TABLE = re.compile(r"param|cosmo|label|theta|target|omega|latin_hypercube|\.csv$", re.IGNORECASE)  # in names of files
+# names of files that hold parameters
+TABLE = re.compile(r"(?i)(param|cosmo|label|theta|target|omega|latin_hypercube).*\.(txt|csv|tsv|dat)$|\.csv$")
 # columns that name a simulation, and that seed it: no parameters
 LABEL = re.compile(
     r"(?i)|index|unnamed: 0|((sim(ulation)?|cube|run|file|reali[sz]ation)s?[ _]?)?(id|name|number|no|nr)?"
 )
 SEED = re.compile(r"(?i)(random|ic)?_?seed")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
-ADVICE = '{}, or pass params="none"'
+COMMA = re.compile(r"(?<![\w.,])\d+,\d+(?![\w.,])")  # a decimal comma
+OR_NONE = 'or pass params="none"'
 OWN = "attributes"  # params="attributes": those of the cubes themselves, in HDF5 files
 
 
@@ -69,12 +72,11 @@ def own_parameters(suite: CubeSuite) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True).dropna(axis=1)
 
 
-def tables_beside(suite: CubeSuite, path: Path) -> list[str]:
-    """Files beside the cubes that are called as tables are."""
-    cubes = {stack.path for stack in suite.files}
-    places = dict.fromkeys([path if path.is_dir() else path.parent, *(cube.parent for cube in cubes)])
+def parameters_beside(suite: CubeSuite, path: Path) -> str | None:
+    """A file beside the cubes that is called as tables are, or "attributes" where these hold parameters."""
+    places = dict.fromkeys([path if path.is_dir() else path.parent, *(stack.path.parent for stack in suite.files)])
     files = [file for place in places for file in sorted(place.glob("[!.]*.*")) if TABLE.search(file.name)]
-    return [file.name for file in files if file.suffix.lower() in (".txt", ".csv", ".tsv", ".dat")]
+    return next((file.name for file in files), OWN if not own_parameters(suite).empty else None)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -85,28 +87,29 @@ def _read(path: Path) -> pd.DataFrame:
     existing(path)
     lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     rows = [line for line in lines if line[0] != "#"]
-    words = [re.split(r"[\s,;]+", re.sub(r"[\[(].*?[\])]", "", line.strip("# "))) for line in lines if line[0] == "#"]
     if not rows:
         raise refusal(path, "no rows", "one row of parameters for each cube", "check the file")
-    blank = r"\s+" if "," not in rows[-1] or re.search(r"\d\s+[-.\d]", rows[-1]) else ","
-    sep = next((mark for mark in ";\t" if mark in rows[-1]), blank)
-    if any(re.fullmatch(r"-?\d+,\d+", word.strip()) for word in re.split(sep, rows[-1])):
+    if COMMA.search(rows[-1]):
         raise refusal(path, f"decimal commas ({rows[-1][:40]})", "decimal points", "write them again with points")
+    sep = next((mark for mark in ";\t," if mark in rows[-1]), r"\s+")
     options = {"header": None, "dtype": str, "keep_default_na": False, "skipinitialspace": True, "comment": "#"}
     table = pd.read_csv(StringIO("\n".join(rows)), sep=sep, engine="python", **options)
     table = table.loc[:, (table != "").any()]
-    names = {
-        tuple(map(canonical, w)): w for w in words if len(w) == table.shape[1] and not any(map(NUMBER.fullmatch, w))
-    }
-    mentioned = {word for w in words for word in w if canonical(word) in KNOWN}
     if not any(map(NUMBER.fullmatch, table.iloc[0])):
-        table = table.iloc[1:].set_axis(table.iloc[0].tolist(), axis=1)
-    elif len(names) == 1 and mentioned <= {*(named := next(iter(names.values())))}:
-        table.columns = named
-    elif mentioned or names:
-        found = f"comments that name {', '.join(sorted(mentioned))[:100]} above {table.shape[1]} columns"
-        raise refusal(path, found, "one line of names, as many as columns", "write # and the names above the numbers")
-    return table.reset_index(drop=True)
+        return table.iloc[1:].set_axis(table.iloc[0].tolist(), axis=1).reset_index(drop=True)
+    return table.set_axis(_names_above(path, lines, table.shape[1]), axis=1)
+
+
+def _names_above(path: Path, lines: list[str], width: int) -> tuple:
+    """Names of columns from the comments of a text, numbers where there are none."""
+    comments = [re.sub(r"[\[(].*?[\])]", "", line.strip("# ")) for line in lines if line[0] == "#"]
+    words = [[canonical(word) for word in re.split(r"[\s,;]+", comment)] for comment in comments]
+    names = {tuple(w) for w in words if len(w) == width and not any(map(NUMBER.fullmatch, w))}
+    known = KNOWN & {word for line in words for word in line}
+    if len(names) <= 1 and known <= {*(named := next(iter(names), range(width)))}:
+        return named
+    found = f"comments that name {', '.join(sorted(known))[:100]} above {width} columns"
+    raise refusal(path, found, "one line of names, as many as columns", "write # and the names above the numbers")
 
 
 def _named(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame:
@@ -117,11 +120,11 @@ def _named(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame
             found = f"{width} columns without names (first row {', '.join(map(str, table.iloc[0]))[:80]})"
             raise refusal(where, found, "a name for each column", "write # id Omega_m sigma_8 ... above the numbers")
         table.columns = [*own, *(f"parameter_{i + 1}" for i in range(len(own), width))][:width]
-    renamed = pd.Index(map(canonical, table.columns))
-    if twice := [*renamed[renamed.duplicated()]]:
-        found = f"columns {', '.join(table.columns[renamed == twice[0]])} for {twice[0]}"
+    names = [canonical(name) for name in table.columns]
+    if twice := [str(c) for c, name in zip(table.columns, names, strict=True) if names.count(name) > 1]:
+        found = f"columns {', '.join(twice)} for {canonical(twice[0])}"
         raise refusal(where, found, "every name once", "leave out or rename one")
-    return table.set_axis(renamed, axis=1)
+    return table.set_axis(names, axis=1)
 
 
 def _label(value) -> str:
@@ -136,21 +139,18 @@ def _rows_of_cubes(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.D
     ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(suite.ids), suite.keys
     seeds = [c for c in table.columns if SEED.fullmatch(c)]  # by which files may be called
     rest = table.drop(columns=[*ids, *seeds])
-    for column in [*ids, *seeds]:
-        place = {_label(value): i for i, value in enumerate(table[column])}
-        for k in range(max(map(len, keys))):
-            rows = [place.get(_label(key[k])) if k < len(key) else None for key in keys]
-            if len(place) == len(table) and None not in rows and len({*rows}) == n:
-                return rest.iloc[rows].reset_index(drop=True)
-    order = [int(key[-1]) for key in keys] if suite.by_order == "number" else range(n)
+    for column, called in product([*ids, *seeds], zip_longest(*keys)):
+        place = pd.Index(map(_label, table[column]))
+        rows = place.get_indexer([_label(key) for key in called]) if place.is_unique else [-1]
+        if -1 not in rows and len({*rows}) == n:
+            return rest.iloc[rows].reset_index(drop=True)
+    order = [int(key[-1]) for key in keys] if suite.by_order == "number" else [*range(n)]
     if suite.by_order and not ids and max(order) < len(table) and (len(table) == n or suite.by_order == "number"):
-        return rest.iloc[list(order)].reset_index(drop=True)
-    first = f"column {ids[0] or 'index'}: {', '.join(map(_label, table[ids[0]][:4]))}" if ids else "no id column: "
-    first += "" if ids else "; ".join(" ".join(map(str, row)) for row in table.values[:2])
-    found = (
-        f"{len(table)} rows of parameters ({first}, ...) for {n} cubes ({', '.join(key[0] for key in keys[:4])}, ...)"
-    )
-    raise refusal(where, found, "a row for each cube, called by its name or number", ADVICE.format("add a column id"))
+        return rest.iloc[order].reset_index(drop=True)
+    first = "; ".join(" ".join(map(str, row)) for row in (table[ids[:1]] if ids else table).to_numpy()[:4])
+    found = f"{len(table)} rows of parameters ({f'column {ids[0]}' if ids else 'no id column'}: {first}, ...)"
+    found += f" for {n} cubes ({', '.join(key[0] for key in keys[:4])}, ...)"
+    raise refusal(where, found, "a row for each cube, called by its name or number", f"add a column id, {OR_NONE}")
 
 
 def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
@@ -158,11 +158,11 @@ def _numbers(table: pd.DataFrame, where: object) -> pd.DataFrame:
     numbers = table.apply(pd.to_numeric, errors="coerce").astype(float)
     for i, k in np.argwhere(~np.isfinite(numbers.to_numpy())):
         found = f"{table.iloc[i, k]!r} in column {table.columns[k]} of cube {i}"
-        raise refusal(where, found, "a finite number", ADVICE.format("correct it, leave the cube or the column out"))
-    for name, v in numbers.items():
-        if where != "params" and name not in KNOWN and v.nunique() > 1 and (v == v.round()).all():
-            expected, advice = "parameters, which are seldom whole", "call it id or seed, or leave it out"
-            raise refusal(where, f"whole numbers alone in column {name}", expected, advice)
+        raise refusal(where, found, "a finite number", f"correct it, leave the cube or the column out, {OR_NONE}")
+    whole = [name for name, v in numbers.items() if v.nunique() > 1 and (v == v.round()).all() and name not in KNOWN]
+    if whole and where != "params":
+        found = f"whole numbers alone in column {', '.join(whole)}"
+        raise refusal(where, found, "parameters, which are seldom whole", "call it id or seed, or leave it out")
     if numbers.empty:
-        raise refusal(where, "no parameters", "columns of numbers beside the names", ADVICE.format("add some"))
+        raise refusal(where, "no parameters", "columns of numbers beside the names", f"add some, {OR_NONE}")
     return numbers

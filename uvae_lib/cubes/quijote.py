@@ -7,7 +7,7 @@ Sobol Sequence it is `df_m_CIC_z=0.00.hdf5`, data set `df`, particles in a voxel
 import re
 from pathlib import Path
 
-from .arrays import open_arrays, refusal
+from .arrays import open_arrays
 from .layout import CubeSuite, documented
 
 NAME = re.compile(
@@ -29,8 +29,6 @@ def find(path: Path, told: dict) -> CubeSuite | None:
     files = sorted(names, key=lambda file: int(file.parent.name))
     cosmology, z, name = (names[files[0]][option] for option in USUAL)
     stacks = tuple(stack for file in files for stack in open_arrays(file))
-    if len(stacks) != len(files) or len({stack.shape for stack in stacks}) > 1:
-        raise refusal(path, f"realizations of several shapes called {name}", "one cube in each", "move the others away")
     folder, numbers = files[0].parent.parent, [int(f.parent.name) for f in files]
     places = (folder, folder.parent, folder.parent.parent)  # every hypercube's table is also called as the first one's
     tables = [place / f"{cosmology}_params.txt" for place in places] + [folder / "latin_hypercube_params.txt"]

@@ -156,16 +156,12 @@ def read_info(folder: Path) -> tuple[dict, Config]:
 
 def _no_run(folder: Path) -> str:
     """What stands in place of a run folder, and which runs there are."""
-    if folder.is_file():
-        found = f"{folder} is a file, and no run: a run is a folder with run.json"
-    elif folder.is_dir():
-        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        found = f"{folder} (with {', '.join(names[:4]) or 'nothing in it'}) is no run: it has no run.json"
-    else:
-        found = f"{folder} is no run: there is no such folder"
+    inside = ", ".join(sorted(path.name for path in folder.glob("[!.]*"))[:4]) or "nothing in it"
+    why = f"it has no run.json (with {inside})" if folder.is_dir() else "there is no such folder with a run.json in it"
     paths = [path.parent for home in ("runs", "weights") for path in sorted(locate(home).glob("*/run.json"))]
     others = ", ".join(f"{path.parent.name}/{path.name}" for path in paths)
-    return f"{found}; train one with `python -m uvae_lib train`" + (f", or take one of {others}" if others else "")
+    advice = "train one with `python -m uvae_lib train`" + (f", or take one of {others}" if others else "")
+    return f"{folder} is no run: {why}; {advice}"
 
 
 def _newer(made: str) -> str:

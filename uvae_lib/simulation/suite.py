@@ -70,14 +70,9 @@ def load_suite(config: Config, set_name: str | None = None) -> CubeSuite:
     Raises FileNotFoundError where the path is not the one of a preset that simulates, and nothing is there.
     """
     path = locate(config.data.path)
-    if config.data.path in {preset.data.path for preset in PRESETS.values() if preset.simulation.n_cubes}:
-        if not path.exists() or any(path.glob("simulation_*.json")):
-            simulate_suite(path, config.simulation)
-    elif not path.exists():
-        raise FileNotFoundError(
-            f"there are no cubes at {path}; check the path (--data.path, UVAE_DATA), fetch public cubes with "
-            "`python -m uvae_lib download`, or simulate some there with `python -m uvae_lib simulate --data.path`"
-        )
+    own = config.data.path in {preset.data.path for preset in PRESETS.values() if preset.simulation.n_cubes}
+    if own and (not path.exists() or any(path.glob("simulation_*.json"))):
+        simulate_suite(path, config.simulation)
     return open_data(config.data, set_name)
 
 
