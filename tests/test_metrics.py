@@ -6,7 +6,7 @@ import torch
 
 from uvae_lib.analysis.features import CubeEncoding
 from uvae_lib.analysis.metrics import (
-    bootstrap_r2,
+    bootstrap,
     k_at_correlation,
     label_curve,
     latent_metrics,
@@ -73,7 +73,7 @@ def test_few_cubes_have_no_interval():
 
 def test_the_same_cubes_are_drawn_for_two_predictions():
     truth = RNG(0).standard_normal((50, 1))
-    first, second = (bootstrap_r2(truth, truth + shift, 100) for shift in (0.1, 0.100001))
+    first, second = (bootstrap(truth, truth + shift, 100) for shift in (0.1, 0.100001))
     assert np.abs(first - second).max() < 1e-5 < first.std()
 
 

@@ -60,13 +60,13 @@ def model_diagram(
     _way(ax, [(9.3, TOP - HALF), (9.3, 4.2), (4.9, 4.2), (4.9, BOTTOM + HALF)], Z)
     through = [(15, TOP), (15.8, TOP), (15.8, BOTTOM + HALF)], [(16.4, BOTTOM + HALF), (16.4, TOP), (17.4, TOP)]
     for points in ([(9.8, 8.5), (9.8, TOP + HALF)], *through):
-        _way(ax, points, DRAWN, ls=":", lw=2)
+        _way(ax, points, OWN, ls=":", lw=2)
     ax.plot([3.8, 3.8], [BOTTOM + HALF, TOP - HALF], color="0.55", lw=1, ls="--")
     for points in ([(13.9, TOP - HALF), (13.9, BOTTOM + HALF)], [(1.1, 0), (18.5, 0)], [(8.8, TOP + HALF), (8.8, 8.5)]):
         ax.plot(*zip(*points, strict=True), color=LOSS, lw=1.2, ls="--")
     for x, y, text in (
         (1.2, TOP - 1.65, f"{n_slices} context slices\nof one cube"), (1.1, 0.5, f"target, 1 × {image_size}$^2$"),
-        (18.5, 0.5, "reconstruction"), (18.5, TOP - 1.35, "a new slice"), (9.3, 8.8, "$N(0, I)$"),
+        (18.5, 0.5, "reconstruction"), (18.5, TOP - 1.35, "the note's sample"), (9.3, 8.8, "$N(0, I)$"),
         (3.1, 4.25, "same\nweights"), (5.7, TOP + 0.4, f"{n_slices} × {2 * latent_dim}"),
     ):  # fmt: skip
         write(x, y, text)
@@ -74,7 +74,7 @@ def model_diagram(
         write(x, y, text, color=LOSS, bbox={"boxstyle": "round,pad=0.35", "fc": "white", "ec": LOSS})
     steps = (4.3, 7.7), (7.1, 7.7), (11.6, 7.7), (4.3, 0.85), (16.05, 0.85), (16.4, 7.3)
     for number, place in enumerate(steps, start=1):
-        circle = {"boxstyle": "circle,pad=0.25", "fc": DRAWN if number == 6 else TRUTH, "lw": 0}
+        circle = {"boxstyle": "circle,pad=0.25", "fc": OWN if number == 6 else TRUTH, "lw": 0}
         write(*place, number, color="white", weight="bold", bbox=circle)
     return ax.figure
 
