@@ -14,6 +14,7 @@ from uvae_lib.analysis.metrics import (
     probe,
     reconstruction_metrics,
     score,
+    slope,
 )
 from uvae_lib.runs.encode import Posterior
 
@@ -69,6 +70,11 @@ def test_a_parameter_that_does_not_vary_has_no_r2_but_an_error():
 def test_few_cubes_have_no_interval():
     found = score(np.arange(4.0)[:, None], np.arange(4.0)[:, None], ["a"])
     assert np.isnan(found["r2_interval"]["a"]).all() and found["r2"]["a"] == 1
+
+
+def test_readings_that_keep_to_the_mean_have_a_small_slope_and_constants_none():
+    truth = RNG(0).standard_normal((50, 2)) * [1, 0]
+    assert slope(truth, 0.5 * truth + 3)[0] == pytest.approx(0.5) and np.isnan(slope(truth, truth)[1])
 
 
 def test_the_same_cubes_are_drawn_for_two_predictions():
