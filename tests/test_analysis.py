@@ -9,8 +9,9 @@ import pytest
 from suites import SIDE, lognormal_suite, tiny_config
 
 from uvae_lib.analysis import evaluate as analysis
-from uvae_lib.analysis import evaluate_run, summary
+from uvae_lib.analysis import coverage_gaps, evaluate_run, summary
 from uvae_lib.analysis.evaluate import SAMPLES
+from uvae_lib.files import Absent
 from uvae_lib.runs.run import load_run
 from uvae_lib.training.fit import fit
 
@@ -116,3 +117,24 @@ def test_a_run_without_test_cubes_says_what_it_needs(folder):
     suite, run.split = run.open_suite(), {"train": list(range(9)), "val": [], "test": []}
     with pytest.raises(ValueError, match=r"all 9 cubes .* were trained on; an evaluation needs cubes that were not"):
         evaluate_run(run, suite)
+
+
+def test_a_model_with_random_weights_is_read_like_the_trained_one(folder, found):
+    run = load_run(folder)
+    untrained = analysis.untrained_probes(run, run.open_suite(), evaluate_run(run, n_slices=6))
+    assert untrained["sizes"] == found["slices"]["sizes"]
+    assert np.shape(untrained["predicted"]) == np.shape(found["truth"])
+    assert untrained["predicted"] != found["probes"]["z"]["predicted"]
+
+
+def test_a_check_passes_within_its_ends_and_what_is_absent_is_not_measured():
+    rows = {"in": (0.1, 0, 1, 0, 0.2), "out": (0.3, 0, 1, 0, 0.2), "absent": (Absent("no cubes"), 0, 1, 0, 0.2)}
+    table = analysis.verdicts(rows)
+    assert table["passes"].tolist() == ["yes", "no", "not measured"]
+    assert table["found"].tolist() == ["0.1", "0.3", "not measured"]
+
+
+def test_the_gap_of_coverage_is_the_largest_over_levels():
+    found = {"levels": [0.2, 0.5], "coverage": {"sigma_8": [0.3, 0.2], "both": [0.2, 0.5]}}
+    assert coverage_gaps(found) == pytest.approx({"sigma_8": 0.3, "both": 0})
+    assert coverage_gaps(Absent("too few"))["posterior"] == "too few"

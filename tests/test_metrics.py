@@ -6,7 +6,7 @@ import torch
 
 from uvae_lib.analysis.features import CubeEncoding
 from uvae_lib.analysis.metrics import (
-    bootstrap_r2,
+    bootstrap,
     k_at_correlation,
     label_curve,
     latent_metrics,
@@ -14,6 +14,7 @@ from uvae_lib.analysis.metrics import (
     probe,
     reconstruction_metrics,
     score,
+    slope,
 )
 from uvae_lib.runs.encode import Posterior
 
@@ -71,9 +72,14 @@ def test_few_cubes_have_no_interval():
     assert np.isnan(found["r2_interval"]["a"]).all() and found["r2"]["a"] == 1
 
 
+def test_readings_that_keep_to_the_mean_have_a_small_slope_and_constants_none():
+    truth = RNG(0).standard_normal((50, 2)) * [1, 0]
+    assert slope(truth, 0.5 * truth + 3)[0] == pytest.approx(0.5) and np.isnan(slope(truth, truth)[1])
+
+
 def test_the_same_cubes_are_drawn_for_two_predictions():
     truth = RNG(0).standard_normal((50, 1))
-    first, second = (bootstrap_r2(truth, truth + shift, 100) for shift in (0.1, 0.100001))
+    first, second = (bootstrap(truth, truth + shift, 100) for shift in (0.1, 0.100001))
     assert np.abs(first - second).max() < 1e-5 < first.std()
 
 

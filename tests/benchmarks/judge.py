@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from uvae_lib.analysis.features import FeatureTable, spread, suite_features
-from uvae_lib.analysis.metrics import bootstrap_r2, label_curve, probe, ridge, score
+from uvae_lib.analysis.metrics import bootstrap, label_curve, probe, ridge, score
 from uvae_lib.analysis.posterior import FEWEST_CUBES, ParameterPosterior, fit_posterior, posterior_metrics
 from uvae_lib.cubes.suite import CubeSuite, open_data
 from uvae_lib.presets import locate
@@ -154,7 +154,7 @@ def readers(judge: Judge, n: int = N_SLICES) -> dict[str, np.ndarray]:
 def parameters(judge: Judge, n: int = N_SLICES) -> dict:
     """Scores of all readers, and how much better than them a ridge, or a posterior, on z is (paired bootstrap)."""
     truth, found = judge.test.params, readers(judge, n)
-    drawn = {name: bootstrap_r2(truth, predicted) for name, predicted in found.items()}
+    drawn = {name: bootstrap(truth, predicted) for name, predicted in found.items()}
     rows = {}
     for name, predicted in found.items():
         rival = drawn["neural posterior on z" if name.startswith("neural") else "ridge on z"] - drawn[name]

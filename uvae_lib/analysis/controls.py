@@ -67,10 +67,8 @@ def shuffled_sets(run: Run, zs: list[Tensor]) -> dict | None:
         return None
 
     def gap(i: int, mixed: bool) -> float:  # each mixed set is of other cubes than the set before it
-        sets = [
-            torch.stack([zs[(i + (j + g) * mixed) % n][g * size + j] for j in range(size)])
-            for g in range(n_slices // size)
-        ]
+        cubes = [[(i + (j + g) * mixed) % n for j in range(size)] for g in range(n_slices // size)]
+        sets = [torch.stack([zs[c][g * size + j] for j, c in enumerate(of)]) for g, of in enumerate(cubes)]
         mu, logvar = (torch.stack(part) for part in zip(*(encode_set(run, part) for part in sets), strict=True))
         return float((mu.var(dim=0) / logvar.exp().mean(dim=0)).sum())  # in units of the posteriors' own widths
 
@@ -130,8 +128,7 @@ def best_correlation(images: Tensor, planes: Tensor) -> Tensor:
 
 def symmetries(images: Tensor) -> Tensor:
     """The eight quarter turns and mirror images of a square: (n, H, H) -> (8, n, H, H)."""
-    turned = [torch.rot90(x, turn, (-2, -1)) for x in (images, images.mT) for turn in range(4)]
-    return torch.stack(turned)
+    return torch.stack([torch.rot90(x, turn, (-2, -1)) for x in (images, images.mT) for turn in range(4)])
 
 
 def nearest_slice(run: Run, suite: CubeSuite, cubes: list[int], images: Tensor, progress: bool = False) -> np.ndarray:
@@ -162,9 +159,7 @@ def nearest_slice(run: Run, suite: CubeSuite, cubes: list[int], images: Tensor, 
 
 def _planes(run: Run, suite: CubeSuite, cube: int) -> Tensor:
     """All planes of a cube as pixels, (axes, planes, N, N)."""
-    axis, plane = (
-        x.flatten() for x in torch.meshgrid(torch.tensor(suite.axes), torch.arange(suite.n_planes), indexing="ij")
-    )
+    axis, plane = torch.cartesian_prod(torch.tensor(suite.axes), torch.arange(suite.n_planes)).T
     x = log_density(torch.from_numpy(suite.overdensity(cube)), run.config.data.eps)[None]
     pixels = (cut_slices(x, whole_planes(axis, plane), suite.side, run.config.data.thickness) - run.mean) / run.std
     return pixels[:, 0].unflatten(0, (len(suite.axes), suite.n_planes))

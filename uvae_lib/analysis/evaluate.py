@@ -6,6 +6,7 @@ small for, or has no parameters or sets for, is absent, and `missing` says why i
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ..files import Absent, plain_values, write_atomically
 from ..generation.flows import flows_of
 from ..generation.sample import complete_means, sample_slices
 from ..runs.encode import most_slices, spread_slices
-from ..runs.run import Run, load_run, provenance, weights_key
+from ..runs.run import Run, build, load_run, provenance, weights_key
 from ..runs.universes import open_set
 from ..statistics import fvu
 from . import controls, metrics, responses
@@ -71,14 +72,11 @@ def evaluate_run(
     run = run if isinstance(run, Run) else load_run(run)
     suite = suite or run.open_suite()
     if not run.split["test"]:
-        raise ValueError(
-            f"all {suite.n_cubes} cubes of {run.folder} were trained on; an evaluation needs cubes that were not: "
-            "train on a suite of 3 or more"
-        )
+        why = "an evaluation needs cubes that were not: train on a suite of 3 or more"
+        raise ValueError(f"all {suite.n_cubes} cubes of {run.folder} were trained on; {why}")
     sets = {name: open_set(run, suite, name) for name in ("CV", "1P")}
     data = [x and x.fingerprint for x in (suite, *(x for x, _ in sets.values()))]
-    ids = list(suite.ids)
-    key = weights_key(run, VERSION, n_slices, ids, data, flows_of(run) and flows_of(run).about["key"])
+    key = weights_key(run, VERSION, n_slices, list(suite.ids), data, flows_of(run) and flows_of(run).about["key"])
     path = run.folder / "metrics.json"
     if path.exists():
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -105,9 +103,8 @@ def _slice_metrics(run: Run, suite: CubeSuite, cubes: dict[int, CubeEncoding]) -
     """Reconstruction, latents, and drawn slices of held-out universes beside true ones."""
     test, train = ([cubes[i] for i in run.split[part] if i in cubes] for part in ("test", "train"))
     generator, box = torch.Generator().manual_seed(0), run.image_box
-    completed = [
-        complete_means(run, cube.recon, cube.z.mu, torch.randn(cube.recon.shape, generator=generator)) for cube in test
-    ]
+    white = (torch.randn(cube.recon.shape, generator=generator) for cube in test)
+    completed = [complete_means(run, cube.recon, cube.z.mu, x) for cube, x in zip(test, white, strict=True)]
     chosen = evenly(run.split["test"], N_DRAWN_CUBES)
     n = len(test[0].truth)
     slices = {
@@ -138,20 +135,19 @@ def _controls(
     """Null tests of z, and copies of training slices."""
     test = [cubes[i] for i in run.split["test"]]
     n = len(test[0].truth)
-    ids = list(suite.ids)
     drawn = sample_slices(run, None, N_COPIES, torch.Generator().manual_seed(1))
     true = torch.cat([cube.truth for cube in test])
     some = true[evenly(list(range(len(true))), N_COPIES)]
     train, judged = table.rows(run.split["train"]), table.rows(run.split["test"])
     found = {
-        "leaks": controls.leaks(ids, run.split, run.info.get("cubes")),
+        "leaks": controls.leaks(list(suite.ids), run.split, run.info.get("cubes")),
         "memorisation": controls.memorisation_test(run, suite, drawn, some, progress),
     }
     if min(len(train.cubes), len(test)) > 1:
         found["two_sample"] = controls.two_sample(train.z(n), judged.z(n))
         found["shuffled"] = controls.shuffled_sets(run, [cube.zs for cube in test])
-        unseen = [cubes[i] for i in run.split["val"] + run.split["test"]]
-        found["unseen_errors"] = [float(fvu(cube.truth, cube.recon)) for cube in unseen]
+        unseen = run.split["val"] + run.split["test"]
+        found["unseen_errors"] = [float(fvu(cubes[i].truth, cubes[i].recon)) for i in unseen]
     else:
         missing["two_sample"] = "z of training and of test cubes cannot be compared with one cube: use more cubes"
     same = suite_features(run, one_cosmology, "CV", n) if one_cosmology else None
@@ -172,9 +168,8 @@ def _cosmology(run: Run, table: FeatureTable, one_p: CubeSuite | None, n: int, m
     if not names:
         missing["parameters"] = "the cubes have no Omega_m or sigma_8; pass params= to open_cubes"
     elif len(learned.cubes) < metrics.FEWEST_LEARNED:
-        missing["parameters"] = (
-            f"{len(learned.cubes)} cubes teach no probe: use {metrics.FEWEST_LEARNED} or more to train on"
-        )
+        fewest = f"use {metrics.FEWEST_LEARNED} or more to train on"
+        missing["parameters"] = f"{len(learned.cubes)} cubes teach no probe: {fewest}"
     if "parameters" in missing:
         return {"names": [], "truth": [], "probes": {}, "labels": {}, "responses": {}}
     found = {"names": names, "truth": test.params.tolist(), "probes": metrics.probe_table(learned, test, n)}
@@ -189,13 +184,41 @@ def _cosmology(run: Run, table: FeatureTable, one_p: CubeSuite | None, n: int, m
     if posterior := run_posterior(run, table, n):
         found["posterior"] = posterior_metrics(posterior, test, n)
     else:
-        missing["posterior"] = (
-            f"p(parameters | z) is learned from {FEWEST_CUBES} or more training cubes, and validation cubes, whose "
-            "parameters vary"
-        )
+        teachers = f"{FEWEST_CUBES} or more training cubes, and validation cubes, whose parameters vary"
+        missing["posterior"] = f"p(parameters | z) is learned from {teachers}"
     found["responses"] = responses.parameter_walks(run, learned, one_p, n_slices=int(table.sizes[-1]))
     found["closure"] = responses.closure(run, learned, n_slices=n)
     return found
+
+
+def untrained_probes(run: Run, suite: CubeSuite, found: dict, seed: int = 0) -> dict | Absent:
+    """What ridges read from z of a model with random weights: what the form of the networks alone is good for.
+
+    found   of `evaluate_run`
+    Returns {"sizes" (s,), "r2" (s, p)}, as `slice_curve`, and "predicted" (m, p) of the test cubes.
+    """
+    if "slices" not in found:
+        return found["slices"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(run.config, run.side).eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    n = found["slices_per_cube"]
+    table = suite_features(replace(run, model=model), suite, "untrained", n)
+    learned, test = table.rows(run.split["train"] + run.split["val"]), table.rows(run.split["test"])
+    read = metrics.probe(learned.z(n), learned.params, test.z(n))
+    return metrics.slice_curve(learned, test) | {"predicted": read.tolist()}
+
+
+def verdicts(rows: dict[str, tuple]) -> pd.DataFrame:
+    """Checks as a table: what was found, what a good and a bad model have, from where to where it passes, and whether.
+
+    rows   {check: (found, good, bad, lowest, highest)}; what is `Absent` neither passes nor fails
+    """
+    table = {}
+    for name, (value, good, bad, low, high) in rows.items():
+        passed = "not measured" if isinstance(value, Absent) else "yes" if low <= value <= high else "no"
+        table[name] = [*(f"{x:.3g}" for x in (value, good, bad)), f"{low:.2g} to {high:.2g}", passed]
+    return pd.DataFrame(table, ["found", "good", "bad", "passes within", "passes"]).T
 
 
 def merits(found: dict) -> dict[str, dict[str, float]]:
@@ -211,16 +234,13 @@ def merits(found: dict) -> dict[str, dict[str, float]]:
 
 def summary(found: dict) -> str:
     """The main metrics as lines of text, and what is absent and why."""
-    r, latent, lines = found["reconstruction"], found["latents"], []
-    lines.append(
+    r, latent = found["reconstruction"], found["latents"]
+    lines = [
         f"reconstructions of {found['cubes']['test']} test cubes: unexplained variance {r['fvu']:.3f} (PCA, 512 modes, "
         f"{r['fvu_pca']:.3f}, training cubes {r['fvu_train']:.3f}); r(k) >= 0.9 up to {r['k_r90']:.2f} h/Mpc (PCA "
-        f"{r['k_r90_pca']:.2f})"
-    )
-    lines.append(
-        f"KL(z) {latent['kl_z']:.1f} nats, {latent['active_z']} active units; KL(h) {latent['kl_h']:.1f} nats, "
-        f"{latent['active_h']} active units"
-    )
+        f"{r['k_r90_pca']:.2f})",
+        "; ".join(f"KL({x}) {latent[f'kl_{x}']:.1f} nats, {latent[f'active_{x}']} active units" for x in "zh"),
+    ]
     rows = dict(found.get("probes", {})) | ({"posterior": found["posterior"]} if "posterior" in found else {})
     for name, row in rows.items():
         values = ", ".join(f"{p} {value:.3f}" for p, value in row["r2"].items() if value is not None)

@@ -141,8 +141,8 @@ def encode_suite(run: Run, suite: CubeSuite, n_slices: int = 15, progress: bool 
         parts = [cut_cube(run, y, n, cube, suite.axes, shift) for shift in shifts]
         rows.append(_describe(run, parts, len(suite.axes)))
     names = [name for name in PARAMETERS if name in suite.params]
-    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    columns["sizes"], params = columns["sizes"][0], suite.params[names].to_numpy(float)
+    columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]} | {"sizes": rows[0]["sizes"]}
+    params = suite.params[names].to_numpy(float)
     return FeatureTable(cubes=np.arange(len(rows)), names=np.array(names, dtype=str), params=params, **columns)
 
 
@@ -154,8 +154,7 @@ def suite_features(
     name     of the set, in the file's name;  folder: where it is stored, the run's when absent
     """
     path, file = (folder or run.folder) / f"features_{name}.npz", io.BytesIO()
-    names = list(suite.ids)
-    key = weights_key(run, VERSION, names, suite.fingerprint, n_slices)
+    key = weights_key(run, VERSION, list(suite.ids), suite.fingerprint, n_slices)
     if path.exists():
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["key"]) == key:

@@ -74,21 +74,26 @@ def latent_metrics(cubes: list[CubeEncoding]) -> dict:
 # --- parameters
 
 
-def bootstrap_r2(truth: np.ndarray, predicted: np.ndarray, n_draws: int = 1000, seed: int = 0) -> np.ndarray:
-    """R^2 in bootstrap samples of cubes: truth, predicted (m, p) -> (n_draws, p).
+def slope(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Slope of the line of predictions against truth: (m, p) twice -> (p,); below 1 where readings keep to the mean."""
+    apart = np.where(np.ptp(truth, axis=0) > 1e-9, truth - truth.mean(axis=0), np.nan)
+    return (apart * predicted).sum(axis=0) / np.square(apart).sum(axis=0)
 
-    The same cubes are drawn for the same m and seed, so that the difference of two predictions is paired.
+
+def bootstrap(truth: np.ndarray, predicted: np.ndarray, n_draws: int = 1000, of: Callable = r2) -> np.ndarray:
+    """R^2, or another number `of` these, in bootstrap samples of cubes: truth, predicted (m, p) -> (n_draws, p).
+
+    The same cubes are drawn for the same m, so that the difference of two predictions is paired.
     """
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(0, len(truth), (n_draws, len(truth)))
-    return np.stack([r2(truth[rows], predicted[rows]) for rows in chosen])
+    chosen = np.random.default_rng(0).integers(0, len(truth), (n_draws, len(truth)))
+    return np.stack([of(truth[rows], predicted[rows]) for rows in chosen])
 
 
 def score(truth: np.ndarray, predicted: np.ndarray, names: list[str]) -> dict:
     """R^2 with its 68 % interval over cubes (none for fewer than five), rms error, and the predictions (m, p)."""
     ends = np.full((2, len(names)), math.nan)
     if len(truth) >= 5:
-        ends = np.quantile(bootstrap_r2(truth, predicted), [0.16, 0.84], axis=0)
+        ends = np.quantile(bootstrap(truth, predicted), [0.16, 0.84], axis=0)
     parts = {"r2": r2(truth, predicted), "r2_interval": ends.T, "error": np.sqrt(np.square(predicted - truth).mean(0))}
     named = {key: dict(zip(names, values.tolist(), strict=True)) for key, values in parts.items()}
     return named | {"predicted": predicted.tolist()}
@@ -131,9 +136,8 @@ def slice_curve(learned: FeatureTable, test: FeatureTable) -> dict[str, list]:
     Returns {"sizes" (s,), "r2" (s, p), "r2_statistics" (s, p)}, of ridges on z and on P(k), PDF and moments.
     """
 
-    def curve(features: Callable[[FeatureTable, int], np.ndarray]) -> list:
-        read = [probe(features(learned, n), learned.params, features(test, n)) for n in learned.sizes]
-        return [r2(test.params, x).tolist() for x in read]
+    def curve(of: Callable[[FeatureTable, int], np.ndarray]) -> list:
+        return [r2(test.params, probe(of(learned, n), learned.params, of(test, n))).tolist() for n in learned.sizes]
 
     z, statistics = curve(FeatureTable.z), curve(FeatureTable.statistics)
     return {"sizes": learned.sizes.tolist(), "r2": z, "r2_statistics": statistics}

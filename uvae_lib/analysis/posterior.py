@@ -67,9 +67,8 @@ class ParameterPosterior(nn.Module):
         read = z @ self.weight.T + self.bias
         given = self.context(read, torch.full(read.shape[:-1], n_slices))
         white = torch.randn(n, *read.shape[:-1], len(self.names), generator=generator)
-        return self.low + (self.high - self.low) * torch.sigmoid(
-            self.start(given) + self.flow(given).transform.inv(white)
-        )
+        logits = self.start(given) + self.flow(given).transform.inv(white)
+        return self.low + (self.high - self.low) * torch.sigmoid(logits)
 
 
 def fit_posterior(train: FeatureTable, val: FeatureTable, n_slices: int = 15, seed: int = 0) -> ParameterPosterior:
@@ -91,11 +90,9 @@ def fit_posterior(train: FeatureTable, val: FeatureTable, n_slices: int = 15, se
         sizes = torch.from_numpy(train.sizes)[:, None]
         given = [found.context(x, sizes.expand(x.shape[:-1])).flatten(0, 2) for x in (read, new)]
         found.centre, found.scale = given[0].mean(dim=0), given[0].std(dim=0).clamp_min(1e-6)
-        rows = [
-            ((x - found.centre) / found.scale, y.repeat_interleave(len(x) // len(y), dim=0))
-            for x, y in zip(given, (params, held), strict=True)
-        ]
-        return _train(found, *rows)
+        given = [(x - found.centre) / found.scale for x in given]
+        known = [y.repeat_interleave(len(x) // len(y), dim=0) for x, y in zip(given, (params, held), strict=True)]
+        return _train(found, *zip(given, known, strict=True))
 
 
 def _read_train(found: ParameterPosterior, sets: np.ndarray, z: np.ndarray, params: np.ndarray, seed: int) -> Tensor:
@@ -231,12 +228,11 @@ def cube_reader(run: Run, found: dict, suite: CubeSuite) -> "CubeReader | Absent
     return CubeReader(run, load_posterior(run), suite, cube=run.split["test"][0], likeness=likeness)
 
 
-def share_inside(posterior: dict | Absent, level: float) -> str:
-    """The shares of test cubes that are found in regions of a level (0 to 1), by parameter, as a text.
+def coverage_gaps(posterior: dict | Absent) -> dict[str, float]:
+    """Largest distance, over all levels, between the share of cubes in the posterior's regions and what they state.
 
     posterior   of `evaluate_run`
     """
     if isinstance(posterior, Absent):
-        return posterior
-    inside = {name: np.interp(level, posterior["levels"], shares) for name, shares in posterior["coverage"].items()}
-    return ", ".join(f"{name} {share:.0%}" for name, share in inside.items())
+        return {"posterior": posterior}
+    return {name: np.abs(np.subtract(x, posterior["levels"])).max() for name, x in posterior["coverage"].items()}

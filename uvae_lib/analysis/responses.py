@@ -55,8 +55,7 @@ def parameter_walks(run: Run, table: FeatureTable, one_p: CubeSuite | None, *, n
             cubes, values = [], np.unique(np.quantile(table.params[:, i], np.linspace(0.1, 0.9, 5)))
         if len(values) < 2:
             continue  # a parameter that does not vary
-        asked = np.tile(middle, (len(values), 1))
-        asked[:, i] = values
+        asked = np.where(np.arange(len(middle)) == i, values[:, None], middle)
         means, whole = zip(*(draw(row) for row in asked), strict=True)
         sets = {"mean": means, "completed": whole}
         if cubes:

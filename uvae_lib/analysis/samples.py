@@ -34,18 +34,12 @@ def slice_numbers(slices: Tensor, box: float) -> Tensor:
     cross = sum(x.roll((i, j), (-2, -1)) * i * j for i in (-1, 1) for j in (-1, 1)) / 4
     difference = ((rows - columns).square() + 4 * cross.square()).sqrt()
     size = torch.maximum((rows + columns).abs(), difference)  # |a| + |b|
-    numbers = [
-        *moments(slices.float()).unbind(dim=1),
-        *band_powers(power_spectrum(x, box)[1], 4).log().unbind(dim=1),
-        length[:, 0],
-        euler[:, 1],
-        peak_counts(x, everything)[:, 0] / n_pixels,
-        peak_counts(-x, everything)[:, 0] / n_pixels,
-        moments((rows + columns)[:, None])[:, 2],
-        (difference / size.clamp_min(1e-12)).flatten(1).median(dim=1).values,
-        second_difference_kurtosis(x).log(),
-    ]
-    return torch.stack(numbers, dim=1)
+    powers = band_powers(power_spectrum(x, box)[1], 4).log()
+    peaks = [peak_counts(side, everything)[:, 0] / n_pixels for side in (x, -x)]
+    elongation = (difference / size.clamp_min(1e-12)).flatten(1).median(dim=1).values
+    shape = moments((rows + columns)[:, None])[:, 2], elongation, second_difference_kurtosis(x).log()
+    columns = length[:, 0], euler[:, 1], *peaks, *shape
+    return torch.cat([moments(slices.float()), powers, torch.stack(columns, dim=1)], dim=1)
 
 
 def compare_numbers(truth: list[Tensor], other: list[Tensor], drawn: list[Tensor]) -> dict:

@@ -22,7 +22,7 @@ N_DRAWS = 1000
 DOTS = {"ls": "", "marker": ".", "ms": 3}
 LINES = {
     "one slice": DOTS | {"color": "0.8"},
-    "posterior": DOTS | {"color": plots.COLOURS[0]},
+    "posterior": DOTS | {"color": plots.Z},
     "truth": {"ls": "", "marker": "+", "ms": 14, "mew": 2, "color": plots.TRUTH},
 }
 

@@ -80,8 +80,8 @@ def sheet(plane, params: pd.DataFrame, labels: Sequence[str] = ("PC 1 of $z$", "
     lines = np.stack(np.meshgrid(np.linspace(0, 1, 5), np.linspace(0, 1, 31)), axis=-1)  # one parameter constant
     for ax, name in zip(axes, params, strict=False):
         for grid in (lines, lines[..., ::-1]):
-            ax.plot(*np.moveaxis(terms(grid) @ fit, -1, 0), **FAINT | {"ls": "-"})
-        shown = ax.scatter(*plane.T, c=as_array(params[name]), s=4 * dot() ** 2, cmap="viridis")
+            ax.plot(*np.moveaxis(terms(grid) @ fit, -1, 0), **FAINT | {"ls": "-", "zorder": 3})
+        shown = ax.scatter(*plane.T, c=as_array(params[name]), s=1.5 * dot() ** 2, cmap="viridis")
         colour_bar(shown, ax, SYMBOLS.get(name, name), extend="neither")
         ax.set(xlabel=labels[0], ylabel=labels[1])
     return figure
@@ -114,17 +114,19 @@ def probe_scatter(truth, predicted, error=None, name: str = "Omega_m", *, ax: Ax
 
 
 @plot
-def closure_arrows(asked, read, *, ax: Axes | None = None) -> Figure:
-    """Arrows in the plane of the parameters, from the cosmology that was asked for to the one that is read.
+def closure_arrows(asked, read, label: str = "completed", within=(), *, ax: Axes | None = None) -> Figure:
+    """Arrows in the plane of the parameters, from the true cosmology, or the one asked for, to the one that is read.
 
     asked, read   (n, 2) Omega_m and sigma_8
+    label         what is read: the title, and by its role the colour
+    within        (m, 2) further points that the axes hold, so that panels have the same
     """
     (x, y), (u, v) = as_array(asked).T, (as_array(read) - as_array(asked)).T
     ax = ax or new_axes(COLUMN * 0.75, 0.9)
-    ax.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1, color=DRAWN, width=0.006)
-    ax.plot(x, y, "o", color=TRUTH, ms=dot())
-    ax.plot(x + u, y + v, alpha=0)  # the limits hold the heads
-    ax.set(xlabel=SYMBOLS["Omega_m"], ylabel=SYMBOLS["sigma_8"], title="asked (dot), read (head)")
+    ax.plot(x, y, "o", color=role(label), ms=dot())
+    ax.quiver(x, y, u, v, angles="xy", scale_units="xy", scale=1, color=role(label), width=0.006)
+    ax.plot(*np.concatenate([as_array(p).reshape(-1, 2) for p in (within, asked, read)]).T, alpha=0)  # heads and all
+    ax.set(xlabel=SYMBOLS["Omega_m"], ylabel=SYMBOLS["sigma_8"], title=label)
     return ax.figure
 
 
@@ -198,17 +200,19 @@ def pca_limit(
 def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float], *, ax: Axes | None = None) -> Figure:
     """Figures of merit as rows: a dot for each sample, in units of the scatter of true slices against true ones.
 
-    merits   {what is compared: {sample: value}}
+    merits   {what is compared: {sample: value}}; in a row dots stand below each other, of z ~ N(0, I) hollow
     aims     {what is compared: the value to be below, drawn as the end of a grey bar}
     """
-    ax = ax or new_axes(COLUMN, 0.3 + 0.08 * len(merits))
-    ax.barh(range(len(merits)), [aims.get(name, 0) for name in merits], color="0.9", height=0.7, zorder=0)
-    for label in next(iter(merits.values())):
-        values, taken = [row[label] for row in merits.values()], [line.get_color() for line in ax.lines]
-        ax.plot(values, range(len(merits)), "o", color=role(label, taken), ms=1.6 * dot(), label=label)
-    ax.set_yticks(range(len(merits)), list(merits))
+    ax, rows = ax or new_axes(0.85 * PAGE, 0.25 + 0.05 * len(merits)), np.arange(len(merits))
+    ends = {"color": "0.9", "height": 0.86, "zorder": 0, "label": "within the scatter of true slices"}
+    ax.barh(rows, [aims.get(name, 0) for name in merits], **ends)
+    for i, label in enumerate(samples := list(next(iter(merits.values())))):
+        look = {"color": role(label), "mfc": "white" if "N(0" in label else None, "ms": 1.3 * dot(), "label": label}
+        ax.plot([row[label] for row in merits.values()], rows + 0.18 * (i - (len(samples) - 1) / 2), "o", **look)
+    ax.set_yticks(rows, list(merits))
     ax.set_xscale("log")
-    ax.set(xlabel="in units of the scatter of true slices", ylim=(len(merits) - 0.5, -0.5))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel="mean difference to true slices  [scatter of other true slices]", ylim=(len(rows) - 0.5, -0.5))
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return ax.figure
 
@@ -260,9 +264,11 @@ def coverage(levels, found: Mapping[str, object], n_cubes: int, *, ax: Axes | No
     levels, ax = as_array(levels), ax or new_axes(COLUMN * 0.75, 0.95)
     scatter = np.sqrt(levels * (1 - levels) / n_cubes)
     ax.fill_between(levels, levels - scatter, levels + scatter, color="0.85", lw=0, label="68 % of chance")
-    draw_curves(ax, levels, found, "stated share", "share of held-out cubes inside", marks="o-")
+    draw_curves(ax, levels, found, "stated share", "share of held-out cubes inside")
+    for line, style in zip(ax.lines, ("-", "--", ":"), strict=False):
+        line.set(color=Z, linestyle=style)
     ax.axline((0, 0), slope=1, **FAINT | {"ls": "-"})
-    ax.legend(loc="upper left")
+    ax.legend(loc="lower right", handlelength=2.5)
     return ax.figure
 
 
@@ -278,11 +284,11 @@ def corner(draws, truth, names: Sequence[str], n_shown: int = 3000) -> Figure:
     draws, truth, p = as_array(draws), as_array(truth), len(names)
     shown, limits = draws[:: max(1, len(draws) // n_shown)], np.quantile(draws, [0.001, 0.999], axis=0).T
     figure, symbols = new_figure(COLUMN * 0.9, 1.0), [SYMBOLS.get(name, name) for name in names]
-    regions = {"levels": [0.05, 0.32, 1], "fill": True, "color": DRAWN, "alpha": 0.6, "gridsize": 60}
+    regions = {"levels": [0.05, 0.32, 1], "fill": True, "cmap": sns.light_palette(Z, as_cmap=True), "gridsize": 60}
     for i, j in zip(*np.tril_indices(p), strict=True):
         ax = figure.add_subplot(p, p, i * p + j + 1, xlim=limits[j])
         if i == j:
-            sns.histplot(x=draws[:, j], bins=40, stat="density", color=DRAWN, element="step", alpha=0.3, ax=ax)
+            sns.histplot(x=draws[:, j], bins=40, stat="density", color=Z, element="step", alpha=0.3, ax=ax)
             ax.set(yticks=[], ylabel="")
         else:
             sns.kdeplot(x=shown[:, j], y=shown[:, i], ax=ax, **regions)
@@ -303,7 +309,8 @@ def lines(
     draw_curves(ax, x, curves, xlabel, ylabel, level=level, marks=marks)
     if "o" in marks:
         ax.set_xscale("log")
-        ax.set_xticks(as_array(x), [f"{number:g}" for number in x], minor=False)
+        skip = 2 if ax.get_window_extent().width < 2 * ax.get_figure(root=True).dpi else 1  # names of every second tick
+        ax.set_xticks(as_array(x), [f"{n:g}" * ((len(x) - i) % skip == skip - 1) for i, n in enumerate(x)], minor=False)
         ax.minorticks_off()
     ax.set_yscale(yscale)
     ax.legend()

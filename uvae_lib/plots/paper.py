@@ -62,9 +62,8 @@ def save(figure: Figure, path: str | Path, data: Mapping | None = None, run=None
         raise ValueError(f"found {path.name}; figures for papers are vector files: use a name that ends in .pdf")
     origin = run and {"name": run.config.name} | {key: run.info[key] for key in ("commit", "versions", "config")}
     behind = {"figure": path.name, "run": origin, "data": plain_values(data or {})}
-    text = json.dumps(behind, indent=1, allow_nan=False)
     settings = {"pdf.fonttype": 42, "pdf.compression": 9, "savefig.bbox": "standard", "savefig.dpi": 300}
     with rc_context(settings), atomic_path(path) as temporary:
         figure.savefig(temporary, format="pdf", metadata={"CreationDate": None})
-    write_atomically(path.with_suffix(".json"), text + "\n")
+    write_atomically(path.with_suffix(".json"), json.dumps(behind, indent=1, allow_nan=False) + "\n")
     return path

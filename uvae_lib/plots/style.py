@@ -23,7 +23,7 @@ SYMBOLS = {"Omega_m": r"$\Omega_m$", "sigma_8": r"$\sigma_8$"}
 TRUTH, MODEL, DRAWN, OWN, BASELINE, Z, H = "0.1", "#56b4e9", "#0b5cad", "#e08214", "0.55", "#2f9e5b", "#d6569c"
 COLOURS = (DRAWN, MODEL, Z, H, OWN, BASELINE)
 ROLES = {  # words in a label, and the colour of what they name; the first that fits is taken
-    "note's samples": OWN, "truth": TRUTH, "true": TRUTH, "simulated": TRUTH, "1P cubes": TRUTH,
+    "untrained": BASELINE, "note's samples": OWN, "truth": TRUTH, "true": TRUTH, "simulated": TRUTH, "1P cubes": TRUTH,
     "completed": DRAWN, "drawn": DRAWN, "new": DRAWN, "sample": DRAWN,
     "mean": MODEL, "recon": MODEL, "decoded": MODEL, "this run": MODEL,
     "PCA": BASELINE, "waves": BASELINE, "$P(k)$": BASELINE, "Gaussian": BASELINE, "$z$": Z, "$h$": H,
@@ -36,7 +36,7 @@ FAINT = {"color": "0.6", "lw": 0.8, "ls": "--", "zorder": 0}  # of lines that on
 LOOK = {
     "axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False,
     "legend.frameon": False, "legend.handlelength": 1.5, "image.interpolation": "none",
-    "figure.constrained_layout.h_pad": 0.06, "figure.constrained_layout.w_pad": 0.06,
+    **{f"figure.constrained_layout.{space}": 0.06 for space in ("h_pad", "w_pad", "wspace")},
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ class Picture(Figure):
     """
 
     def __init__(self, *args, squares: bool = False, **kwargs):
-        super().__init__(*args, layout="compressed" if squares else "constrained", **kwargs)
+        super().__init__(*args, dpi=STORED, layout="compressed" if squares else "constrained", **kwargs)
         styled = ("axes", "figure", "font", "image", "legend", "lines", "mathtext", "text", "xtick", "ytick")
         self._style = {key: rcParams[key] for key in rcParams if key.split(".")[0] in styled}
         self._squares = squares
@@ -87,8 +87,7 @@ class Picture(Figure):
 
     def _repr_png_(self) -> tuple[bytes, dict]:
         """What a notebook stores, and the width at which it shows it: at least one pixel of the screen a voxel."""
-        width = self.get_figwidth() * max(SHOWN, min(self._voxels, STORED))
-        return self.png(), {"width": round(width)}
+        return self.png(), {"width": round(self.get_figwidth() * max(SHOWN, min(self._voxels, STORED)))}
 
 
 def plot(draw: Callable) -> Callable:
@@ -151,11 +150,16 @@ def side_by_side(*draws: Callable, ratio: float = 0.45, widths: Sequence[float] 
     ratio    height / width of the figure where it is wide
     widths   of the panels, relative to each other; equal when absent
     why      what the figure says where there are no draws
+    One legend above the panels names what they show.
     """
     draws = draws or [lambda ax: ax.text(0.5, 0.5, why, ha="center", wrap=True)]
     figure, axes = two_panels(ratio, widths or [1] * len(draws))
     for draw, ax in zip(draws, axes, strict=True):
         draw(ax=ax)
+    named = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    for legend in filter(None, [*figure.legends, *(ax.get_legend() for ax in axes)]):
+        legend.remove()
+    figure.legend(named.values(), named, loc="outside upper center", ncols=3).set_in_layout(bool(named))
     return figure
 
 
@@ -187,8 +191,7 @@ def shared_norm(values: np.ndarray) -> Normalize:
 
 def symmetric_norm(values: np.ndarray) -> Normalize:
     """A linear scale with zero in its middle, to the 99.5 % quantile of the absolute values."""
-    reach = np.nanpercentile(np.abs(values), 99.5) or 1.0
-    return Normalize(-reach, reach)
+    return Normalize(-(reach := np.nanpercentile(np.abs(values), 99.5) or 1.0), reach)
 
 
 def cube_label(params, cube: int) -> str:
@@ -202,8 +205,8 @@ def cube_label(params, cube: int) -> str:
 
 def role(label: str, taken: Sequence[str] = ()) -> str:
     """The colour of what a label names (`ROLES`); the first of COLOURS that is not taken where it names none."""
-    fits = [colour for word, colour in ROLES.items() if word in label]
-    return next((colour for colour in (*fits, *COLOURS) if colour not in taken), DRAWN)
+    fits = *(colour for word, colour in ROLES.items() if word in label), *COLOURS
+    return next((colour for colour in fits if colour not in taken), DRAWN)
 
 
 def draw_curves(
@@ -213,12 +216,13 @@ def draw_curves(
 
     curves   {label: curve}, coloured by `role`
     level    where a dashed line is drawn across
-    marks    of the lines, as matplotlib writes them; baselines are dashed
+    marks    of the lines, as matplotlib writes them; a baseline is dashed, a second one dotted
     """
     x = as_array(x)
     for label, curve in curves.items():
-        band, colour = as_band(curve), role(label, [line.get_color() for line in ax.lines])
-        marked = marks.replace("-", "--") if colour == BASELINE else marks
+        band, taken = as_band(curve), [line.get_color() for line in ax.lines]
+        colour = role(label, set(taken) - {BASELINE})
+        marked = marks.replace("-", ":" if BASELINE in taken else "--") if colour == BASELINE else marks
         ax.plot(x, band[0], marked, ms=dot(), color=colour, label=SYMBOLS.get(label, label))
         if len(band) == 3:
             ax.fill_between(x, band[1], band[2], color=colour, alpha=0.2, lw=0)
