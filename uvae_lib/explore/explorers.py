@@ -186,7 +186,7 @@ class SliceExplorer(PlaneExplorer):
     def _make(self, x: Tensor, scale: tuple[float, float]) -> live.Board:
         plane = live.Panel("periodic plane", self.source.box_size, *scale, "")
         crop = live.Panel("crop", self._pixel * self.size, *scale)
-        colours = {"plane": plots.TRUTH, "crop": plots.COLOURS[0]}
+        colours = {"plane": plots.BASELINE, "crop": plots.TRUTH}
         return self._frame([plane, crop], [self.source.side, self.size], colours)
 
     def _draw(self) -> None:
@@ -220,7 +220,7 @@ class CubeExplorer(PlaneExplorer):
         plane = live.Panel("the plane of the cut", self.source.box_size, *scale)
         size = max(448, 2 * self.source.side)  # two pixels a voxel where a face is seen straight
         self._mean = {"planes of the cube": self._statistics(x)}
-        colours = {"planes of the cube": "0.65", "this plane": plots.COLOURS[0]}
+        colours = {"planes of the cube": plots.BASELINE, "this plane": plots.TRUTH}
         return self._frame([cube, plane], [size, self.source.side], colours, target=size)
 
     def _draw(self) -> None:
@@ -256,14 +256,14 @@ class ReconstructionExplorer(Explorer):
         self._error = fvu(self._truth, self._recon, dim=(1, 2))
         scale, length = self._limits(self._truth), self.run.image_box
         reach = float(np.quantile((self._recon - self._truth).abs().numpy(), 0.995))
-        residual = r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{true})$"
+        residual = r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{sim})$"
         panels = [
-            live.Panel("truth", length, *scale, ""),
+            live.Panel("simulated", length, *scale, ""),
             live.Panel("reconstruction", length, *scale),
-            live.Panel("residual", length, -reach, reach, residual, plots.DIFFERENCE_MAP),
+            live.Panel("difference", length, -reach, reach, residual, plots.DIFFERENCE_MAP),
         ]
         r = live.Axis(plots.WAVENUMBER, "correlation  $r(k)$", self._k, (0, 1.02), yscale="linear", level=0.9)
-        colours = {"truth": plots.TRUTH, "reconstruction": plots.COLOURS[0]}
+        colours = {"simulated": plots.TRUTH, "reconstruction": plots.MODEL}
         self._board = self._frame(panels, [self.run.config.data.image_size] * 3, colours, [r], target=256)
         self._draw()
 
@@ -273,5 +273,5 @@ class ReconstructionExplorer(Explorer):
         r = cross_correlation(truth, recon, self.run.image_box, None if self.run.periodic else "hann")
         text = f"slice {number + 1} of {len(self._error)}, {float(error):.2f} of its variance unexplained"
         images = [x.numpy() for x in (truth, recon, recon - truth)]
-        lines = {"truth": self._statistics(truth), "reconstruction": self._statistics(recon)}
+        lines = {"simulated": self._statistics(truth), "reconstruction": self._statistics(recon)}
         self._show(images, f"{self._cube_text()}: {text}", lines, [{"reconstruction": r}])

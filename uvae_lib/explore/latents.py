@@ -18,7 +18,6 @@ from .explorers import NAMES, Explorer, control
 
 REACH = 0.6  # of the colours of a difference of ln rho
 SMOOTH, COMPLETED = "smooth", "completed"
-DIFFERENCE = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
 
 
 class LatentExplorer(Explorer):
@@ -179,7 +178,7 @@ class LatentExplorer(Explorer):
     def _make_board(self, beside: str) -> None:
         """What stays while slices are drawn: beside a simulated slice, or the difference to the anchor."""
         self._beside, length, below = beside, self.run.image_box, "anchor"
-        right = live.Panel("difference to the anchor", length, -REACH, REACH, DIFFERENCE, plots.DIFFERENCE_MAP)
+        right = live.Panel("difference to the anchor", length, -REACH, REACH, plots.DIFFERENCE, plots.DIFFERENCE_MAP)
         if beside == "simulated":
             right, below = live.Panel("simulated, the same phases", length, *self._scale), "fiducial"
         ratio = live.Axis(plots.WAVENUMBER, f"$P(k)$ / {below}", self._k, (0.4, 2), "linear", level=1.0)

@@ -13,10 +13,11 @@ No figure is made by pyplot: each is shown once when it is the last line of a ce
 # ruff: noqa: F405
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, rcParams
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -42,7 +43,7 @@ def cosmologies(params: Mapping[str, pd.DataFrame]) -> Figure:
     if lacking := {label for label, table in params.items() if not set(SYMBOLS) <= set(table)}:
         return sentence(f"{', '.join(lacking)}: no Omega_m and sigma_8")
     ax = new_axes(0.7 * COLUMN, 0.9)
-    kinds = ("o", BASELINE, 0.8, 1), ("*", DRAWN, 2.6, 3), ("D", MODEL, 1.2, 2)
+    kinds = ("o", BASELINE, 0.8, 1), ("*", TRUTH, 2.6, 3), ("D", TRUTH, 1.2, 2)
     for (label, table), (mark, colour, times, order) in zip(params.items(), kinds, strict=False):
         look = {"color": colour, "ms": times * dot(), "zorder": order, "label": f"{label} ({len(table)})"}
         ax.plot(table["Omega_m"], table["sigma_8"], mark, **look)
@@ -142,14 +143,13 @@ def spectra(k, curves: Mapping[str, object], ylabel: str = POWER, *, ax: Axes | 
 
 @plot
 def power_ratio(k, curves: Mapping[str, object], reference: str, *, ax: Axes | None = None) -> Figure:
-    """Power spectra of ordered universes, {label: (n,)} at k (n,), over the one that `reference` names."""
-    ax, shades = ax or new_axes(COLUMN, 0.65), iter(colormaps["viridis"](np.linspace(0, 0.85, len(curves))))
-    for (label, power), shade in zip(curves.items(), shades, strict=True):
-        ratio, colour = as_array(power) / as_array(curves[reference]), TRUTH if label == reference else shade
-        ax.plot(k, ratio, color=colour)
-        place = {"va": "center", "transform": ax.get_yaxis_transform()}
-        ax.text(1.03, np.median(ratio[len(ratio) // 2 :]), label, color=colour, **place)
-    ax.set(xlabel=WAVENUMBER, ylabel=r"$P(k)$ over the black one", xlim=(float(k[0]), float(k[-1])))
+    """Power spectra of simulated universes, {label: (n,)} at k (n,), over the solid one that `reference` names."""
+    ax, styles = ax or new_axes(COLUMN, 0.65), cycle(["--", ":", "-."])
+    for label, power in curves.items():
+        ratio = as_array(power) / as_array(curves[reference])
+        ax.plot(k, ratio, "-" if label == reference else next(styles), color=TRUTH)
+        ax.text(1.03, np.median(ratio[len(ratio) // 2 :]), label, va="center", transform=ax.get_yaxis_transform())
+    ax.set(xlabel=WAVENUMBER, ylabel=r"$P(k)$ over the solid one", xlim=(float(k[0]), float(k[-1])))
     wavenumbers(ax)
     return ax.figure
 
@@ -198,17 +198,19 @@ def pca_limit(
 def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float], *, ax: Axes | None = None) -> Figure:
     """Figures of merit as rows: a dot for each sample, in units of the scatter of true slices against true ones.
 
-    merits   {what is compared: {sample: value}}
+    merits   {what is compared: {sample: value}}; in a row dots stand below each other, of z ~ N(0, I) hollow
     aims     {what is compared: the value to be below, drawn as the end of a grey bar}
     """
-    ax = ax or new_axes(COLUMN, 0.3 + 0.08 * len(merits))
-    ax.barh(range(len(merits)), [aims.get(name, 0) for name in merits], color="0.9", height=0.7, zorder=0)
-    for label in next(iter(merits.values())):
-        values, taken = [row[label] for row in merits.values()], [line.get_color() for line in ax.lines]
-        ax.plot(values, range(len(merits)), "o", color=role(label, taken), ms=1.6 * dot(), label=label)
-    ax.set_yticks(range(len(merits)), list(merits))
+    ax, rows = ax or new_axes(0.85 * PAGE, 0.25 + 0.05 * len(merits)), np.arange(len(merits))
+    ends = {"color": "0.9", "height": 0.86, "zorder": 0, "label": "within the scatter of true slices"}
+    ax.barh(rows, [aims.get(name, 0) for name in merits], **ends)
+    for i, label in enumerate(samples := list(next(iter(merits.values())))):
+        look = {"color": role(label), "mfc": "white" if "N(0" in label else None, "ms": 1.3 * dot(), "label": label}
+        ax.plot([row[label] for row in merits.values()], rows + 0.18 * (i - (len(samples) - 1) / 2), "o", **look)
+    ax.set_yticks(rows, list(merits))
     ax.set_xscale("log")
-    ax.set(xlabel="in units of the scatter of true slices", ylim=(len(merits) - 0.5, -0.5))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set(xlabel="mean difference to true slices  [scatter of other true slices]", ylim=(len(rows) - 0.5, -0.5))
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return ax.figure
 

@@ -16,10 +16,11 @@ from ..files import Absent
 
 DENSITY_MAP, DIFFERENCE_MAP = "magma", "RdBu_r"  # both are safe for the colour-blind
 LOG_DENSITY = r"$\ln\,(\rho / \bar\rho + \epsilon)$"
+DIFFERENCE = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
 LENGTH, WAVENUMBER, PIXELS = "Mpc/$h$", r"$k$  [$h$/Mpc]", "standardised pixel"
 SYMBOLS = {"Omega_m": r"$\Omega_m$", "sigma_8": r"$\sigma_8$"}
-# Colours say where a thing is from: simulations, reconstructions, completed slices, the note's samples (decoded means of
-# drawn h), baselines (dashed), z, h. Values of a parameter have line styles.
+# Colours say where a thing is from: simulations, reconstructions, completed slices, the note's samples (decoded means
+# of drawn h), baselines (dashed), z, h. Values of a parameter have line styles.
 TRUTH, MODEL, DRAWN, OWN, BASELINE, Z, H = "0.1", "#56b4e9", "#0b5cad", "#e08214", "0.55", "#2f9e5b", "#d6569c"
 COLOURS = (DRAWN, MODEL, Z, H, OWN, BASELINE)
 ROLES = {  # words in a label, and the colour of what they name; the first that fits is taken
