@@ -207,10 +207,9 @@ def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float]
     for i, label in enumerate(samples := list(next(iter(merits.values())))):
         look = {"color": role(label), "mfc": "white" if "N(0" in label else None, "ms": 1.3 * dot(), "label": label}
         ax.plot([row[label] for row in merits.values()], rows + 0.18 * (i - (len(samples) - 1) / 2), "o", **look)
-    ax.set_yticks(rows, list(merits))
-    ax.set_xscale("log")
+    ax.set(yticks=rows, yticklabels=list(merits), ylim=(len(rows) - 0.5, -0.5), xscale="log")
+    ax.set_xlabel("mean difference to true slices  [scatter of other true slices]")
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set(xlabel="mean difference to true slices  [scatter of other true slices]", ylim=(len(rows) - 0.5, -0.5))
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return ax.figure
 

@@ -197,7 +197,7 @@ def _mosaic(
     for part, scale, shades in (*((*layer, DENSITY_MAP) for layer in over), (tiles, norm, colours)):
         canvas = np.pad(part[:, :, ::-1], ((0, 0), (0, 0), (0, room), (0, gap)), constant_values=np.nan)
         canvas = canvas.swapaxes(1, 2).reshape(rows * (height + room), -1)[:-room, :-gap]
-        few = colormaps[shades].resampled(80 if over else 256)  # a palette of 256 holds both maps
+        few = colormaps[shades].resampled(64 if over else 256)  # a palette of 256 holds both maps
         look = {"cmap": few, "extent": (0, canvas.shape[1] * pixel, canvas.shape[0] * pixel, 0)}
         image = ax.imshow(canvas, norm=scale, zorder=-(shades == colours), **look)
     lefts, tops = np.arange(columns) * (width + gap) * pixel, np.arange(rows) * (height + room) * pixel

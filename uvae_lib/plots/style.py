@@ -26,7 +26,7 @@ COLOURS = (DRAWN, MODEL, Z, H, OWN, BASELINE)
 ROLES = {  # words in a label, and the colour of what they name; the first that fits is taken
     "note's samples": OWN, "truth": TRUTH, "true": TRUTH, "simulated": TRUTH, "1P cubes": TRUTH,
     "completed": DRAWN, "drawn": DRAWN, "new": DRAWN, "sample": DRAWN,
-    "mean": MODEL, "recon": MODEL, "decoded": MODEL, "this run": MODEL,
+    "mean": MODEL, "recon": MODEL, "decoded": MODEL, "smooth": MODEL, "this run": MODEL,
     "PCA": BASELINE, "waves": BASELINE, "$P(k)$": BASELINE, "Gaussian": BASELINE, "$z$": Z, "$h$": H,
 }  # fmt: skip
 MARK = "#56e4e0"  # a colour that shows on the density map
