@@ -285,7 +285,7 @@ def test_slice_grid_counts_megaparsecs_from_the_corner_of_each_slice():
     assert shown == ["0", "50", "100"] * 2
     x, y = ax.get_xticks(), ax.get_yticks()
     assert x[1] - x[0] == pytest.approx(50) and y[0] - y[1] == pytest.approx(50)
-    assert ax.get_xlabel() == ax.get_ylabel() == "Mpc/$h$"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$x$  [Mpc/$h$]", "$y$  [Mpc/$h$]")
 
 
 def test_a_slice_of_one_value_is_drawn():

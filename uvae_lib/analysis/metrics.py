@@ -13,6 +13,7 @@ from .features import CubeEncoding, FeatureTable
 
 N_PCA = 512
 FEWEST_LEARNED = 4  # cubes that teach a probe
+N_DRAWS = 200  # bootstrap samples of reconstruction metrics
 COUNTS = (10, 25, 50, 100, 200, 400, 800)  # of labelled cubes
 
 
@@ -26,25 +27,27 @@ def reconstruction_metrics(
 
     completed   (n, 1, H, H) of each cube: its reconstructions with small scales drawn, for their T(k)
     box         side of a slice [Mpc/h]
+    Shares and curves stand with their 68 % interval in bootstrap samples of the cubes, name_interval.
     """
     truth, recon = pooled(cubes)
     pca = fourier_pca(pooled(train)[0], min(N_PCA, truth.shape[-1] ** 2 // 2))
-    linear = project(truth, pca)
-    spectra = [cross_correlation(truth, other, box) for other in (recon, linear)]
-    k, (r, r_pca) = spectra[0][0], (r.nan_to_num(0.0).mean(dim=0) for _, r in spectra)  # without power: uncorrelated
-    return {
-        "fvu": float(fvu(truth, recon)),
-        "fvu_pca": float(fvu(truth, linear)),
-        "fvu_train": float(fvu(*pooled(train))),
-        "fvu_by_cube": [float(fvu(cube.truth, cube.recon)) for cube in cubes],
-        "k": k.tolist(),
-        "r": r.tolist(),
-        "r_pca": r_pca.tolist(),
-        "transfer": transfer_function(recon, truth, box)[1].mean(dim=0).tolist(),
-        "transfer_completed": transfer_function(torch.cat(completed)[:, 0], truth, box)[1].mean(dim=0).tolist(),
-        "k_r90": k_at_correlation(k, r),
-        "k_r90_pca": k_at_correlation(k, r_pca),
-    }
+    linear, drawn = project(truth, pca), torch.cat(completed)[:, 0]
+    k, r = cross_correlation(truth, recon, box)
+    slices = {  # of each slice: curves, whose mean is taken; squared errors and variance, whose ratio is taken
+        "r": r.nan_to_num(0.0),  # without power: uncorrelated
+        "r_pca": cross_correlation(truth, linear, box)[1].nan_to_num(0.0),
+        "transfer": transfer_function(recon, truth, box)[1],
+        "transfer_completed": transfer_function(drawn, truth, box)[1],
+        **{name: torch.stack([(truth - x).square().mean((1, 2)), (truth - truth.mean()).square().mean((1, 2))], dim=1)
+           for name, x in (("fvu", recon), ("fvu_pca", linear))},
+    }  # fmt: skip
+    chosen, out = np.random.default_rng(0).integers(0, len(cubes), (N_DRAWS, len(cubes))), {"k": k.tolist()}
+    for name, values in slices.items():
+        draws = values.unflatten(0, (len(cubes), -1)).mean(dim=1)[chosen].mean(dim=1)
+        whole, draws = (x[..., 0] / x[..., 1] if "fvu" in name else x for x in (values.mean(dim=0), draws))
+        out |= {name: whole.tolist(), f"{name}_interval": np.quantile(draws, [0.16, 0.84], axis=0).tolist()}
+    out |= {f"k_r90{name[1:]}": k_at_correlation(k, torch.tensor(out[name])) for name in ("r", "r_pca")}
+    return out | {"fvu_train": float(fvu(*pooled(train))), "fvu_by_cube": [float(fvu(c.truth, c.recon)) for c in cubes]}
 
 
 def pooled(cubes: list[CubeEncoding]) -> tuple[Tensor, Tensor]:
@@ -139,8 +142,8 @@ def slice_curve(learned: FeatureTable, test: FeatureTable) -> dict[str, list]:
     def curve(of: Callable[[FeatureTable, int], np.ndarray]) -> list:
         return [r2(test.params, probe(of(learned, n), learned.params, of(test, n))).tolist() for n in learned.sizes]
 
-    z, statistics = curve(FeatureTable.z), curve(FeatureTable.statistics)
-    return {"sizes": learned.sizes.tolist(), "r2": z, "r2_statistics": statistics}
+    found = {"r2": curve(FeatureTable.z), "r2_statistics": curve(FeatureTable.statistics)}
+    return {"sizes": learned.sizes.tolist()} | found
 
 
 def label_curve(
@@ -156,11 +159,8 @@ def label_curve(
     for count in counts:
         chosen = [rng.choice(n, count, replace=False) for _ in range(n_draws if count < n else 1)]
         rows.append([r2(truth, probe(train[i], params[i], test)) for i in chosen])
-    return {
-        "counts": counts,
-        "r2": [np.mean(row, axis=0).tolist() for row in rows],
-        "scatter": [np.std(row, axis=0).tolist() for row in rows],
-    }
+    mean, scatter = ([measure(row, axis=0).tolist() for row in rows] for measure in (np.mean, np.std))
+    return {"counts": counts, "r2": mean, "scatter": scatter}
 
 
 def main_directions(z: np.ndarray, n: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

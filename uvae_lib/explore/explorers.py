@@ -257,7 +257,7 @@ class ReconstructionExplorer(Explorer):
         self._error = fvu(self._truth, self._recon, dim=(1, 2))
         scale, length = self._limits(self._truth), self.run.image_box
         reach = float(np.quantile((self._recon - self._truth).abs().numpy(), 0.995))
-        residual = r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{true})$"
+        residual = r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{sim})$"
         panels = [
             live.Panel("simulated", length, *scale, ""),
             live.Panel("reconstruction", length, *scale),

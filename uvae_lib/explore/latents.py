@@ -18,7 +18,6 @@ from .explorers import NAMES, Explorer, control
 
 REACH = 0.6  # of the colours of a difference of ln rho
 SMOOTH, COMPLETED = "smooth", "completed"
-DIFFERENCE = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
 
 
 class LatentExplorer(Explorer):
@@ -147,17 +146,17 @@ class LatentExplorer(Explorer):
     def _show_slices(self, anchor: Tensor, x: Tensor) -> None:
         """Both panels and the curves of ln rho (H, H)."""
         text = f"{self._name}, {self._drawn_place}: {self._moves() or 'at the anchor'}"
-        beside, right, other = "anchor", x - anchor, anchor
-        ratios = {"generated": self._power_ratio(x, anchor)}
+        beside, right, other, look = "anchor", x - anchor, anchor, self.looks.value
+        ratios = {look: self._power_ratio(x, anchor)}
         others = [slider.value for name, slider in self.sliders.items() if name not in self._home]
         if self.cube.value == 0 and self.source.twins and not any(others):
             beside, (name, value, pixels) = "simulated", self._twin()
             right, fiducial = self.run.to_log(pixels)[:, 0]
             text, other = f"{text}; simulated: {NAMES[name]} = {value:.2f}", right
             ratios["simulated"] = self._power_ratio(right, fiducial)
-        if beside != self._beside:
+        if (beside, look) != self._beside:
             self._make_board(beside)
-        lines = {beside: self._statistics(other), "generated": self._statistics(x)}
+        lines = {beside: self._statistics(other), look: self._statistics(x)}
         self._show([x.numpy(), right.numpy()], text, lines, [ratios])
 
     def _power_ratio(self, x: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,13 +177,14 @@ class LatentExplorer(Explorer):
 
     def _make_board(self, beside: str) -> None:
         """What stays while slices are drawn: beside a simulated slice, or the difference to the anchor."""
-        self._beside, length, below = beside, self.run.image_box, "anchor"
-        right = live.Panel("difference to the anchor", length, -REACH, REACH, DIFFERENCE, plots.DIFFERENCE_MAP)
+        self._beside, look, length, below = (beside, self.looks.value), self.looks.value, self.run.image_box, "anchor"
+        right = live.Panel("difference to the anchor", length, -REACH, REACH, plots.DIFFERENCE, plots.DIFFERENCE_MAP)
         if beside == "simulated":
             right, below = live.Panel("simulated, the same phases", length, *self._scale), "fiducial"
         ratio = live.Axis(plots.WAVENUMBER, f"$P(k)$ / {below}", self._k, (0.4, 2), "linear", level=1.0)
-        panels = [live.Panel("generated", length, *self._scale), right]
-        colours = {beside: plots.TRUTH, "generated": plots.COLOURS[0]}
+        panels = [live.Panel(look, length, *self._scale), right]
+        baseline = {"color": plots.BASELINE, "ls": "--"}
+        colours = {beside: plots.TRUTH if beside == "simulated" else baseline, look: plots.role(look)}
         self._board = self._frame(panels, [self.run.config.data.image_size] * 2, colours, [ratio])
 
     def _moves(self) -> str:

@@ -13,10 +13,11 @@ No figure is made by pyplot: each is shown once when it is the last line of a ce
 # ruff: noqa: F405
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, rcParams
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -144,14 +145,13 @@ def spectra(k, curves: Mapping[str, object], ylabel: str = POWER, *, ax: Axes | 
 
 @plot
 def power_ratio(k, curves: Mapping[str, object], reference: str, *, ax: Axes | None = None) -> Figure:
-    """Power spectra of ordered universes, {label: (n,)} at k (n,), over the one that `reference` names."""
-    ax, shades = ax or new_axes(COLUMN, 0.65), iter(colormaps["viridis"](np.linspace(0, 0.85, len(curves))))
-    for (label, power), shade in zip(curves.items(), shades, strict=True):
-        ratio, colour = as_array(power) / as_array(curves[reference]), TRUTH if label == reference else shade
-        ax.plot(k, ratio, color=colour)
-        place = {"va": "center", "transform": ax.get_yaxis_transform()}
-        ax.text(1.03, np.median(ratio[len(ratio) // 2 :]), label, color=colour, **place)
-    ax.set(xlabel=WAVENUMBER, ylabel=r"$P(k)$ over the black one", xlim=(float(k[0]), float(k[-1])))
+    """Power spectra of simulated universes, {label: (n,)} at k (n,), over the solid one that `reference` names."""
+    ax, styles = ax or new_axes(COLUMN, 0.65), cycle(["--", ":", "-."])
+    for label, power in curves.items():
+        ratio = as_array(power) / as_array(curves[reference])
+        ax.plot(k, ratio, "-" if label == reference else next(styles), color=TRUTH)
+        ax.text(1.03, np.median(ratio[len(ratio) // 2 :]), label, va="center", transform=ax.get_yaxis_transform())
+    ax.set(xlabel=WAVENUMBER, ylabel=r"$P(k)$ over the solid one", xlim=(float(k[0]), float(k[-1])))
     wavenumbers(ax)
     return ax.figure
 
@@ -209,10 +209,9 @@ def bullets(merits: Mapping[str, Mapping[str, float]], aims: Mapping[str, float]
     for i, label in enumerate(samples := list(next(iter(merits.values())))):
         look = {"color": role(label), "mfc": "white" if "N(0" in label else None, "ms": 1.3 * dot(), "label": label}
         ax.plot([row[label] for row in merits.values()], rows + 0.18 * (i - (len(samples) - 1) / 2), "o", **look)
-    ax.set_yticks(rows, list(merits))
-    ax.set_xscale("log")
+    ax.set(yticks=rows, yticklabels=list(merits), ylim=(len(rows) - 0.5, -0.5), xscale="log")
+    ax.set_xlabel("mean difference to true slices  [scatter of other true slices]")
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set(xlabel="mean difference to true slices  [scatter of other true slices]", ylim=(len(rows) - 0.5, -0.5))
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return ax.figure
 

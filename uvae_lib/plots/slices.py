@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from matplotlib import rcParams
+from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -116,43 +116,49 @@ def reconstructions(truth, recon, box_size: float, titles: Sequence[str] | None 
     if truth.shape != recon.shape:
         raise ValueError(f"found truth of {truth.shape}, reconstructions of {recon.shape}; expected equal shapes")
     residual = recon - truth
-    figure = new_figure(0.8 * PAGE, len(truth) / 3 + 0.4, squares=True)
+    figure, columns = new_figure(0.8 * PAGE, len(truth) / 3 + 0.4, squares=True), ("simulated", "reconstruction")
     left, right = figure.subplots(1, 2, width_ratios=(2 + _gap(truth) / truth.shape[-1], 1))
     pairs = np.stack([truth, recon], axis=1)
-    image = _mosaic(left, pairs, box_size, shared_norm(truth), texts=("truth", "reconstruction"), row_labels=titles)
+    image = _mosaic(left, pairs, box_size, shared_norm(truth), texts=columns, row_labels=titles)
     colour_bar(image, left, LOG_DENSITY, location="bottom", shrink=0.5)
-    image = _mosaic(right, residual[:, None], box_size, symmetric_norm(residual), DIFFERENCE_MAP, texts=("residual",))
+    image = _mosaic(right, residual[:, None], box_size, symmetric_norm(residual), DIFFERENCE_MAP, texts=("difference",))
     right.set(yticks=[], ylabel="")
-    colour_bar(image, right, r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{true})$", location="bottom")
+    colour_bar(image, right, r"$\ln\,(\rho_\mathrm{rec} / \rho_\mathrm{sim})$", location="bottom")
     return figure
 
 
 @plot
 def traversal_strip(
     frames, values, row_labels: Sequence[str], box_size: float, anchor=None, value_name: str = "",
-    marked: Sequence[int] = (), *, ax: Axes | None = None,
+    marked: Sequence[int] = (), own_scales: bool = False, *, ax: Axes | None = None,
 ) -> Figure:  # fmt: skip
     """Decoded slices along latent directions, one row a direction; or their differences to an anchor.
 
     frames       (rows, n, H, W) log densities
-    values       (rows, n) or (n,): where on the direction each frame is, printed above it
+    values       (rows, n) or (n,): where on the direction each frame is, printed above it; with a sign where they are
+                 steps, of which some are negative
     row_labels   a text a row
     box_size     side of a slice [Mpc/h]
     anchor       (H, W) or (rows, H, W): subtracted from the frames, which are drawn on one symmetric scale
     value_name   what the values are, written above them
-    marked       the column of each row that is the anchor: it shows the anchor itself, framed
+    marked       the column of each row that is the anchor: it shows the anchor itself, framed; -1: none
+    own_scales   each row of differences is drawn on a scale of its own, told in its label
     """
-    frames = as_array(frames)
-    rows, n = frames.shape[:2]
+    frames, values = as_array(frames), as_array(values)
+    (rows, n), zero = frames.shape[:2], 1e-3 * np.abs(values).max()
     norm, colours, label, shown = shared_norm(frames), DENSITY_MAP, LOG_DENSITY, frames
     if anchor is not None:
         shown = frames - as_images(anchor)[:, None]
-        norm, colours, label = symmetric_norm(shown), DIFFERENCE_MAP, r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
-    texts = [f"${v:+.2g}$" if abs(v) > 1e-3 * np.abs(values).max() else "$0$" for v in as_array(values).ravel()]
+        norm, colours, label = symmetric_norm(shown), DIFFERENCE_MAP, DIFFERENCE
+        if own_scales:
+            reach = [float(f"{symmetric_norm(row).vmax:.1g}") for row in shown]
+            row_labels = [f"{text}\nscale {x:g}" for text, x in zip(row_labels, reach, strict=True)]
+            shown, norm, label = shown / np.reshape(reach, (-1, 1, 1, 1)), Normalize(-1, 1), f"{label} / scale"
+    number = "+.2g" if values.min() < 0 else "#.2g"
+    texts = [f"${v:{number}}$" if abs(v) > zero else "$0$" for v in values.ravel()]
     ax = ax or new_axes(PAGE, 0.5 + rows / n, squares=True)
-    here = np.equal.outer(marked, np.arange(n))[..., None, None] if marked else False
-    anchors = np.where(here, frames, np.nan)
-    over = [(anchors, shared_norm(frames))] if anchor is not None and marked else []
+    here = np.equal.outer(marked or [-1], np.arange(n))[..., None, None]
+    over = [(np.where(here, frames, np.nan), shared_norm(frames))] if anchor is not None and marked else []
     image = _mosaic(ax, shown, box_size, norm, colours, texts=texts, row_labels=row_labels, marked=marked, over=over)
     ax.set_title(value_name, size=rcParams["axes.labelsize"], pad=1.7 * rcParams["font.size"])
     colour_bar(image, ax, label)
@@ -191,21 +197,22 @@ def _mosaic(
     for part, scale, shades in (*((*layer, DENSITY_MAP) for layer in over), (tiles, norm, colours)):
         canvas = np.pad(part[:, :, ::-1], ((0, 0), (0, 0), (0, room), (0, gap)), constant_values=np.nan)
         canvas = canvas.swapaxes(1, 2).reshape(rows * (height + room), -1)[:-room, :-gap]
-        extent = (0, canvas.shape[1] * pixel, canvas.shape[0] * pixel, 0)
-        image = ax.imshow(canvas, norm=scale, cmap=shades, extent=extent, zorder=-(shades == colours))
+        few = colormaps[shades].resampled(64 if over else 256)  # a palette of 256 holds both maps
+        look = {"cmap": few, "extent": (0, canvas.shape[1] * pixel, canvas.shape[0] * pixel, 0)}
+        image = ax.imshow(canvas, norm=scale, zorder=-(shades == colours), **look)
     lefts, tops = np.arange(columns) * (width + gap) * pixel, np.arange(rows) * (height + room) * pixel
     ticks = _ticks(box_size, 0.95 if tile_inches > 0.12 * rcParams["font.size"] else 0.7)
     below = lefts[~np.isnan(tiles[-1]).all(axis=(1, 2))]  # the last row may not be full
     ax.set_xticks(np.add.outer(below, ticks).ravel(), [f"{t:g}" for t in ticks] * len(below))
-    ax.set_xlabel(LENGTH)
+    ax.set_xlabel(f"$x$  [{LENGTH}]" if row_labels is None else f"$x$ and $y$  [{LENGTH}]")
     if row_labels is None:
         ax.set_yticks(np.subtract.outer(tops + box_size, ticks).ravel(), [f"{t:g}" for t in ticks] * rows)
-        ax.set_ylabel(LENGTH)
+        ax.set_ylabel(f"$y$  [{LENGTH}]")
     else:
         ax.set_yticks(tops + box_size / 2, row_labels)
         ax.tick_params(axis="y", length=0)
     ax.spines[:].set_visible(False)
-    for top, column in zip(tops, marked, strict=False):
+    for top, column in (pair for pair in zip(tops, marked, strict=False) if pair[1] >= 0):
         ax.add_patch(Rectangle((lefts[column], top), box_size, box_size, fill=False, ec=MARK, lw=2))
     for text, (top, left) in zip(texts, product(tops, lefts), strict=False):
         place = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom"}

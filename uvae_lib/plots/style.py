@@ -16,6 +16,7 @@ from ..files import Absent
 
 DENSITY_MAP, DIFFERENCE_MAP = "magma", "RdBu_r"  # both are safe for the colour-blind
 LOG_DENSITY = r"$\ln\,(\rho / \bar\rho + \epsilon)$"
+DIFFERENCE = r"$\ln\,(\rho / \rho_\mathrm{anchor})$"
 LENGTH, WAVENUMBER, PIXELS = "Mpc/$h$", r"$k$  [$h$/Mpc]", "standardised pixel"
 SYMBOLS = {"Omega_m": r"$\Omega_m$", "sigma_8": r"$\sigma_8$"}
 # Colours say where a thing is from: simulated, reconstruction, completed, the note's samples (decoded means of
@@ -25,7 +26,7 @@ COLOURS = (DRAWN, MODEL, Z, H, OWN, BASELINE)
 ROLES = {  # words in a label, and the colour of what they name; the first that fits is taken
     "untrained": BASELINE, "note's samples": OWN, "truth": TRUTH, "true": TRUTH, "simulated": TRUTH, "1P cubes": TRUTH,
     "completed": DRAWN, "drawn": DRAWN, "new": DRAWN, "sample": DRAWN,
-    "mean": MODEL, "recon": MODEL, "decoded": MODEL, "this run": MODEL,
+    "mean": MODEL, "recon": MODEL, "decoded": MODEL, "smooth": MODEL, "this run": MODEL,
     "PCA": BASELINE, "waves": BASELINE, "$P(k)$": BASELINE, "Gaussian": BASELINE, "$z$": Z, "$h$": H,
 }  # fmt: skip
 MARK = "#56e4e0"  # a colour that shows on the density map

@@ -93,19 +93,18 @@ class Universes:
         steps = ways * (sign * s / max(len(z) - 1, 1) ** 0.5)[:, None]
         return Directions(centre, steps[:n], (s.square() / s.square().sum())[:n])
 
-    def plane(self, n: int = 5) -> tuple[Tensor, list[str]]:
-        """z (m, 512) of universes all over the parameters that are known, and what they are, as m texts.
+    def plane(self, n: int = 3) -> tuple[Tensor, list[tuple[str, np.ndarray]]]:
+        """z (rows, n, 512) of universes all over the parameters that are known; names and values of columns and rows.
 
-        Two parameters: n x n universes, the first one growing to the right, the second one upwards; one: n. Where none
-        is known, the plane of the two main directions of z, within two widths.
+        Two parameters: n x n universes, the first one growing along a row, the second one from row to row; of one: a
+        row. Where none is known, the plane of the two main directions of z, within two widths.
         """
         known, ways = self.known, self.directions(2)
-        ends = [known[name].quantile([0.05, 0.95]) for name in known] or [(-2, 2)] * len(ways.steps)
-        right, *up = (np.linspace(*end, n) for end in ends)
-        points = np.array([(x, *y) for y in product(*(axis[::-1] for axis in up)) for x in right])
-        steps = torch.from_numpy(points).float()
-        z = self.sheet(points) if len(known.columns) else ways.centre + steps @ ways.steps
-        return z, [", ".join(f"{value:.2f}" for value in point) for point in points]
+        axes = [(name, np.linspace(*known[name].quantile([0.05, 0.95]), n)) for name in known]
+        axes = axes or [(f"PC {i + 1}", np.linspace(-2, 2, n)) for i in range(len(ways.steps))]
+        points = np.array([point[::-1] for point in product(*(values for _, values in axes[::-1]))])
+        z = self.sheet(points) if len(known.columns) else ways.centre + torch.from_numpy(points).float() @ ways.steps
+        return z.unflatten(0, (-1, n)), [*axes, ("", np.zeros(1))][:2]
 
 
 def universes_of(run: Run, suite: CubeSuite | None = None) -> Universes:
