@@ -156,9 +156,8 @@ def existing(path: Path) -> os.stat_result:
         if path.exists():
             return path.stat()
     found = f"a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "no such file or folder"
-    advice = (
-        'check the path (of a pattern give the folder, and field="cube_*.npy"), or run `python -m uvae_lib simulate`'
-    )
+    advice = 'check the path (--data.path, UVAE_DATA; of a pattern give the folder and field="cube_*.npy"), bring what '
+    advice += "a link leads to, make cubes with `python -m uvae_lib simulate`, or fetch some with `... download`"
     raise refusal(path, found, "cubes", advice, CubesMissing)
 
 
