@@ -114,6 +114,18 @@ def test_reconstructions_stand_beside_the_strongest_modes_of_the_training_slices
     assert reconstruction_metrics(unrelated, perfect, truth, 16.0)["k_r90"] == 0  # where nothing correlates
 
 
+def test_intervals_over_cubes_hold_what_is_measured_and_close_where_cubes_are_alike():
+    x = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = [torch.randn(x.shape, generator=torch.Generator().manual_seed(i)) for i in range(1, 7)]
+    alike, varied = [cube(x, 0.5 * x)] * 6, [cube(x, x + i * noise[i] / 5) for i in range(6)]
+    for cubes, closed in ((alike, True), (varied, False)):
+        found = reconstruction_metrics(cubes, cubes, [c.recon for c in cubes], 16.0)
+        for name in ("fvu", "r", "transfer"):
+            low, high = np.array(found[f"{name}_interval"])
+            assert np.all(low <= np.array(found[name]) + 1e-5) and np.all(high >= np.array(found[name]) - 1e-5)
+            assert np.allclose(low, high, atol=1e-5) == closed
+
+
 def test_the_scale_of_a_correlation_is_the_last_before_it_falls():
     k = torch.tensor([1.0, 2.0, 3.0, 4.0])
     assert k_at_correlation(k, torch.tensor([0.99, 0.95, 0.5, 0.95])) == 2

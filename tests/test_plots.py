@@ -361,6 +361,25 @@ def test_values_that_all_rows_share_are_printed_once():
     assert [text.get_text() for text in ax.texts] == ["$-2$", "$-1$", "$0$", "$+1$", "$+2$"]
 
 
+def test_values_that_are_no_steps_have_no_sign():
+    ax = plots.traversal_strip(slices(3).reshape(1, 3, 32, 32), [0.6, 0.75, 1], ROWS[:1], BOX).axes[0]
+    assert [text.get_text() for text in ax.texts] == ["$0.60$", "$0.75$", "$1.0$"]
+
+
+def test_rows_of_differences_can_have_scales_of_their_own_told_in_their_labels():
+    frames = slices(3).reshape(1, 3, 32, 32) * np.array([1, 10]).reshape(2, 1, 1, 1)
+    ax = plots.traversal_strip(frames, [-1, 0, 1], ["a", "b"], BOX, frames[:, 1], own_scales=True).axes[0]
+    small, large = (float(label.get_text().split("\nscale ")[1]) for label in ax.get_yticklabels())
+    assert large == pytest.approx(10 * small)
+    assert (ax.images[0].norm.vmin, ax.images[0].norm.vmax) == (-1, 1)
+
+
+def test_of_rows_without_an_anchor_no_tile_is_framed():
+    frames = slices(9).reshape(3, 3, 32, 32)
+    ax = plots.traversal_strip(frames, [1, 2, 3], ["a", "b", "c"], BOX, frames[1, 1], marked=[-1, 1, -1]).axes[0]
+    assert len(ax.patches) == 1
+
+
 def test_a_traversal_needs_a_label_for_each_row():
     with pytest.raises(ValueError, match="found 1 labels for 2 rows"):
         plots.traversal_strip(np.zeros((2, 3, 8, 8)), [0, 1, 2], ["z"], BOX)
