@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from suites import SIDE, lognormal_suite, tiny_config
 
-from uvae_lib.analysis import evaluate as analysis
 from uvae_lib.analysis import coverage_gaps, evaluate_run, summary
+from uvae_lib.analysis import evaluate as analysis
 from uvae_lib.analysis.evaluate import SAMPLES
 from uvae_lib.files import Absent
 from uvae_lib.runs.run import load_run
