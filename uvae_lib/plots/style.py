@@ -160,7 +160,7 @@ def side_by_side(*draws: Callable, ratio: float = 0.45, widths: Sequence[float] 
     named = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     for legend in filter(None, [*figure.legends, *(ax.get_legend() for ax in axes)]):
         legend.remove()
-    figure.legend(named.values(), named, loc="outside upper center", ncols=3).set_in_layout(bool(named))
+    figure.legend(named.values(), named, loc=f"{'outside ' * bool(named)}upper center", ncols=3)  # no room if empty
     return figure
 
 
