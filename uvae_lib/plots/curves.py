@@ -240,12 +240,11 @@ def loss_curves(history: pd.DataFrame, pca: float | None = None, taught: int = 0
         ax.set_title(title, size=rcParams["axes.labelsize"])
         ax.ticklabel_format(style="sci", scilimits=(-3, 5), useMathText=True)
         if taught:
-            ax.axvline(taught, color="0.3", lw=0.8, zorder=0)
-            ax.text(taught, 0.98, " taught until here", size="small", va="top", transform=ax.get_xaxis_transform())
+            ax.axvline(taught, color="0.3", lw=0.8, zorder=0, label="end of the taught start")
     if pca is not None:
         figure.axes[0].axhline(pca, **FAINT, label="PCA of 512 modes")
-    columns = 4 if figure.get_figwidth() > 5 else 2
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns)
+    look = {"loc": "outside upper center", "ncols": 5 if figure.get_figwidth() > 5 else 2}
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), **look)
     return figure
 
 

@@ -72,8 +72,7 @@ def model_diagram(
         write(x, y, text)
     for x, y, text in ((8.8, 7.9, "KL($z$)"), (13.9, 4.25, "KL($h$)"), (9.8, 0, "squared error")):
         write(x, y, text, color=LOSS, bbox={"boxstyle": "round,pad=0.35", "fc": "white", "ec": LOSS})
-    steps = (4.3, 7.7), (7.1, 7.7), (11.6, 7.7), (4.3, 0.85), (16.05, 0.85), (16.4, 7.3)
-    for number, place in enumerate(steps, start=1):
+    for number, place in enumerate(((4.3, 7.7), (7.1, 7.7), (11.6, 7.7), (4.3, 0.85), (16.05, 0.85), (16.4, 7.3)), 1):
         circle = {"boxstyle": "circle,pad=0.25", "fc": OWN if number == 6 else TRUTH, "lw": 0}
         write(*place, number, color="white", weight="bold", bbox=circle)
     return ax.figure
@@ -82,5 +81,4 @@ def model_diagram(
 def _way(ax: Axes, points: Sequence[tuple[float, float]], colour: str, **line) -> None:
     """A line through points with a head at the last one."""
     ax.plot(*zip(*points, strict=True), color=colour, **{"lw": 1.2} | line)
-    head = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0, "lw": 0}
-    ax.annotate("", points[-1], points[-2], arrowprops=head)
+    ax.annotate("", points[-1], points[-2], arrowprops={"arrowstyle": "-|>", "color": colour, "shrinkB": 0, "lw": 0})

@@ -29,10 +29,10 @@ def rc(venue: str, columns: int = 1) -> dict:
     columns   1, or 2 for the width of the page
     Raises ValueError for another venue or number of columns.
     """
-    if venue not in WIDTHS:
-        raise ValueError(f"found venue {venue!r}; expected one of {', '.join(WIDTHS)}")
-    if columns not in (1, 2):
-        raise ValueError(f"found columns={columns}; expected 1, or 2 for the width of the page")
+    if venue not in WIDTHS or columns not in (1, 2):
+        raise ValueError(
+            f"found venue {venue!r}, columns={columns}; expected one of {', '.join(WIDTHS)}, 1 or 2 columns"
+        )
     import seaborn as sns
 
     width, size = WIDTHS[venue][columns - 1], SIZES[venue]

@@ -82,10 +82,9 @@ def crop_on_cube(plane_log, corner: tuple[int, int], size: int, box_size: float)
     figure = new_figure(PAGE, 0.6, squares=True)
     left, right = figure.subplots(1, 2)
     origin, look = np.array(corner[::-1], int) % side, {"norm": norm, "cmap": DENSITY_MAP, "origin": "lower"}
-    ends = np.stack([origin, origin + size], axis=1).ravel() * pixel
     dim = np.kron([[1, 0.5], [0.5, 0.5]], np.ones_like(plane))
     left.imshow(np.tile(plane, (2, 2)), alpha=dim, extent=(0, 2 * box_size, 0, 2 * box_size), **look)
-    left.imshow(crop, extent=ends, **look)
+    left.imshow(crop, extent=np.stack([origin, origin + size], axis=1).ravel() * pixel, **look)
     left.add_patch(Rectangle(origin * pixel, *[size * pixel] * 2, fill=False, ec=MARK, lw=2))
     image = right.imshow(crop, extent=(0, size * pixel, 0, size * pixel), **look)
     for ax, title, length in ((left, "the plane and its copies", 2 * box_size), (right, "the crop", size * pixel)):
@@ -110,11 +109,8 @@ def reconstructions(truth, recon, box_size: float, titles: Sequence[str] | None 
     truth, recon   (n, H, W) or (n, 1, H, W) log densities
     box_size       side of a slice [Mpc/h]
     titles         n texts, drawn to the left of the rows
-    Raises ValueError for truth and reconstructions of different shapes.
     """
     truth, recon = as_images(truth), as_images(recon)
-    if truth.shape != recon.shape:
-        raise ValueError(f"found truth of {truth.shape}, reconstructions of {recon.shape}; expected equal shapes")
     residual = recon - truth
     figure, columns = new_figure(0.8 * PAGE, len(truth) / 3 + 0.4, squares=True), ("simulated", "reconstruction")
     left, right = figure.subplots(1, 2, width_ratios=(2 + _gap(truth) / truth.shape[-1], 1))
@@ -154,8 +150,7 @@ def traversal_strip(
             reach = [float(f"{symmetric_norm(row).vmax:.1g}") for row in shown]
             row_labels = [f"{text}\nscale {x:g}" for text, x in zip(row_labels, reach, strict=True)]
             shown, norm, label = shown / np.reshape(reach, (-1, 1, 1, 1)), Normalize(-1, 1), f"{label} / scale"
-    number = "+.2g" if values.min() < 0 else "#.2g"
-    texts = [f"${v:{number}}$" if abs(v) > zero else "$0$" for v in values.ravel()]
+    texts = [f"${v:{'+.2g' if values.min() < 0 else '#.2g'}}$" if abs(v) > zero else "$0$" for v in values.ravel()]
     ax = ax or new_axes(PAGE, 0.5 + rows / n, squares=True)
     here = np.equal.outer(marked or [-1], np.arange(n))[..., None, None]
     over = [(np.where(here, frames, np.nan), shared_norm(frames))] if anchor is not None and marked else []
@@ -188,8 +183,6 @@ def _mosaic(
     over        (tiles, norm) drawn over these with the density map, but for NaN
     """
     rows, columns, height, width = tiles.shape
-    if row_labels is not None and len(row_labels) != rows:
-        raise ValueError(f"found {len(row_labels)} labels for {rows} rows; give one for each")
     tile_inches = 1.13 * ax.get_window_extent().width / ax.get_figure(root=True).dpi / columns
     gap = _gap(tiles)
     room = round(1.9 * rcParams["font.size"] / 72 / tile_inches * height) if len(texts) > columns else gap
