@@ -36,7 +36,7 @@ SAMPLES = {  # key of metrics["samples"]: what it is called
     "note": "the note's samples",
     "prior": "completed, z ~ N(0, I)",
 }
-VERSION = 8  # of metrics.json
+VERSION = 9  # of metrics.json
 CAUSES = {  # what is absent, and where `missing` says why
     "slices": "parameters", "posterior": "parameters", "closure": "parameters", "shuffled": "two_sample",
     "unseen_errors": "two_sample", "one_cosmology": "CV", "axes_of_one_cosmology": "CV",

@@ -1,4 +1,4 @@
-"""p(Omega_m, sigma_8 | z): a small neural spline flow on z, learned from training cubes and judged on test cubes.
+"""p(Omega_m, sigma_8 | z): a small autoregressive flow on z, learned from training cubes and judged on test cubes.
 
 The flow is given what a linear map reads in z, the parameters and the main directions of z, and the number of slices
 that z was read from. `load_posterior` reads it from the run folder, where `run_posterior` stores it.
@@ -36,7 +36,7 @@ class ParameterPosterior(nn.Module):
     """
 
     def __init__(self, names: list[str], latent_dim: int):
-        from zuko.flows import NSF
+        from zuko.flows import MAF  # smooth: splines cut regions off where a few slices are read
 
         super().__init__()
         p, c = len(names), len(names) + N_MAIN
@@ -44,7 +44,7 @@ class ParameterPosterior(nn.Module):
         shapes = {"low": p, "high": p, "weight": (c, latent_dim), "bias": c, "centre": c + 1, "scale": c + 1}
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape) + (name == "scale"))
-        self.flow = NSF(p, context=c + 1, transforms=3, hidden_features=(32, 32))
+        self.flow = MAF(p, context=c + 1, transforms=3, hidden_features=(32, 32))
 
     def log_prob(self, params: Tensor, given: Tensor) -> Tensor:
         """ln p of parameters (n, p) in their box, given contexts (n, c + 1): (n,), up to the logits' Jacobian."""
@@ -147,7 +147,7 @@ def run_posterior(run: Run, table: FeatureTable, n_slices: int = 15) -> Paramete
     train, val = (table.rows(run.split[part]) for part in ("train", "val"))
     if len(train.cubes) < FEWEST_CUBES or not len(val.cubes) or not (np.ptp(train.params, axis=0) > 1e-9).any():
         return None
-    cubes = weights_key(run, train.params.tolist(), table.sizes.tolist(), float(train.mu.sum()), n_slices)
+    cubes = weights_key(run, "MAF", train.params.tolist(), table.sizes.tolist(), float(train.mu.sum()), n_slices)
     path = run.folder / FILE
     if not path.exists() or _notes(path)["cubes"] != cubes:
         found = fit_posterior(train, val, n_slices)
