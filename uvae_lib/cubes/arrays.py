@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import h5py
@@ -103,8 +104,10 @@ class Stack:
 
 
 def _unpacked(values: np.ndarray, beside: Mapping) -> np.ndarray:
-    """Values, from the attributes beside them as the netCDF conventions pack numbers."""
-    told = {name: np.ravel(beside[name])[0] for name in PACKING if name in beside}
+    """Values, from the attributes beside them as the netCDF conventions pack numbers. A scale_factor of real numbers
+    is that of cosmology."""
+    packed = values.dtype.kind in "iu" or "add_offset" in beside
+    told = {name: np.ravel(beside[name])[0] for name in PACKING[not packed :] if name in beside}
     if not told:
         return values
     numbers = values * np.float64(told.pop("scale_factor", 1)) + told.pop("add_offset", 0)
@@ -143,7 +146,7 @@ def stack_shape(where: object, shape: tuple[int, ...], dtype: np.dtype, n_maps: 
         expected = f"maps (n, N, N) with n a multiple of {n_maps}"
         stack = (long[0] // n_maps, n_maps, *long[1:]) if len(long) == 3 and long[0] % n_maps == 0 else ()
     if len(stack) != 4 or 0 in stack or len({*stack[2 if n_maps else 1 :]}) > 1:
-        advice = "cut or reshape it: flat ones by array.reshape(-1, N, N, N), a last axis by np.moveaxis(cubes, -1, 0)"
+        advice = "cut or reshape it: flat ones by .reshape(-1, N, N, N); of cubes, fields or times at last [..., 0]"
         raise refusal(where, f"an array of shape {shape}", expected, advice, CubesError if len(long) > 2 else NoCubes)
     if dtype.kind not in "fiu":
         raise refusal(where, f"values of type {dtype}", "real numbers", "save them again as float32")
@@ -208,28 +211,45 @@ def _missing(data: h5py.Dataset, path: Path) -> str:
     return "" if data.is_virtual or data.external or data.id.get_storage_size() else "no written value"
 
 
+@lru_cache(4096)
 def attributes(stack: Stack) -> dict[str, object]:
-    """What stands beside an array of an HDF5 file, nearest first: attributes of it, of the groups around it, of groups
-    without cubes in these; with the unit where one stands beside ("BoxSize": "500.0 Mpc/h")."""
+    """What stands beside an array of an HDF5 file, nearest first: attributes of it, of the groups around it and single
+    numbers in these, of groups without cubes in these; with the unit where one stands beside ("500.0 Mpc/h"). Where
+    groups side by side tell different things it is a text ("0.3 or 0.4"), as nobody knows whose each is."""
     if stack.dataset is None:
         return {}
-    found: dict = {}
     with h5py.File(stack.path) as file:
-        around = [file[str(place)] for place in PurePosixPath("/", stack.dataset).parents]
-        inside = [item for group in around for item in group.values() if isinstance(item, h5py.Group)]
-        beside = [group for group in inside if not any(getattr(item, "ndim", 0) > 2 for item in group.values())]
-        for place in (file[stack.dataset], *around, *beside):
-            for name, value in place.attrs.items():
-                unit = place.attrs.get(f"{name}_units", place.attrs.get(f"{name}_unit"))
-                text = value if unit is None else f"{as_text(value)} {as_text(unit)}"
-                found.setdefault(f"{place.name}/{name}".lstrip("/"), text)
+        around, found = [file[str(place)] for place in PurePosixPath("/", stack.dataset).parents], {}
+        for place in (file[stack.dataset], *around):
+            found |= _told(place)
+        for group in around:
+            inside = [item for item in group.values() if isinstance(item, h5py.Group)]
+            beside = [item for item in inside if not any(getattr(data, "ndim", 0) > 2 for data in item.values())]
+            texts: dict[str, dict] = {}
+            for name, value in [one for item in beside for one in _told(item).items()]:
+                texts.setdefault(name.rpartition("/")[2], {}).setdefault(as_text(value), (name, value))
+            for values in texts.values():
+                name, value = next(iter(values.values()))
+                found.setdefault(name, value if len(values) == 1 else " or ".join([*values][:4]))
     return found
 
 
+def _told(place: h5py.Group | h5py.Dataset) -> dict[str, object]:
+    """Attributes of a group or a data set by their paths, and the data sets of a group that hold one number."""
+    told = dict(place.attrs)
+    if isinstance(place, h5py.Group):
+        told |= {name: item[()] for name, item in place.items() if getattr(item, "size", None) == 1}
+    units = {name: told.get(f"{name}_units", told.get(f"{name}_unit")) for name in told}
+    texts = {n: v if units[n] is None else f"{as_text(v)} {as_text(units[n])}" for n, v in told.items()}
+    return {f"{place.name}/{name}".lstrip("/"): text for name, text in texts.items()}
+
+
 def as_text(value: object) -> str:
-    """An attribute as it reads: bytes decoded, numbers between brackets."""
-    values = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in np.ravel(np.asarray(value)).tolist()]
-    return str(values[0]) if len(values) == 1 else f"[{', '.join(map(str, values[:6]))}{', ...' * (len(values) > 6)}]"
+    """An attribute as it reads, in at most 80 signs: bytes decoded, or counted, numbers between brackets."""
+    values = np.ravel(np.asarray(value))[:7].tolist()
+    texts = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
+    texts = [f"{len(v)} bytes" if "\ufffd" in text else text[:80] for v, text in zip(values, texts, strict=True)]
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts[:6])}{', ...' * (len(texts) > 6)}]"
 
 
 def read_length(value: object) -> list[float] | None:
@@ -241,7 +261,8 @@ def read_length(value: object) -> list[float] | None:
     if not found or not (found[2] or found[4]):
         return None
     scale = {"k": 1e-3, "M": 1.0, "G": 1e3}[found[3]]
-    return [float(number) * scale for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", found[1])] or None
+    numbers = [float(number) * scale for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", found[1])]
+    return numbers if len(numbers) == 1 or found[1].strip()[:1] in ("[", "(") else None  # no decimal comma, no range
 
 
 def box_names(told: dict) -> list[str]:
