@@ -65,7 +65,13 @@ def yt_grids(folder):
 
 def test_yt_grids(tmp_path):
     path = yt_grids(tmp_path)
-    asks(path, 'field= one of "LH_#.h5/grid/density", "LH_#.h5/grid/dx"', 'params= "attributes" or', *ASKED)
+    asks(
+        path,
+        'field= one of "LH_#.h5/grid/density", "LH_#.h5/grid/dx"',
+        'params= "attributes" or',
+        "length_unit = 128.0 Mpc",
+        *ASKED,
+    )
     opens(path, Y, 86.7, field="LH_#.h5/grid/density", params="none", **YT_SAID)
     asks(path, *ASKED, 'params= "attributes" or "none"', field="density")
     suite = opens(path, Y, 86.7, field="density", params="attributes", **YT_SAID)

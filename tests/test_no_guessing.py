@@ -347,6 +347,23 @@ for text in ("128,0 Mpc/h", "1-128 Mpc/h", "128 +- 2 Mpc/h"):
         return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=text), DENSITY
 
 
+@case(BOX, "a number beside that contradicts", "BoxSize = 128.0.*expected box_size=")
+def _(p):
+    return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=128.0, **{"Header:BoxSize": "200 Mpc/h"}), DENSITY
+
+
+@case(BOX, "a number beside that agrees", box(128))
+def _(p):
+    return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=128000.0, **{"Header:BoxSize": "128 Mpc/h"}), DENSITY
+
+
+for text in ("0 Mpc/h", "-128 Mpc/h"):
+
+    @case(BOX, f"a text that is no box: {text}", "found a box size of -?[0-9.]+; expected a positive number")
+    def _(p, text=text):
+        return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=text), DENSITY
+
+
 @case(BOX, "files of several boxes", "found boxes of .*expected one box size")
 def _(p):
     for i in (0, 1):
@@ -390,7 +407,9 @@ def _(p):
 
 for given in ("25 Mpc", -25, float("nan"), "large"):
 
-    @case(BOX, f"an argument that is none: {given!r}", "found a box size of .*expected a positive number")
+    @case(
+        BOX, f"an argument that is none: {given!r}", r"found a box size of .*expected a positive number .*Mpc times h"
+    )
     def _(p, given=given):
         return write_npy(p / "c.npy", Y), DENSITY | {"box_size": given}
 
@@ -554,6 +573,90 @@ def _(p):
 def _(p):
     np.savetxt(p / "params_LH_Ramses.txt", np.random.default_rng(0).random((N, 5)))
     return write_cmd(p, Y, suite="Ramses"), {}
+
+
+NAMED = TRUTH.assign(sim=["cube_2", "cube_0", "cube_3", "cube_1"])
+
+
+@case(
+    ROWS,
+    "a row number beside names",
+    lambda suite: suite.params.equals(TRUTH.iloc[[1, 3, 0, 2]].reset_index(drop=True)),
+)
+def _(p):
+    return write_folder(p, {f"cube_{i}": y for i, y in enumerate(Y)}), SAID | {"params": _written(p, NAMED.to_csv())}
+
+
+def _written(p, text):
+    (p / "t.csv").write_text(text)
+    return "t.csv"
+
+
+for name, table in {
+    "an index and names": NAMED.set_axis([2, 3, 1, 0]),
+    "two columns": NAMED.assign(run=[0, 2, 3, 1]).reset_index(drop=True),
+}.items():
+
+    @case(
+        ROWS, f"ids that disagree: {name}", r"column (index|run|sim): rows .*; column (index|run|sim): rows .*leave out"
+    )
+    def _(p, table=table):
+        return write_folder(p, {f"cube_{i}": y for i, y in enumerate(Y)}), SAID | {"params": table}
+
+
+for name in ("", "index", "Unnamed: 0"):
+
+    @case(ROWS, f"a row number alone beside files: {name!r}", "no id column")
+    def _(p, name=name):
+        return files(p, TRUTH.rename_axis(name).to_csv())
+
+
+@case(ROWS, "seeds beside a stack", rows)
+def _(p):
+    return stack(p, TRUTH.assign(seed=[2, 0, 3, 1]).to_csv(index=False))
+
+
+@case(ROWS, "an index of two levels", rows)
+def _(p):
+    index = pd.MultiIndex.from_product([["LH"], range(N)], names=["set", "sim"])
+    return write_npy(p / "c.npy", Y), SAID | {"params": TRUTH.set_axis(index)}
+
+
+@case(ROWS, "a table that is no text", r"expected a table as text; write it with to_csv\(index=False\)")
+def _(p):
+    np.save(p / "t.npy", TRUTH.to_numpy())
+    return write_folder(p / "f", {f"cube_{i}": y for i, y in enumerate(Y)}), SAID | {"params": str(p / "t.npy")}
+
+
+@case(ROWS, "parameters of groups beside the cubes", "found Omega_m = 0.15 or 0.25.*expected one number for each cube")
+def _(p):
+    about = {f"meta_{i}:Omega_m": TRUTH["Omega_m"][i] for i in range(N)}
+    return write_hdf5(p / "a.h5", {f"sim_{i}": y for i, y in enumerate(Y)}, **about), SAID | {"params": "attributes"}
+
+
+for name, attributes in {
+    "is text": {"Omega_m": (0.3, "0.35")},
+    "is told twice": {"Header:Omega0": (0.3, 0.3), "Cosmology:Omega_m": (0.3, 0.35)},
+}.items():
+
+    @case(ROWS, f"a parameter that {name}", "found Omega_m = 0.3.*expected one number for each cube")
+    def _(p, attributes=attributes):
+        return told(p, sigma8=(0.8, 0.9), **attributes), SAID | {"params": "attributes"}
+
+
+@case(ROWS, "a parameter that one cube lacks", "found sigma_8 = nothing; expected one number for each cube")
+def _(p):
+    write_hdf5(told(p, Omega_m=(0.3, 0.4)) / "cube_0.h5", {}, sigma8=0.8)
+    return p, SAID | {"params": "attributes"}
+
+
+@case(ROWS, "letters at the cube that are no parameters", lambda suite: list(suite.params) == ["Omega_m"])
+def _(p):
+    told(p, Omega_m=(0.3, 0.4))
+    for i in (0, 1):
+        with h5py.File(p / f"cube_{i}.h5", "a") as file:
+            file["rho"].attrs.update({"h": 2.0 + i, "w": 1.0})
+    return p, SAID | {"params": "attributes"}
 
 
 @case(ROWS, "parameters at each group", rows)
@@ -795,6 +898,7 @@ for name, inverse in {
     "log10 M": lambda y: np.log10(7e10 * y),
     "ln(1 + rho)": np.log1p,
     "scaled": lambda y: np.log(y / y.min()),
+    "scaled counts": lambda y: np.log1p(np.round(20 * y)) / 5,
 }.items():
 
     @case(NUMBERS, f"{name} as density", lambda suite: "look like logarithms" in suite.cautions[0])

@@ -59,7 +59,7 @@ def natural(text: object) -> list:
 
 
 @contextmanager
-def reading(path: object) -> Iterator[None]:
+def reading(path: object, advice: tuple[str, str] | None = None) -> Iterator[None]:
     """What NumPy, pandas and h5py raise for damaged files, as CubesError: it may be any kind of error."""
     try:
         yield
@@ -67,8 +67,8 @@ def reading(path: object) -> Iterator[None]:
         raise
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        expected, advice = DAMAGED if not WRITER.search(text) else HELD
-        raise refusal(path, f"no readable array or table ({text})", expected, advice) from error
+        advice = HELD if WRITER.search(text) else advice or DAMAGED
+        raise refusal(path, f"no readable array or table ({text})", *advice) from error
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,9 @@ def box_names(told: dict) -> list[str]:
 
 
 def box_of(path: Path, stacks: Iterable[Stack]) -> float | None:
-    """Side of the box [Mpc/h] where attributes give it with its unit. Raises CubesError for sides that differ."""
+    """Side of the box [Mpc/h] where attributes give it with its unit, and none says another number.
+
+    Raises CubesError for sides that differ."""
     boxes = set()
     for stack in stacks:
         told = attributes(stack)
@@ -279,7 +281,10 @@ def box_of(path: Path, stacks: Iterable[Stack]) -> float | None:
         for name, lengths in named.items():
             if len({*(lengths or np.ravel(told[name]).tolist())}) > 1:
                 raise refusal(path, f"{name} = {as_text(told[name])}", "a cube, as long as wide", "cut it to cubes")
-        boxes.add(next((lengths[0] for lengths in named.values() if lengths), None))
+        sides = [lengths[0] for lengths in named.values() if lengths]
+        plain = [x[0] for x in (np.ravel(told[name]) for name in named) if x.dtype.kind in "fiu"]
+        agree = all(np.isclose(x, np.multiply(sides[0], (1e-3, 1, 1e3)), 1e-3).any() for x in plain if sides)
+        boxes.add(sides[0] if sides and agree else None)
     if len(boxes) > 1:
         raise refusal(path, f"boxes of {', '.join(map(str, boxes))} [Mpc/h]", "one box size", "open each by itself")
     return boxes.pop()
