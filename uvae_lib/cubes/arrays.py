@@ -22,10 +22,7 @@ PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")  # attri
 BOX = re.compile(r"l?box(size|length|len|side|width)?(inmpch|mpch)?|sidelength|domainwidth")  # sides of boxes
 WAVE = r"\s*h\s*(?:\^|\*\*)?\s*[{(]?\s*-\s*1\s*[})]?\s*"
 LENGTH = re.compile(rf"([-+\[\](),.\deE\s]+?)\s*({WAVE})?(?:comoving\s+)?c?([kMG])pc(?:cm)?(\s*/\s*h|{WAVE})?\s*")
-DAMAGED = (
-    "a whole .npy or HDF5 file of numbers, or a table as text",
-    "copy it again, or np.save it; filters: hdf5plugin",
-)
+DAMAGED = "a whole .npy or HDF5 file of numbers", "copy it again, or np.save it; filters: hdf5plugin"
 WRITER = re.compile("h5clear|consistency flags|to lock|open for write")  # what HDF5 says of a file that is not closed
 HELD = "a closed file", "wait for its writer; where none writes any more, h5clear -s it, or HDF5_USE_FILE_LOCKING=FALSE"
 
@@ -159,9 +156,7 @@ def existing(path: Path) -> os.stat_result:
         if path.exists():
             return path.stat()
     found = f"a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "no such file or folder"
-    advice = (
-        'check the path (of a pattern give the folder, and field="cube_*.npy"), or run `python -m uvae_lib simulate`'
-    )
+    advice = 'check the path (of a pattern give the folder, and field="cube_*"), or run `python -m uvae_lib simulate`'
     raise refusal(path, found, "cubes", advice, CubesMissing)
 
 
@@ -236,9 +231,8 @@ def attributes(stack: Stack) -> dict[str, object]:
 
 def _told(place: h5py.Group | h5py.Dataset) -> dict[str, object]:
     """Attributes of a group or a data set by their paths, and the data sets of a group that hold one number."""
-    told = dict(place.attrs)
-    if isinstance(place, h5py.Group):
-        told |= {name: item[()] for name, item in place.items() if getattr(item, "size", None) == 1}
+    inside = place.items() if isinstance(place, h5py.Group) else ()
+    told = dict(place.attrs) | {name: item[()] for name, item in inside if getattr(item, "size", None) == 1}
     units = {name: told.get(f"{name}_units", told.get(f"{name}_unit")) for name in told}
     texts = {n: v if units[n] is None else f"{as_text(v)} {as_text(units[n])}" for n, v in told.items()}
     return {f"{place.name}/{name}".lstrip("/"): text for name, text in texts.items()}

@@ -46,9 +46,7 @@ class Check:
         """Sentences to warn with; voxel [Mpc/h]."""
         found, spread = [], f"standard deviation {self.contrast:.2g} of the mean, skewness {self.skewness:.2g}"
         if self.contrast < LEAST_CONTRAST * min(1, 4 / voxel) or self.skewness < LEAST_SKEWNESS * self.contrast:
-            found.append(
-                f"the numbers look like logarithms or scaled ones ({spread}): if so, undo that and save them again"
-            )
+            found.append(f"the numbers look like logarithms or scaled ones ({spread}): if so, undo that and save again")
         for axis, jump in enumerate(self.wrap, 3 - len(self.wrap)):
             if jump > NOT_PERIODIC:
                 what = f"edges do not look periodic along axis {axis}, and slices wrap around"
@@ -74,10 +72,7 @@ def to_overdensity(raw: np.ndarray, field_type: str, where: str, sparse: bool = 
         found = f"{np.isnan(rho).sum()} NaN and {np.isinf(rho).sum()} infinite voxels, or numbers too large"
         raise refusal(where, found, "finite numbers", "repair or leave out this cube")
     low, high = float(rho.min()), float(rho.max())
-    name, advice = (
-        "1 + delta" if field_type == "delta" else field_type,
-        "pass the field_type= (--data.field-type) that it is",
-    )
+    name, advice = {"delta": "1 + delta"}.get(field_type, field_type), "pass field_type= (--data.field-type) as it is"
     if low == high:
         raise refusal(where, f"all voxels {low:g}, a constant cube", "a density that varies", "copy it again")
     if mean <= 0 or low < -ROUNDING * mean:

@@ -21,12 +21,12 @@ from .arrays import SUFFIXES, NoCubes, Stack, as_text, attributes, box_of, exist
 from .checks import Check, to_overdensity
 
 EPOCH = re.compile(
-    r"(?i)(?:(?<![A-Za-z])(?:z|a|redshift|scale_?factor|aexp|DD|RD|plt|t=|run\.)|rhoz|snap(?:shot|dir)?|output|step|time|dump)"
+    r"(?i)(?:(?<![A-Za-z])(?<!z\d_)(?:z|a|redshift|scale_?factor|aexp|DD|RD|plt|t=|run\.)|rhoz|snap(?:shot|dir)?|output|step|time|dump)"
     r"[=_-]?(\d+(?:[.p]\d+)?)"
     r"|(?:^|(?<=/))(\d+\.\d+)(?=/|$)"
 )
 PART = re.compile(r"(?<![A-Za-z])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|holdout)(?![A-Za-z])", re.IGNORECASE)
-REDSHIFT = re.compile(r"(?i)(?<![A-Za-z])(?:z|redshift)[=_-]?(\d+(?:[.p]\d+)?)")
+REDSHIFT = re.compile(r"(?i)(?<![A-Za-z])(?<!z\d_)(?:z|redshift)[=_-]?(\d+(?:[.p]\d+)?)")
 # last words of attributes that tell the epoch
 EPOCHS = re.compile(r"(current)?(redshift|time)|z(snap)?|a(exp)?|scalefactor|expansionfactor|snap(shot|num)")
 REDSHIFT_SPACE = re.compile(
@@ -34,9 +34,7 @@ REDSHIFT_SPACE = re.compile(
     r"|(?<=z\d)_redshift(?=_)|(?<![a-z])(?:los(?![a-z])|RS[0-2]?(?:_axis=\d)?(?=_))"
 )
 # digits that name boxes or end files stay; others count cubes
-COUNT = re.compile(
-    r"((?<![A-Za-z])(?:L|(?i:box))[_=-]?\d+(?=.*[_-]\d)|\d+(?:\.\d+)?(?=[kMG]pc)|\.h(?:e|df)?5(?=/|$))|\d+"
-)
+COUNT = re.compile(r"((?<![A-Za-z])(?:L|(?i:box))[_=-]?\d+(?=.*[_-]\d)|[\d.]+(?=[kMG]pc)|\.h(?:e|df)?5(?=/|$))|\d+")
 ENDING = re.compile(r"\.(npy|npz|hdf5|h5|hdf|he5)(?=/|$)", re.IGNORECASE)
 
 
@@ -210,7 +208,8 @@ def plain(path: Path, told: dict) -> CubeSuite:
     stacks, passed = _all_arrays(path)
     names, needs, redshift = _choose_cubes(path, stacks, told)
     chosen = [stacks[name] for name in names]
-    mark = _redshift_space(path, names, chosen, told.get("line_of_sight"))
+    one = names[:1] if "field" in needs else names  # of the fields that lie there one is chosen first
+    mark = _redshift_space(path, {name: stacks[name] for name in one}, told.get("line_of_sight"))
     if mark and "line_of_sight" not in told:
         text = f'0, 1, 2 (the axis of the array) or "none", as there is {mark}'
         needs["line_of_sight"] = text, 2, "the last axis is usual"
@@ -243,21 +242,20 @@ def _all_arrays(path: Path) -> tuple[dict[str, Stack], list[str]]:
     return stacks, passed
 
 
-def _redshift_space(path: Path, names: list[str], chosen: list[Stack], told: int | str | None) -> str:
+def _redshift_space(path: Path, chosen: dict[str, Stack], told: int | str | None) -> str:
     """What tells that cubes are in redshift space, "" for nothing.
 
     Raises CubesError where that differs from cube to cube, or contradicts the line of sight that the user told.
     """
     marks: dict[str, str] = {}
-    for name, stack in zip(names, chosen, strict=True):
+    for name, stack in chosen.items():
         texts = [f"{key.rpartition('/')[2]} = {as_text(value)}" for key, value in attributes(stack).items()]
         found = REDSHIFT_SPACE.findall(f"{path.name}/{name}")[-1:] + [*filter(REDSHIFT_SPACE.search, texts)]
         marks.setdefault(", ".join(found), name)
     axes = {*re.findall(r"(?i)(?:axis|los|sight)\W*([0-2])(?!\d)", ", ".join(marks))}
     if len(marks) > 1 or (told in (0, 1, 2) and axes - {str(told)}):
         found = "; ".join(f"{mark or 'no redshift space'} in {name}" for mark, name in [*marks.items()][:4])
-        expected = "one line of sight" if told is None else f"line_of_sight={told} in all"
-        raise refusal(path, found, expected, "choose cubes of one by field=, or correct it")
+        raise refusal(path, found, f"one line of sight, {told} if told", "choose its cubes by field=, or correct it")
     return next(iter(marks))
 
 
@@ -296,19 +294,15 @@ def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[lis
         elif len({*values.values()}) > 1:
             one = choose(path, option, there, told[option])
             names = [n for n in names if values[n] == one]
-    kinds: dict[str, list] = {}
-    for n in names:
-        kinds.setdefault(_uncounted(PART.sub("", EPOCH.sub("", ENDING.sub("", n)))), []).append(n)
-    if len(kinds) > 1 and wanted is None:
-        one = ", ".join(f'"{_uncounted(kind[0]) if len(kind) > 1 else kind[0]}"' for kind in [*kinds.values()][:6])
-        text = f'one of {one} (# stands for numbers), or field="*" when each is a universe of its own'
-        needs["field"] = text, "...", "names differ by it"
+    kinds = [_uncounted(PART.sub("", EPOCH.sub("", ENDING.sub("", n)))) for n in names]
+    if len({*kinds}) > 1 and wanted is None:  # of several # is offered for their numbers
+        firsts = {kind: _uncounted(n) if kinds.count(kind) > 1 else n for n, kind in zip(names, kinds, strict=True)}
+        one = ", ".join(f'"{n}"' for n in [*firsts.values()][:6])
+        needs["field"] = f'one of {one}, or field="*" when each is a universe of its own', "...", "names differ by it"
     zs = {next((z for w, z in beside[n].items() if "z" in w or "red" in w), _last(REDSHIFT, n)) for n in names}
     z, said = zs.pop() if len(zs) == 1 else None, told.get("redshift")
     if z and ("or" in z or (said is not None and len({*epochs.values()}) == 1 and _number(z) != _number(said))):
-        raise refusal(
-            path, f"redshift {z}", f"one, {said} if that is told", "correct redshift=, or open each by itself"
-        )
+        raise refusal(path, f"redshift {z}", f"one, {said} if told", "correct redshift=, or open each by itself")
     return names, needs, _number(z) if z else said
 
 
@@ -319,8 +313,7 @@ def _uncounted(name: str) -> str:
 
 def _last(pattern: re.Pattern, name: str) -> str | None:
     """What a pattern takes from a name, where it occurs last."""
-    plain = re.sub(r"(?<=z\d)_redshift(?=_)", "", ENDING.sub("", name))
-    groups = [group for match in pattern.finditer(plain) for group in match.groups() if group]
+    groups = [group for match in pattern.finditer(ENDING.sub("", name)) for group in match.groups() if group]
     return groups[-1] if groups else None
 
 

@@ -17,9 +17,8 @@ KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", 
 TABLE = re.compile(r"(?i)(param|cosmo|label|theta|target|omega|latin_hypercube).*\.(txt|csv|tsv|dat)$|\.csv$")
 # columns that name a simulation, and that seed it: no parameters
 LABEL = re.compile(
-    r"(?i)|index|unnamed: 0|level_\d|((sim(ulation)?|cube|run|file|reali[sz]ation)s?[ _]?)?(id|name|number|no|nr)?"
+    r"(?i)|index|unnamed: 0|level_\d|((sim(ulation)?|cube|run|file|reali[sz]ation)s?[ _]?)?(id|n(ame|umber|o|r))?"
 )
-ROW = re.compile(r"(?i)|index|unnamed: 0")
 SEED = re.compile(r"(?i)(random|ic)?_?seed")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 COMMA = re.compile(r"(?<![\w.,])\d+,\d+(?![\w.,])")  # a decimal comma
@@ -152,9 +151,9 @@ def _label(value) -> str:
 
 def _rows_of_cubes(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame:
     """One row a cube: those that bear their names, or row i for cube i where one array holds them all."""
-    for name in [c for c in table if ROW.fullmatch(c) and [*map(_label, table[c])] == [*map(str, range(len(table)))]]:
-        table = table.drop(columns=name)  # as pandas numbers rows, which says nothing of cubes
-    words = [c for c in table.columns if not any(NUMBER.fullmatch(str(v)) for v in table[c])]
+    numbers, unsaid = [*map(str, range(len(table)))], {"", "index", "Unnamed: 0"}  # as pandas numbers rows
+    table = table.drop(columns=[c for c in table if c in unsaid and [*map(_label, table[c])] == numbers])
+    words = [c for c in table.columns if not any(NUMBER.fullmatch(str(v).strip()) for v in table[c])]
     ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(suite.ids), suite.keys
     seeds = [c for c in table.columns if SEED.fullmatch(c)]  # by which files may be called
     rest = table.drop(columns={*ids, *seeds, *(c for c in words if c not in KNOWN and table[c].nunique() == 1 < n)})

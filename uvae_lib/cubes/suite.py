@@ -83,15 +83,13 @@ def _set_box(path: Path, suite: CubeSuite, given: float | str) -> None:
     """Box [Mpc/h] of a suite as the user says it, said where that contradicts the file; or as the file says it."""
     size, *_ = read_length(given if "pc" in str(given) else f"{given} Mpc/h") or [0]
     if not 0 < size < math.inf:
-        raise refusal(
-            path, f"a box size of {given!r}", "a positive number [Mpc/h]", 'pass 25.0, or "25 Mpc/h" (Mpc times h)'
-        )
+        advice = 'pass 25.0, or "25 Mpc/h" (of Mpc without h, that times h)'
+        raise refusal(path, f"a box size of {given!r}", "a positive number [Mpc/h]", advice)
     if not suite.columns and suite.box_size and abs(suite.box_size / size - 1) > 1e-3:
         suite.cautions.append(f"box_size={given} is taken, although the file says {suite.box_size:g} Mpc/h")
     if not 2 <= size <= 5000:
         suite.cautions.append(f"a box of {size:g} Mpc/h; this looks like kpc/h or Gpc/h")
-    suite.box_from = suite.box_from if given is suite.box_size else "as given"
-    suite.box_size = size
+    suite.box_from, suite.box_size = suite.box_from if given is suite.box_size else "as given", size
 
 
 def _check(path: Path, suite: CubeSuite, same_universe: bool | None) -> None:
