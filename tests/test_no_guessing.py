@@ -407,7 +407,7 @@ def _(p):
 
 for given in ("25 Mpc", -25, float("nan"), "large"):
 
-    @case(BOX, f"an argument that is none: {given!r}", r"found a box size of .*expected a positive number .*times h")
+    @case(BOX, f"an argument that is none: {given!r}", r"found a box size of .*expected a positive number; .*times h")
     def _(p, given=given):
         return write_npy(p / "c.npy", Y), DENSITY | {"box_size": given}
 

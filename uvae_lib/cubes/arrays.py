@@ -56,7 +56,7 @@ def natural(text: object) -> list:
 
 
 @contextmanager
-def reading(path: object, advice: tuple[str, str] | None = None) -> Iterator[None]:
+def reading(path: object, advice: tuple[str, str] = DAMAGED) -> Iterator[None]:
     """What NumPy, pandas and h5py raise for damaged files, as CubesError: it may be any kind of error."""
     try:
         yield
@@ -64,7 +64,7 @@ def reading(path: object, advice: tuple[str, str] | None = None) -> Iterator[Non
         raise
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        advice = HELD if WRITER.search(text) else advice or DAMAGED
+        advice = HELD if WRITER.search(text) else advice
         raise refusal(path, f"no readable array or table ({text})", *advice) from error
 
 
@@ -214,9 +214,8 @@ def attributes(stack: Stack) -> dict[str, object]:
     if stack.dataset is None:
         return {}
     with h5py.File(stack.path) as file:
-        around, found = [file[str(place)] for place in PurePosixPath("/", stack.dataset).parents], {}
-        for place in (file[stack.dataset], *around):
-            found |= _told(place)
+        around = [file[str(place)] for place in PurePosixPath("/", stack.dataset).parents]
+        found = {name: value for place in (file[stack.dataset], *around) for name, value in _told(place).items()}
         for group in around:
             inside = [item for item in group.values() if isinstance(item, h5py.Group)]
             beside = [item for item in inside if not any(getattr(data, "ndim", 0) > 2 for data in item.values())]

@@ -40,7 +40,7 @@ def open_cubes(
     path           a file or a folder
     set_name       of several sets (LH, CV, 1P, ...; a Quijote cosmology; train, test) in the names of files
     redshift       of several snapshots: the number that stands in their names or headers
-    field          of several fields: Mcdm, a file name, a data set; a pattern ("*") says that each is a universe
+    field          of several fields: Mcdm, a file name, a data set; # stands for numbers; a pattern ("*") says that each is a universe
     box_size       side of a cube [Mpc/h], or a text with its unit
     field_type     density (of any positive unit, linear in mass) | delta | overdensity | counts
     params         table: file, DataFrame or dict, rows called by the cubes' names or numbers (a stack: as many rows);
@@ -83,8 +83,7 @@ def _set_box(path: Path, suite: CubeSuite, given: float | str) -> None:
     """Box [Mpc/h] of a suite as the user says it, said where that contradicts the file; or as the file says it."""
     size, *_ = read_length(given if "pc" in str(given) else f"{given} Mpc/h") or [0]
     if not 0 < size < math.inf:
-        advice = 'pass 25.0, or "25 Mpc/h" (of Mpc without h, that times h)'
-        raise refusal(path, f"a box size of {given!r}", "a positive number [Mpc/h]", advice)
+        raise refusal(path, f"a box size of {given!r}", "a positive number", "pass it in Mpc/h: 25.0; Mpc are times h")
     if not suite.columns and suite.box_size and abs(suite.box_size / size - 1) > 1e-3:
         suite.cautions.append(f"box_size={given} is taken, although the file says {suite.box_size:g} Mpc/h")
     if not 2 <= size <= 5000:
