@@ -40,7 +40,7 @@ def open_cubes(
     path           a file or a folder
     set_name       of several sets (LH, CV, 1P, ...; a Quijote cosmology; train, test) in the names of files
     redshift       of several snapshots: the number that stands in their names or headers
-    field          of several fields: Mcdm, a file name, a data set; # stands for numbers; a pattern ("*") says that each is a universe
+    field          of several fields: Mcdm, a file name, a data set, # for numbers; "*" says that each is a universe
     box_size       side of a cube [Mpc/h], or a text with its unit
     field_type     density (of any positive unit, linear in mass) | delta | overdensity | counts
     params         table: file, DataFrame or dict, rows called by the cubes' names or numbers (a stack: as many rows);
