@@ -65,7 +65,14 @@ def yt_grids(folder):
 
 def test_yt_grids(tmp_path):
     path = yt_grids(tmp_path)
-    asks(path, 'field= one of "LH_0.h5/grid/density", "LH_0.h5/grid/dx"', *ASKED)
+    asks(
+        path,
+        'field= one of "LH_#.h5/grid/density", "LH_#.h5/grid/dx"',
+        'params= "attributes" or',
+        "length_unit = 128.0 Mpc",
+        *ASKED,
+    )
+    opens(path, Y, 86.7, field="LH_#.h5/grid/density", params="none", **YT_SAID)
     asks(path, *ASKED, 'params= "attributes" or "none"', field="density")
     suite = opens(path, Y, 86.7, field="density", params="attributes", **YT_SAID)
     pd.testing.assert_frame_equal(suite.params, TRUTH[["Omega_m"]])
@@ -105,8 +112,9 @@ def test_counts_of_3dcosmogan(tmp_path):
     for i, counts in enumerate(COUNTS):
         write_hdf5(tmp_path / f"16_nbody_{350 if i < 2 else 70}Mpc_{i % 2}.h5", {"data": counts})
     said = {"field": "16_nbody_350Mpc_*", "field_type": "counts"}
-    asks(tmp_path, *ASKED)
+    asks(tmp_path, *ASKED, 'field= one of "#_nbody_70Mpc_#.h5/data", "#_nbody_350Mpc_#.h5/data"')
     opens(tmp_path, COUNTS[:2], 350, box_size=350, **said)
+    opens(tmp_path, COUNTS[:2], 350, box_size=350, **said | {"field": "#_nbody_350Mpc_#.h5/data"})
     asks(tmp_path, "a mean of 2.* of 1 . delta", box_size=350, **said | {"field_type": "delta"})
     table = TRUTH[:2].set_axis(["16_nbody_350Mpc_1", "16_nbody_350Mpc_0"])
     found = opens(tmp_path, COUNTS[:2], 350, box_size=350, params=table, **said).params

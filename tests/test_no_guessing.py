@@ -65,6 +65,92 @@ def rows(suite):
 SNAPSHOTS = "snapshots"
 
 
+def told(p, names=("cube_0", "cube_1"), **attributes):
+    """A file for each cube, with these values of attributes."""
+    for i, name in enumerate(names):
+        write_hdf5(p / f"{name}.h5", {"rho": Y[i]}, **{key: values[i] for key, values in attributes.items()})
+    return p
+
+
+for name, values in {
+    "Header:Redshift": (0.0, 2.0), "current_redshift": (0.0, 2.0), "Header:Time": (1.0, 0.5),
+    "Cosmology:Scale-factor": ([1.0], [0.5]), "aexp": (1.0, 0.5), "a": (1.0, 0.5), "ExpansionFactor": (1.0, 0.5),
+    "snapnum": (99, 50), "z_snap": (0.0, 2.0),
+}.items():  # fmt: skip
+
+    @case(SNAPSHOTS, f"told by {name}", "redshift= one of ")
+    def _(p, name=name, values=values):
+        return told(p, CosmologyCurrentRedshift=(1.0, 1.0), **{name: values}), SAID
+
+
+for names in ("rhoZ0 rhoZ2", "DD0046 DD0020", "RD0001 RD0002", "plt00050 plt00100", "aexp_0.5 aexp_1.0",
+              "run.00100 run.00050", "t=13.8 t=3.3"):  # fmt: skip
+
+    @case(SNAPSHOTS, f"names {names}", "redshift= one of ")
+    def _(p, names=names):
+        return write_folder(p, dict(zip(names.split(), Y, strict=False))), SAID
+
+
+@case(SNAPSHOTS, "a data set that tells the redshift", "redshift= one of 0.0, 2.0")
+def _(p):
+    for i in (0, 1):
+        write_hdf5(p / f"cube_{i}.h5", {"rho": Y[i], "redshift": 2.0 * i})
+    return p, SAID
+
+
+@case(SNAPSHOTS, "initial redshifts that differ", lambda suite: suite.redshift == 0 and suite.n_cubes == 2)
+def _(p):
+    return told(p, InitialRedshift=(99.0, 100.0), Redshift=(0.0, 1e-16)), SAID | {"params": "none"}
+
+
+@case(SNAPSHOTS, "times of universes at one redshift", lambda suite: suite.redshift == 0.5)
+def _(p):
+    return told(p, Redshift=(0.5, 0.5), Time=(8.1, 8.6), written=("2024", "2025")), SAID
+
+
+@case(SNAPSHOTS, "a redshift that contradicts the headers", "found redshift 3.0; expected one, 0.0 if told")
+def _(p):
+    return told(p, Redshift=(3.0, 3.0)), SAID | {"redshift": 0.0}
+
+
+@case(SNAPSHOTS, "a redshift that contradicts the names", "found redshift 3; expected one, 0 if told")
+def _(p):
+    return write_folder(p, {f"LH_{i}_z=3": Y[i] for i in (0, 1)}), SAID | {"redshift": 0}
+
+
+for options in ({}, {"redshift": 3}, {"field": "*"}):
+
+    @case(SNAPSHOTS, f"the redshift of names is that of the suite {options}", lambda suite: suite.redshift == 3)
+    def _(p, options=options):
+        return write_folder(p, {f"LH_{i}_z=3": Y[i] for i in (0, 1)}), SAID | options
+
+
+@case(SNAPSHOTS, "groups beside that tell several redshifts", "found redshift 0.0 or 2.0")
+def _(p):
+    about = {f"meta_{i}:Redshift": 2.0 * i for i in (0, 1)}
+    return write_hdf5(p / "a.h5", {"sim_0": Y[0], "sim_1": Y[1]}, **about), SAID
+
+
+for field in ("Mcdm_#.npy", "Mcdm_#"):
+
+    @case(SNAPSHOTS, f"one field as it was offered: {field}", cubes(0, 1))
+    def _(p, field=field):
+        names = {f"{name}_{i}": Y[i + 2 * (name != "Mcdm")] for name in ("Mcdm", "Mcdm_10_gas") for i in (0, 1)}
+        return write_folder(p, names), SAID | {"field": field}
+
+
+for names in ("cube_L350_0 cube_L350_1 cube_L70_0", "box70_0 box350_0", "c_70Mpc c_350Mpc"):
+
+    @case(SNAPSHOTS, f"boxes in names: {names}", "field= one of .*70.*350|field= one of .*350.*70")
+    def _(p, names=names):
+        return write_folder(p, dict(zip(names.split(), Y, strict=False))), SAID
+
+
+@case(SNAPSHOTS, "boxes that are numbered", cubes(0, 1))
+def _(p):
+    return write_folder(p, {"128_box_0": Y[0], "128_box_1": Y[1]}), SAID
+
+
 @case(SNAPSHOTS, "groups called by scale factors", "redshift= one of 0.500000, 1.000000")
 def _(p):
     return write_hdf5(p / "a.h5", {"0.500000/rho": Y[0] ** 0.5, "1.000000/rho": Y[0]}), SAID
@@ -121,7 +207,7 @@ def _(p):
     return write_folder(p, {"output_00001/rho": Y[0], "output_00002/rho": Y[1]}), SAID
 
 
-@case(SNAPSHOTS, "fields in one folder", 'field= one of "Mcdm_0.npy", "Mgas_0.npy"')
+@case(SNAPSHOTS, "fields in one folder", 'field= one of "Mcdm_#.npy", "Mgas_#.npy"')
 def _(p):
     return write_folder(p, {f"{field}_{i}": Y[i] for field in ("Mcdm", "Mgas") for i in (0, 1)}), SAID
 
@@ -137,7 +223,7 @@ def _(p):
     return write_hdf5(p / "a.h5", {"dark": Y[0], "gas": Y[1]}), SAID
 
 
-@case(SNAPSHOTS, "two data sets in each of many files", 'field= one of "c0.h5/dark", "c0.h5/gas"')
+@case(SNAPSHOTS, "two data sets in each of many files", 'field= one of "c#.h5/dark", "c#.h5/gas"')
 def _(p):
     for i in (0, 1):
         write_hdf5(p / f"c{i}.h5", {"dark": Y[i], "gas": Y[i + 2]})
@@ -248,6 +334,36 @@ def _(p):
     return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=50.0, BoxSize_units="Mpc/h"), DENSITY
 
 
+@case(BOX, "groups beside that tell several boxes", "BoxSize = 64 Mpc/h or 128 Mpc/h.*expected box_size=")
+def _(p):
+    about = {f"meta_{i}:BoxSize": f"{64 * (i + 1)} Mpc/h" for i in (0, 1)}
+    return write_hdf5(p / "a.h5", {"sim_0": Y[0], "sim_1": Y[1]}, **about), DENSITY
+
+
+for text in ("128,0 Mpc/h", "1-128 Mpc/h", "128 +- 2 Mpc/h"):
+
+    @case(BOX, f"a text that is no length: {text}", r"expected box_size= \[Mpc/h\]")
+    def _(p, text=text):
+        return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=text), DENSITY
+
+
+@case(BOX, "a number beside that contradicts", "BoxSize = 128.0.*expected box_size=")
+def _(p):
+    return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=128.0, **{"Header:BoxSize": "200 Mpc/h"}), DENSITY
+
+
+@case(BOX, "a number beside that agrees", box(128))
+def _(p):
+    return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=128000.0, **{"Header:BoxSize": "128 Mpc/h"}), DENSITY
+
+
+for text in ("0 Mpc/h", "-128 Mpc/h"):
+
+    @case(BOX, f"a text that is no box: {text}", "found a box size of -?[0-9.]+; expected a positive number")
+    def _(p, text=text):
+        return write_hdf5(p / "a.h5", {"rho": Y}, BoxSize=text), DENSITY
+
+
 @case(BOX, "files of several boxes", "found boxes of .*expected one box size")
 def _(p):
     for i in (0, 1):
@@ -291,7 +407,7 @@ def _(p):
 
 for given in ("25 Mpc", -25, float("nan"), "large"):
 
-    @case(BOX, f"an argument that is none: {given!r}", "found a box size of .*expected a positive number")
+    @case(BOX, f"an argument that is none: {given!r}", r"found a box size of .*expected a positive number; .*times h")
     def _(p, given=given):
         return write_npy(p / "c.npy", Y), DENSITY | {"box_size": given}
 
@@ -457,6 +573,90 @@ def _(p):
     return write_cmd(p, Y, suite="Ramses"), {}
 
 
+NAMED = TRUTH.assign(sim=["cube_2", "cube_0", "cube_3", "cube_1"])
+
+
+@case(
+    ROWS,
+    "a row number beside names",
+    lambda suite: suite.params.equals(TRUTH.iloc[[1, 3, 0, 2]].reset_index(drop=True)),
+)
+def _(p):
+    return write_folder(p, {f"cube_{i}": y for i, y in enumerate(Y)}), SAID | {"params": _written(p, NAMED.to_csv())}
+
+
+def _written(p, text):
+    (p / "t.csv").write_text(text)
+    return "t.csv"
+
+
+for name, table in {
+    "an index and names": NAMED.set_axis([2, 3, 1, 0]),
+    "two columns": NAMED.assign(run=[0, 2, 3, 1]).reset_index(drop=True),
+}.items():
+
+    @case(
+        ROWS, f"ids that disagree: {name}", r"column (index|run|sim): rows .*; column (index|run|sim): rows .*leave out"
+    )
+    def _(p, table=table):
+        return write_folder(p, {f"cube_{i}": y for i, y in enumerate(Y)}), SAID | {"params": table}
+
+
+for name in ("", "index", "Unnamed: 0"):
+
+    @case(ROWS, f"a row number alone beside files: {name!r}", "no id column")
+    def _(p, name=name):
+        return files(p, TRUTH.rename_axis(name).to_csv())
+
+
+@case(ROWS, "seeds beside a stack", rows)
+def _(p):
+    return stack(p, TRUTH.assign(seed=[2, 0, 3, 1]).to_csv(index=False))
+
+
+@case(ROWS, "an index of two levels", rows)
+def _(p):
+    index = pd.MultiIndex.from_product([["LH"], range(N)], names=["set", "sim"])
+    return write_npy(p / "c.npy", Y), SAID | {"params": TRUTH.set_axis(index)}
+
+
+@case(ROWS, "a table that is no text", r"expected a table as text; write it with to_csv\(index=False\)")
+def _(p):
+    np.save(p / "t.npy", TRUTH.to_numpy())
+    return write_folder(p / "f", {f"cube_{i}": y for i, y in enumerate(Y)}), SAID | {"params": str(p / "t.npy")}
+
+
+@case(ROWS, "parameters of groups beside the cubes", "found Omega_m = 0.15 or 0.25.*expected one number for each cube")
+def _(p):
+    about = {f"meta_{i}:Omega_m": TRUTH["Omega_m"][i] for i in range(N)}
+    return write_hdf5(p / "a.h5", {f"sim_{i}": y for i, y in enumerate(Y)}, **about), SAID | {"params": "attributes"}
+
+
+for name, attributes in {
+    "is text": {"Omega_m": (0.3, "0.35")},
+    "is told twice": {"Header:Omega0": (0.3, 0.3), "Cosmology:Omega_m": (0.3, 0.35)},
+}.items():
+
+    @case(ROWS, f"a parameter that {name}", "found Omega_m = 0.3.*expected one number for each cube")
+    def _(p, attributes=attributes):
+        return told(p, sigma8=(0.8, 0.9), **attributes), SAID | {"params": "attributes"}
+
+
+@case(ROWS, "a parameter that one cube lacks", "found sigma_8 = nothing; expected one number for each cube")
+def _(p):
+    write_hdf5(told(p, Omega_m=(0.3, 0.4)) / "cube_0.h5", {}, sigma8=0.8)
+    return p, SAID | {"params": "attributes"}
+
+
+@case(ROWS, "letters at the cube that are no parameters", lambda suite: list(suite.params) == ["Omega_m"])
+def _(p):
+    told(p, Omega_m=(0.3, 0.4))
+    for i in (0, 1):
+        with h5py.File(p / f"cube_{i}.h5", "a") as file:
+            file["rho"].attrs.update({"h": 2.0 + i, "w": 1.0})
+    return p, SAID | {"params": "attributes"}
+
+
 @case(ROWS, "parameters at each group", rows)
 def _(p):
     path = write_hdf5(p / "a.h5", {f"sim_{i}/rho": y for i, y in enumerate(Y)})
@@ -496,6 +696,19 @@ def _(p):
         file.create_dataset("rho", data=packed).attrs.update({"scale_factor": 1e-3, "add_offset": 5.0})
         Y[0] = packed * 1e-3 + 5  # the numbers that were written
     return path, SAID
+
+
+@case(FILES, "a scale factor of cosmology beside real numbers", cubes(0))
+def _(p):
+    path = write_hdf5(p / "a.h5", {"rho": Y[0] - 1})
+    with h5py.File(path, "a") as file:
+        file["rho"].attrs["scale_factor"] = 0.5
+    return path, BOXED | {"field_type": "delta"}
+
+
+@case(FILES, "a pickle among the attributes", "unit_registry = 5 bytes")
+def _(p):
+    return write_hdf5(p / "a.h5", {"rho": Y[0]}, unit_registry=np.void(b"\x80\x04abc")), {}
 
 
 @case(FILES, "a fill value", "1 NaN")
@@ -582,14 +795,14 @@ def test_planes_without_structure_are_refused(tmp_path, axis):
         opened(write_npy(tmp_path / "c.npy", y), **SAID)
 
 
-@case(FILES, "cubes along the last axis", r"a last axis by np.moveaxis\(cubes, -1, 0\)")
+@case(FILES, "cubes along the last axis", r"of cubes, fields or times at last \[..., 0\]")
 def _(p):
     return write_npy(p / "c.npy", np.moveaxis(Y, 0, -1)), SAID
 
 
 for shape in [(-1,), (N, -1)]:
 
-    @case(FILES, f"a flat cube {shape}", r"flat ones by array.reshape\(-1, N, N, N\)")
+    @case(FILES, f"a flat cube {shape}", r"flat ones by .reshape\(-1, N, N, N\)")
     def _(p, shape=shape):
         return write_npy(p / "c.npy", (Y[0] if len(shape) == 1 else Y).reshape(shape)), SAID
 
@@ -659,7 +872,7 @@ def _(p):
     return write_npy(p / "c.npy", np.sqrt(Y)), BOXED
 
 
-@case(NUMBERS, "a delta as density", r"never negative.*pass the field_type=")
+@case(NUMBERS, "a delta as density", r"never negative.*pass field_type=")
 def _(p):
     return write_npy(p / "c.npy", Y - 1), SAID
 
@@ -683,6 +896,7 @@ for name, inverse in {
     "log10 M": lambda y: np.log10(7e10 * y),
     "ln(1 + rho)": np.log1p,
     "scaled": lambda y: np.log(y / y.min()),
+    "scaled counts": lambda y: np.log1p(np.round(20 * y)) / 5,
 }.items():
 
     @case(NUMBERS, f"{name} as density", lambda suite: "look like logarithms" in suite.cautions[0])
@@ -721,6 +935,44 @@ def _(p):
 @case(NUMBERS, "a name that means nothing", lambda suite: suite.axes == (0, 1, 2))
 def _(p):
     return write_hdf5(p / "a.h5", {"rho_no_rsd": Y}), SAID | {"line_of_sight": "none"}
+
+
+@case(NUMBERS, "redshift space in one of the files", "found no redshift space in cube_0.*rsd = 1 in cube_1")
+def _(p):
+    write_hdf5(p / "cube_0.h5", {"rho": Y[0]})
+    return write_hdf5(p / "cube_1.h5", {"rho": Y[1]}, rsd=1).parent, SAID
+
+
+@case(NUMBERS, "several lines of sight in headers", "expected one line of sight, 0 if told")
+def _(p):
+    return told(p, rsd=(0, 2)), SAID | {"line_of_sight": 0}
+
+
+@case(NUMBERS, "several lines of sight in names", "expected one line of sight, 0 if told")
+def _(p):
+    return write_folder(p, {"df_rsd0_0": Y[0], "df_rsd2_1": Y[1]}), SAID | {"line_of_sight": 0}
+
+
+@case(NUMBERS, "another line of sight than the file's", "found RSD_axis = 0 in .*expected one line of sight, 2 if told")
+def _(p):
+    return told(p, RSD_axis=(0, 0)), SAID | {"line_of_sight": 2}
+
+
+@case(NUMBERS, "the line of sight of the files", lambda suite: suite.axes == (0,))
+def _(p):
+    return told(p, RSD_axis=(0, 0)), SAID | {"line_of_sight": 0}
+
+
+for name in ("zspace_0", "delta_s_0", "df_m_CIC_RS1_axis=0_z=0", "z0_redshift_000", "RSD/cube_0"):
+
+    @case(NUMBERS, f"redshift space in a name: {name}", "expected line_of_sight= 0, 1, 2")
+    def _(p, name=name):
+        return write_npy(p / f"{name}.npy", Y[0]).parent, SAID
+
+
+@case(NUMBERS, "redshift space in the text of an attribute", "expected line_of_sight= 0, 1, 2")
+def _(p):
+    return told(p, space=("redshift", "redshift")), SAID
 
 
 @pytest.mark.parametrize(("build", "expected"), CASES)

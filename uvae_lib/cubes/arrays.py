@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import h5py
@@ -21,10 +22,7 @@ PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value")  # attri
 BOX = re.compile(r"l?box(size|length|len|side|width)?(inmpch|mpch)?|sidelength|domainwidth")  # sides of boxes
 WAVE = r"\s*h\s*(?:\^|\*\*)?\s*[{(]?\s*-\s*1\s*[})]?\s*"
 LENGTH = re.compile(rf"([-+\[\](),.\deE\s]+?)\s*({WAVE})?(?:comoving\s+)?c?([kMG])pc(?:cm)?(\s*/\s*h|{WAVE})?\s*")
-DAMAGED = (
-    "a whole .npy or HDF5 file of numbers, or a table as text",
-    "copy it again, or np.save it; filters: hdf5plugin",
-)
+DAMAGED = "a whole .npy or HDF5 file of numbers", "copy it again, or np.save it; filters: hdf5plugin"
 WRITER = re.compile("h5clear|consistency flags|to lock|open for write")  # what HDF5 says of a file that is not closed
 HELD = "a closed file", "wait for its writer; where none writes any more, h5clear -s it, or HDF5_USE_FILE_LOCKING=FALSE"
 
@@ -58,7 +56,7 @@ def natural(text: object) -> list:
 
 
 @contextmanager
-def reading(path: object) -> Iterator[None]:
+def reading(path: object, advice: tuple[str, str] = DAMAGED) -> Iterator[None]:
     """What NumPy, pandas and h5py raise for damaged files, as CubesError: it may be any kind of error."""
     try:
         yield
@@ -66,8 +64,8 @@ def reading(path: object) -> Iterator[None]:
         raise
     except Exception as error:
         text = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        expected, advice = DAMAGED if not WRITER.search(text) else HELD
-        raise refusal(path, f"no readable array or table ({text})", expected, advice) from error
+        advice = HELD if WRITER.search(text) else advice
+        raise refusal(path, f"no readable array or table ({text})", *advice) from error
 
 
 @dataclass(frozen=True)
@@ -103,8 +101,10 @@ class Stack:
 
 
 def _unpacked(values: np.ndarray, beside: Mapping) -> np.ndarray:
-    """Values, from the attributes beside them as the netCDF conventions pack numbers."""
-    told = {name: np.ravel(beside[name])[0] for name in PACKING if name in beside}
+    """Values, from the attributes beside them as the netCDF conventions pack numbers. A scale_factor of real numbers
+    is that of cosmology."""
+    packed = values.dtype.kind in "iu" or "add_offset" in beside
+    told = {name: np.ravel(beside[name])[0] for name in PACKING[not packed :] if name in beside}
     if not told:
         return values
     numbers = values * np.float64(told.pop("scale_factor", 1)) + told.pop("add_offset", 0)
@@ -143,7 +143,7 @@ def stack_shape(where: object, shape: tuple[int, ...], dtype: np.dtype, n_maps: 
         expected = f"maps (n, N, N) with n a multiple of {n_maps}"
         stack = (long[0] // n_maps, n_maps, *long[1:]) if len(long) == 3 and long[0] % n_maps == 0 else ()
     if len(stack) != 4 or 0 in stack or len({*stack[2 if n_maps else 1 :]}) > 1:
-        advice = "cut or reshape it: flat ones by array.reshape(-1, N, N, N), a last axis by np.moveaxis(cubes, -1, 0)"
+        advice = "cut or reshape it: flat ones by .reshape(-1, N, N, N); of cubes, fields or times at last [..., 0]"
         raise refusal(where, f"an array of shape {shape}", expected, advice, CubesError if len(long) > 2 else NoCubes)
     if dtype.kind not in "fiu":
         raise refusal(where, f"values of type {dtype}", "real numbers", "save them again as float32")
@@ -156,8 +156,9 @@ def existing(path: Path) -> os.stat_result:
         if path.exists():
             return path.stat()
     found = f"a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "no such file or folder"
-    advice = 'check the path (--data.path, UVAE_DATA; of a pattern give the folder and field="cube_*.npy"), bring what '
-    advice += "a link leads to, make cubes with `python -m uvae_lib simulate`, or fetch some with `... download`"
+    advice = (
+        'check the path (--data.path, UVAE_DATA; of a pattern give the folder, field="cube_*"), or run `... simulate`'
+    )
     raise refusal(path, found, "cubes", advice, CubesMissing)
 
 
@@ -207,28 +208,43 @@ def _missing(data: h5py.Dataset, path: Path) -> str:
     return "" if data.is_virtual or data.external or data.id.get_storage_size() else "no written value"
 
 
+@lru_cache(4096)
 def attributes(stack: Stack) -> dict[str, object]:
-    """What stands beside an array of an HDF5 file, nearest first: attributes of it, of the groups around it, of groups
-    without cubes in these; with the unit where one stands beside ("BoxSize": "500.0 Mpc/h")."""
+    """What stands beside an array of an HDF5 file, nearest first: attributes of it, of the groups around it and single
+    numbers in these, of groups without cubes in these; with the unit where one stands beside ("500.0 Mpc/h"). Where
+    groups side by side tell different things it is a text ("0.3 or 0.4"), as nobody knows whose each is."""
     if stack.dataset is None:
         return {}
-    found: dict = {}
     with h5py.File(stack.path) as file:
         around = [file[str(place)] for place in PurePosixPath("/", stack.dataset).parents]
-        inside = [item for group in around for item in group.values() if isinstance(item, h5py.Group)]
-        beside = [group for group in inside if not any(getattr(item, "ndim", 0) > 2 for item in group.values())]
-        for place in (file[stack.dataset], *around, *beside):
-            for name, value in place.attrs.items():
-                unit = place.attrs.get(f"{name}_units", place.attrs.get(f"{name}_unit"))
-                text = value if unit is None else f"{as_text(value)} {as_text(unit)}"
-                found.setdefault(f"{place.name}/{name}".lstrip("/"), text)
+        found = {name: value for place in (file[stack.dataset], *around) for name, value in _told(place).items()}
+        for group in around:
+            inside = [item for item in group.values() if isinstance(item, h5py.Group)]
+            beside = [item for item in inside if not any(getattr(data, "ndim", 0) > 2 for data in item.values())]
+            texts: dict[str, dict] = {}
+            for name, value in [one for item in beside for one in _told(item).items()]:
+                texts.setdefault(name.rpartition("/")[2], {}).setdefault(as_text(value), (name, value))
+            for values in texts.values():
+                name, value = next(iter(values.values()))
+                found.setdefault(name, value if len(values) == 1 else " or ".join([*values][:4]))
     return found
 
 
+def _told(place: h5py.Group | h5py.Dataset) -> dict[str, object]:
+    """Attributes of a group or a data set by their paths, and the data sets of a group that hold one number."""
+    inside = place.items() if isinstance(place, h5py.Group) else ()
+    told = dict(place.attrs) | {name: item[()] for name, item in inside if getattr(item, "size", None) == 1}
+    units = {name: told.get(f"{name}_units", told.get(f"{name}_unit")) for name in told}
+    texts = {n: v if units[n] is None else f"{as_text(v)} {as_text(units[n])}" for n, v in told.items()}
+    return {f"{place.name}/{name}".lstrip("/"): text for name, text in texts.items()}
+
+
 def as_text(value: object) -> str:
-    """An attribute as it reads: bytes decoded, numbers between brackets."""
-    values = [v.decode(errors="replace") if isinstance(v, bytes) else v for v in np.ravel(np.asarray(value)).tolist()]
-    return str(values[0]) if len(values) == 1 else f"[{', '.join(map(str, values[:6]))}{', ...' * (len(values) > 6)}]"
+    """An attribute as it reads, in at most 80 signs: bytes decoded, or counted, numbers between brackets."""
+    values = np.ravel(np.asarray(value))[:7].tolist()
+    texts = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
+    texts = [f"{len(v)} bytes" if "\ufffd" in text else text[:80] for v, text in zip(values, texts, strict=True)]
+    return texts[0] if len(texts) == 1 else f"[{', '.join(texts[:6])}{', ...' * (len(texts) > 6)}]"
 
 
 def read_length(value: object) -> list[float] | None:
@@ -240,7 +256,8 @@ def read_length(value: object) -> list[float] | None:
     if not found or not (found[2] or found[4]):
         return None
     scale = {"k": 1e-3, "M": 1.0, "G": 1e3}[found[3]]
-    return [float(number) * scale for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", found[1])] or None
+    numbers = [float(number) * scale for number in re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", found[1])]
+    return numbers if len(numbers) == 1 or found[1].strip()[:1] in ("[", "(") else None  # no decimal comma, no range
 
 
 def box_names(told: dict) -> list[str]:
@@ -249,7 +266,9 @@ def box_names(told: dict) -> list[str]:
 
 
 def box_of(path: Path, stacks: Iterable[Stack]) -> float | None:
-    """Side of the box [Mpc/h] where attributes give it with its unit. Raises CubesError for sides that differ."""
+    """Side of the box [Mpc/h] where attributes give it with its unit, and none says another number.
+
+    Raises CubesError for sides that differ."""
     boxes = set()
     for stack in stacks:
         told = attributes(stack)
@@ -257,7 +276,10 @@ def box_of(path: Path, stacks: Iterable[Stack]) -> float | None:
         for name, lengths in named.items():
             if len({*(lengths or np.ravel(told[name]).tolist())}) > 1:
                 raise refusal(path, f"{name} = {as_text(told[name])}", "a cube, as long as wide", "cut it to cubes")
-        boxes.add(next((lengths[0] for lengths in named.values() if lengths), None))
+        sides = [lengths[0] for lengths in named.values() if lengths]
+        plain = [x[0] for x in (np.ravel(told[name]) for name in named) if x.dtype.kind in "fiu"]
+        agree = all(np.isclose(x, np.multiply(sides[0], (1e-3, 1, 1e3)), 1e-3).any() for x in plain if sides)
+        boxes.add(sides[0] if sides and agree else None)
     if len(boxes) > 1:
         raise refusal(path, f"boxes of {', '.join(map(str, boxes))} [Mpc/h]", "one box size", "open each by itself")
     return boxes.pop()

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import os.path
 import re
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cached_property
 from glob import glob
@@ -20,11 +21,20 @@ from .arrays import SUFFIXES, NoCubes, Stack, as_text, attributes, box_of, exist
 from .checks import Check, to_overdensity
 
 EPOCH = re.compile(
-    r"(?i)(?:(?<![A-Za-z])(?:z|a|redshift|scale_?factor)|snap(?:shot|dir)?|output|step|time|dump)[=_-]?(\d+(?:[.p]\d+)?)"
+    r"(?i)(?:(?<![A-Za-z])(?<!z\d_)(?:z|a|redshift|scale_?factor|aexp|DD|RD|plt|t=|run\.)|rhoz|snap(?:shot|dir)?|output|step|time|dump)"
+    r"[=_-]?(\d+(?:[.p]\d+)?)"
     r"|(?:^|(?<=/))(\d+\.\d+)(?=/|$)"
 )
 PART = re.compile(r"(?<![A-Za-z])(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|holdout)(?![A-Za-z])", re.IGNORECASE)
-REDSHIFT_SPACE = re.compile(r"rsd|redshift.?space|line.?of.?sight|(?<![a-z])los(?![a-z])", re.IGNORECASE)
+REDSHIFT = re.compile(r"(?i)(?<![A-Za-z])(?<!z\d_)(?:z|redshift)[=_-]?(\d+(?:[.p]\d+)?)")
+# last words of attributes that tell the epoch
+EPOCHS = re.compile(r"(current)?(redshift|time)|z(snap)?|a(exp)?|scalefactor|expansionfactor|snap(shot|num)")
+REDSHIFT_SPACE = re.compile(
+    r"(?i)rsd(?:[0-2](?=_))?|redshift.?space|space\W+redshift|zspace|delta_s(?![a-z])|line.?of.?sight"
+    r"|(?<=z\d)_redshift(?=_)|(?<![a-z])(?:los(?![a-z])|RS[0-2]?(?:_axis=\d)?(?=_))"
+)
+# digits that name boxes or end files stay; others count cubes
+COUNT = re.compile(r"((?<![A-Za-z])(?:L|(?i:box))[_=-]?\d+(?=.*[_-]\d)|[\d.]+(?=[kMG]pc)|\.h(?:e|df)?5(?=/|$))|\d+")
 ENDING = re.compile(r"\.(npy|npz|hdf5|h5|hdf|he5)(?=/|$)", re.IGNORECASE)
 
 
@@ -196,18 +206,19 @@ def _number(value) -> float | str:
 def plain(path: Path, told: dict) -> CubeSuite:
     """Cubes in `.npy` and HDF5 files: a file, or a folder of files, one cube, stacks, or a data set for each cube."""
     stacks, passed = _all_arrays(path)
-    names, needs = _choose_cubes(path, stacks, told)
+    names, needs, redshift = _choose_cubes(path, stacks, told)
     chosen = [stacks[name] for name in names]
-    marks = [name for name in (*names[:1], *attributes(chosen[0])) if REDSHIFT_SPACE.search(name)]
-    if marks and told.get("line_of_sight") is None:
-        text = f'0, 1, 2 (the axis of the array) or "none", as there is {marks[0]}'
+    one = names[:1] if "field" in needs else names  # of the fields that lie there one is chosen first
+    mark = _redshift_space(path, {name: stacks[name] for name in one}, told.get("line_of_sight"))
+    if mark and "line_of_sight" not in told:
+        text = f'0, 1, 2 (the axis of the array) or "none", as there is {mark}'
         needs["line_of_sight"] = text, 2, "the last axis is usual"
     keys, root = _keys(names, [stack.shape[0] for stack in chosen]), path if path.is_dir() else path.parent
     return CubeSuite(
         source=f"{names[0] if len(names) == 1 else f'{len(names)} arrays like {names[0]}'} ({path})",
         files=tuple(chosen), ids=tuple(f"{root.absolute().name}/{key[0]}" for key in keys), keys=keys,
         by_order="row" if len(chosen) == 1 else "", box_size=box_of(path, chosen), box_from="as the file says",
-        field=told.get("field"), redshift=told.get("redshift"), needs=needs,
+        field=told.get("field"), redshift=redshift, needs=needs,
         cautions=[f"{path} also holds {', '.join(passed[:5])}, not opened: no cubes"] if passed else [],
     )  # fmt: skip
 
@@ -231,32 +242,73 @@ def _all_arrays(path: Path) -> tuple[dict[str, Stack], list[str]]:
     return stacks, passed
 
 
-def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], dict]:
-    """Names of the arrays that are the universes of the suite, and what has to be said before that is known."""
+def _redshift_space(path: Path, chosen: dict[str, Stack], told: int | str | None) -> str:
+    """What tells that cubes are in redshift space, "" for nothing.
+
+    Raises CubesError where that differs from cube to cube, or contradicts the line of sight that the user told.
+    """
+    marks: dict[str, str] = {}
+    for name, stack in chosen.items():
+        texts = [f"{key.rpartition('/')[2]} = {as_text(value)}" for key, value in attributes(stack).items()]
+        found = REDSHIFT_SPACE.findall(f"{path.name}/{name}")[-1:] + [*filter(REDSHIFT_SPACE.search, texts)]
+        marks.setdefault(", ".join(found), name)
+    axes = {*re.findall(r"(?i)(?:axis|los|sight)\W*([0-2])(?!\d)", ", ".join(marks))}
+    if len(marks) > 1 or (told in (0, 1, 2) and axes - {str(told)}):
+        found = "; ".join(f"{mark or 'no redshift space'} in {name}" for mark, name in [*marks.items()][:4])
+        raise refusal(path, found, f"one line of sight, {told} if told", "choose its cubes by field=, or correct it")
+    return next(iter(marks))
+
+
+def _told_epoch(stack: Stack) -> dict[str, str]:
+    """What attributes tell of the epoch, by their last words: redshifts, or else scale factors and times."""
+    found: dict[str, str] = {}
+    for key, value in attributes(stack).items():
+        word = re.sub(r"[\W_]", "", key.rpartition("/")[2].lower())
+        with suppress(ValueError):  # a date
+            if EPOCHS.fullmatch(word) and key != f"{stack.dataset}/scale_factor":
+                found.setdefault(word, " or ".join(str(round(float(v), 4)) for v in as_text(value).split(" or ")))
+    return {word: text for word, text in found.items() if "z" in word or "redshift" in word} or found
+
+
+def _choose_cubes(path: Path, stacks: dict[str, Stack], told: dict) -> tuple[list[str], dict, float | None]:
+    """Names of the arrays that are the universes of the suite, what has to be said before that is known, and their
+    redshift.  Raises CubesError where what they say of it contradicts itself or the user."""
     names, wanted, needs = sorted(stacks, key=natural), told.get("field"), {}
     if wanted is not None:
-        found = [n for n in names if any(fnmatchcase(n, w) for w in (wanted, f"*/{wanted}", f"{wanted}.*"))]
+        patterns = wanted, f"*/{wanted}", f"{wanted}.*"
+        found = [n for n in names if any(fnmatchcase(m, w) for m in (n, _uncounted(n)) for w in patterns)]
         if not found:
             raise refusal(path, f"arrays {', '.join(names[:8])}", f"field {wanted!r}", "pass field= one of these")
         names = found
-        if "*" in wanted and not {"redshift", "set_name"} & {*told}:
-            return names, needs  # each is a universe, says the user
     epochs, parts = ({n: _last(pattern, n) for n in names} for pattern in (EPOCH, PART))
+    beside = {n: _told_epoch(stacks[n]) for n in names}
     if len({*epochs.values()}) == 1:  # or in headers
-        told_of = {n: {key.lower(): as_text(value) for key, value in attributes(stacks[n]).items()} for n in names}
-        epochs = {n: next((v for key, v in told_of[n].items() if key.endswith("redshift")), None) for n in names}
-    for option, values in {"redshift": epochs, "set_name": parts}.items():
+        words = dict.fromkeys(word for n in names for word in beside[n])
+        word = next((word for word in words if len({beside[n].get(word) for n in names}) > 1), None)
+        epochs = {n: beside[n].get(word) for n in names}
+    universes = "*" in (wanted or "") and not {"redshift", "set_name"} & {*told}  # each is one, says the user
+    for option, values in {} if universes else {"redshift": epochs, "set_name": parts}.items():
         there = sorted({*values.values()} - {None}, key=natural)
         if len({*values.values()}) > 1 and option not in told:
             needs[option] = f"one of {', '.join(there[:8])}", "...", "names differ by it"
         elif len({*values.values()}) > 1:
             one = choose(path, option, there, told[option])
             names = [n for n in names if values[n] == one]
-    kinds = {re.sub(r"\d+", "#", PART.sub("", EPOCH.sub("", ENDING.sub("", n)))): n for n in reversed(names)}
-    if len(kinds) > 1 and wanted is None:
-        one = ", ".join(f'"{n}"' for n in sorted(kinds.values())[:6])
+    kinds = [_uncounted(PART.sub("", EPOCH.sub("", ENDING.sub("", n)))) for n in names]
+    if len({*kinds}) > 1 and wanted is None:  # of several # is offered for their numbers
+        firsts = {kind: _uncounted(n) if kinds.count(kind) > 1 else n for n, kind in zip(names, kinds, strict=True)}
+        one = ", ".join(f'"{n}"' for n in [*firsts.values()][:6])
         needs["field"] = f'one of {one}, or field="*" when each is a universe of its own', "...", "names differ by it"
-    return names, needs
+    zs = {next((z for w, z in beside[n].items() if "z" in w or "red" in w), _last(REDSHIFT, n)) for n in names}
+    z, said = zs.pop() if len(zs) == 1 else None, told.get("redshift")
+    if z and ("or" in z or (said is not None and len({*epochs.values()}) == 1 and _number(z) != _number(said))):
+        raise refusal(path, f"redshift {z}", f"one, {said} if told", "correct redshift=, or open each by itself")
+    return names, needs, _number(z) if z else said
+
+
+def _uncounted(name: str) -> str:
+    """A name with # for the numbers that count cubes."""
+    return COUNT.sub(lambda match: match[1] or "#", name)
 
 
 def _last(pattern: re.Pattern, name: str) -> str | None:

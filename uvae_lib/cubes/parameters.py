@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .arrays import attributes, existing, reading, refusal
+from .arrays import as_text, attributes, existing, reading, refusal
 from .layout import ENDING, CubeSuite
 
 KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", "h", "n_s", "M_nu", "w"}
@@ -17,11 +17,12 @@ KNOWN = {"Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b", 
 TABLE = re.compile(r"(?i)(param|cosmo|label|theta|target|omega|latin_hypercube).*\.(txt|csv|tsv|dat)$|\.csv$")
 # columns that name a simulation, and that seed it: no parameters
 LABEL = re.compile(
-    r"(?i)|index|unnamed: 0|((sim(ulation)?|cube|run|file|reali[sz]ation)s?[ _]?)?(id|name|number|no|nr)?"
+    r"(?i)|index|unnamed: 0|level_\d|((sim(ulation)?|cube|run|file|reali[sz]ation)s?[ _]?)?(id|n(ame|umber|o|r))?"
 )
 SEED = re.compile(r"(?i)(random|ic)?_?seed")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eEdD][-+]?\d+)?|nan|[-+]?inf(inity)?", re.IGNORECASE)
 COMMA = re.compile(r"(?<![\w.,])\d+,\d+(?![\w.,])")  # a decimal comma
+AS_TEXT = "a table as text", "write it with to_csv(index=False), or pass the DataFrame"
 OR_NONE = 'or pass params="none"'
 OWN = "attributes"  # params="attributes": those of the cubes themselves, in HDF5 files
 
@@ -51,32 +52,47 @@ def cube_parameters(source, suite: CubeSuite) -> pd.DataFrame:
     where = source if isinstance(source, str | Path) else "params"
     if where == OWN:
         return _numbers(own_parameters(suite), where)
-    with reading(where):
+    with reading(where, AS_TEXT):
         table = _read(Path(source).expanduser()) if where != "params" else pd.DataFrame(source)
     if not table.index.equals(pd.RangeIndex(len(table))):  # the cubes' names
-        table = table.rename_axis("index").reset_index()
+        table = (table if table.index.nlevels > 1 else table.rename_axis("index")).reset_index()
     table = _rows_of_cubes(_named(table, suite, where), suite, where)
     return _numbers(table[[c for c in table if len(suite.columns) != 2 or c in suite.columns]], where)
 
 
 def own_parameters(suite: CubeSuite) -> pd.DataFrame:
     """Known parameters that stand at the cubes themselves: one number at the data set or group of each, or as many
-    numbers as cubes at the only data set of a file."""
+    numbers as cubes at the only data set of a file. Raises CubesError where one has several values, no number, or none
+    at some of the cubes."""
     rows, single = [], len({stack.path for stack in suite.files}) == len(suite.files)
+    names = {name: None for stack in suite.files for name in _known_beside(stack)}
     for stack in suite.files:
-        n, names = stack.shape[0], {}
-        for name, value in attributes(stack).items():
-            names.setdefault(canonical(name.rpartition("/")[2]), np.ravel(value))
-        fits = {k: v for k, v in names.items() if k in KNOWN and v.dtype.kind in "fiu" and v.size in (1, n * single)}
-        rows.append(pd.DataFrame({k: np.broadcast_to(v, n) for k, v in fits.items()}, index=range(n)))
-    return pd.concat(rows, ignore_index=True).dropna(axis=1)
+        n, told = stack.shape[0], _known_beside(stack)
+        for name in names:
+            values = told.get(name, [])
+            fits = all(v.dtype.kind in "fiu" and v.size in (1, n * single) for v in values)
+            if not (values and fits and all(np.allclose(v, values[0], 1e-3) for v in values)):
+                found = f"{name} = {' and '.join(map(as_text, values)) or 'nothing'}"
+                raise refusal(stack.path, found, "one number for each cube", f"correct it, {OR_NONE}")
+        rows.append(pd.DataFrame({name: np.broadcast_to(told[name][0], n) for name in names}, index=range(n)))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _known_beside(stack) -> dict[str, list[np.ndarray]]:
+    """Values of known parameters beside an array, nearest first; h and w at the array itself are other things."""
+    found: dict[str, list] = {}
+    for path, value in attributes(stack).items():
+        place, _, word = path.rpartition("/")
+        if (name := canonical(word)) in KNOWN and not (name in "hw" and place == stack.dataset):
+            found.setdefault(name, []).append(np.ravel(value))
+    return found
 
 
 def parameters_beside(suite: CubeSuite, path: Path) -> str | None:
     """A file beside the cubes that is called as tables are, or "attributes" where these hold parameters."""
     places = dict.fromkeys([path if path.is_dir() else path.parent, *(stack.path.parent for stack in suite.files)])
     files = [file for place in places for file in sorted(place.glob("[!.]*.*")) if TABLE.search(file.name)]
-    return next((file.name for file in files), OWN if not own_parameters(suite).empty else None)
+    return next((file.name for file in files), OWN if any(map(_known_beside, suite.files)) else None)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -135,15 +151,23 @@ def _label(value) -> str:
 
 def _rows_of_cubes(table: pd.DataFrame, suite: CubeSuite, where: object) -> pd.DataFrame:
     """One row a cube: those that bear their names, or row i for cube i where one array holds them all."""
-    words = [c for c in table.columns if not any(NUMBER.fullmatch(str(v)) for v in table[c])]
+    numbers, unsaid = [*map(str, range(len(table)))], {"", "index", "Unnamed: 0"}  # as pandas numbers rows
+    table = table.drop(columns=[c for c in table if c in unsaid and [*map(_label, table[c])] == numbers])
+    words = [c for c in table.columns if not any(NUMBER.fullmatch(str(v).strip()) for v in table[c])]
     ids, n, keys = [c for c in table.columns if LABEL.fullmatch(c)] or words[:1], len(suite.ids), suite.keys
     seeds = [c for c in table.columns if SEED.fullmatch(c)]  # by which files may be called
-    rest = table.drop(columns=[*ids, *seeds])
-    for column, called in product([*ids, *seeds], zip_longest(*keys)):
+    rest = table.drop(columns={*ids, *seeds, *(c for c in words if c not in KNOWN and table[c].nunique() == 1 < n)})
+    orders: dict[tuple, str] = {}
+    for column, called in product([*ids, *(seeds if suite.by_order != "row" else [])], zip_longest(*keys)):
         place = pd.Index(map(_label, table[column]))
         rows = place.get_indexer([_label(key) for key in called]) if place.is_unique else [-1]
         if -1 not in rows and len({*rows}) == n:
-            return rest.iloc[rows].reset_index(drop=True)
+            orders.setdefault(tuple(rows), column)
+    if len(orders) > 1:
+        found = "; ".join(f"column {column}: rows {rows[:4]}" for rows, column in orders.items())
+        raise refusal(where, found, "one order of the rows", "leave out the column that is no id")
+    for rows in orders:
+        return rest.iloc[[*rows]].reset_index(drop=True)
     order = [int(key[-1]) for key in keys] if suite.by_order == "number" else [*range(n)]
     if suite.by_order and not ids and max(order) < len(table) and (len(table) == n or suite.by_order == "number"):
         return rest.iloc[order].reset_index(drop=True)

@@ -6,6 +6,7 @@ what the files do not, as an argument, as --data.*, or in `suite.json` beside th
 
 import json
 import math
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ OPTIONS = ("set_name", "redshift", "field", "box_size", "field_type", "params", 
 TOLD = (*OPTIONS, "allow_same_universe")  # what suite.json may say
 CHOICES = {"field_type": FIELD_TYPES, "line_of_sight": (0, 1, 2, "none")}
 RECORD = "suite.json"
+TELLING = re.compile(r"(?i)box|length|size|edge|hubble|redshift|omega|sigma")  # attributes that are listed first
 
 
 def open_cubes(
@@ -38,7 +40,7 @@ def open_cubes(
     path           a file or a folder
     set_name       of several sets (LH, CV, 1P, ...; a Quijote cosmology; train, test) in the names of files
     redshift       of several snapshots: the number that stands in their names or headers
-    field          of several fields: Mcdm, a file name, a data set; a pattern ("*") says that each is a universe
+    field          of several fields: Mcdm, a file name, a data set, # for numbers; "*" says that each is a universe
     box_size       side of a cube [Mpc/h], or a text with its unit
     field_type     density (of any positive unit, linear in mass) | delta | overdensity | counts
     params         table: file, DataFrame or dict, rows called by the cubes' names or numbers (a stack: as many rows);
@@ -58,8 +60,8 @@ def open_cubes(
         if told.get(name, known[0]) not in known:
             raise refusal(path, f"{name}={told[name]!r}", f"one of {', '.join(map(str, known))}", "choose one")
     suite = camels.find(path, told) or quijote.find(path, told) or plain(path, told)
-    if "box_size" in told:
-        _set_box(path, suite, told["box_size"])
+    if (box := told.get("box_size", suite.box_size)) is not None:
+        _set_box(path, suite, box)
     suite.field_type, table = told.get("field_type", suite.field_type), told.get("params", suite.table)
     suite.line_of_sight = None if told.get("line_of_sight") == "none" else told.get("line_of_sight")
     _ask(path, suite, table)
@@ -78,15 +80,15 @@ def open_cubes(
 
 
 def _set_box(path: Path, suite: CubeSuite, given: float | str) -> None:
-    """Box [Mpc/h] of a suite as the user says it, said where that contradicts the file."""
+    """Box [Mpc/h] of a suite as the user says it, said where that contradicts the file; or as the file says it."""
     size, *_ = read_length(given if "pc" in str(given) else f"{given} Mpc/h") or [0]
     if not 0 < size < math.inf:
-        raise refusal(path, f"a box size of {given!r}", "a positive number [Mpc/h]", 'pass 25.0, or "25 Mpc/h"')
+        raise refusal(path, f"a box size of {given!r}", "a positive number", "pass it in Mpc/h: 25.0; Mpc are times h")
     if not suite.columns and suite.box_size and abs(suite.box_size / size - 1) > 1e-3:
         suite.cautions.append(f"box_size={given} is taken, although the file says {suite.box_size:g} Mpc/h")
     if not 2 <= size <= 5000:
         suite.cautions.append(f"a box of {size:g} Mpc/h; this looks like kpc/h or Gpc/h")
-    suite.box_size, suite.box_from = size, "as given"
+    suite.box_from, suite.box_size = suite.box_from if given is suite.box_size else "as given", size
 
 
 def _check(path: Path, suite: CubeSuite, same_universe: bool | None) -> None:
@@ -117,7 +119,7 @@ def _ask(path: Path, suite: CubeSuite, table) -> None:
         needs["field_type"] = "density (positive, linear in mass; any unit), delta, overdensity or counts", kind, values
     if beside:
         needs["params"] = f'"{beside}" or "none"', beside, "parameters beside the cubes"
-    texts = [f"{name} = {as_text(value)}" for name, value in list(told.items())[:12]]
+    texts = [f"{name} = {as_text(told[name])}" for name in sorted(told, key=lambda name: not TELLING.search(name))[:12]]
     found = f"{suite.source}, {shape} {cube.dtype}, {values}; attributes: {', '.join(texts) or 'none'}"
     line = f'open_cubes("{path}", {", ".join(f"{name}=..." for name in needs)})'
     also = " ".join(f"--data.{name.replace('_', '-')} ..." for name in needs)
