@@ -46,8 +46,8 @@ FLOORS = [  # each stands on those before it; within a floor imports run in no c
     {"__main__"},
 ]
 BUDGETS = {  # lines of code, without docstrings, comments and blank lines; a cut may lower one, nothing raises one
-    ".": 5690,
-    "cubes": 928,
+    ".": 5680,
+    "cubes": 925,
     "analysis": 800,
     "plots": 600,
     "explore": 650,

@@ -156,9 +156,7 @@ def existing(path: Path) -> os.stat_result:
         if path.exists():
             return path.stat()
     found = f"a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "no such file or folder"
-    advice = (
-        'check the path (--data.path, UVAE_DATA; of a pattern give the folder, field="cube_*"), or run `... simulate`'
-    )
+    advice = 'check the path (--data.path, UVAE_DATA; of a pattern give the folder, field="cube_*"), or simulate some'
     raise refusal(path, found, "cubes", advice, CubesMissing)
 
 

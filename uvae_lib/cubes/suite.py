@@ -98,8 +98,7 @@ def _check(path: Path, suite: CubeSuite, same_universe: bool | None) -> None:
     if len({*suite.universes}) < suite.n_cubes and not same_universe:
         a, b, r = suite.check.alike
         found = f"the same largest modes ({suite.ids[a]} and {suite.ids[b]}: r = {r:.2f}): one universe in both"
-        advice = "choose by redshift=, field= or set_name=, or pass allow_same_universe=True for one part of a split"
-        raise refusal(path, found, "a universe each", advice)
+        raise refusal(path, found, "a universe each", "choose by redshift= or field=, or say allow_same_universe=True")
 
 
 def _ask(path: Path, suite: CubeSuite, table) -> None:
@@ -182,8 +181,7 @@ def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
         options |= {"set_name": set_name, "params": None}
     suite = open_cubes(locate(data.path), **options)
     if not 1 <= data.thickness <= (most := suite.n_planes if suite.n_planes == suite.side else 1):
-        expected = f"1 to {most}" if most > 1 else "1: ready-made maps are no neighbours"
-        raise refusal(suite.source, f"data.thickness={data.thickness}", expected, "correct it")
+        raise refusal(suite.source, f"data.thickness={data.thickness}", f"1 to {most}; of maps 1", "correct it")
     return suite
 
 
@@ -197,8 +195,8 @@ def fit_image_size(data: DataConfig, suite: CubeSuite) -> DataConfig:
     if side < (least := IMAGE_SIZES[0]):
         raise refusal(suite.source, f"{side} voxels a side", f"at least {least}, the smallest", "take larger cubes")
     size = max(size for size in IMAGE_SIZES if size <= side)
-    text = f"cubes of {side}^3 are smaller than slices of {data.image_size}^2: slices of {size}^2 are cut"
-    warnings.warn(f"{text} (data.image_size={size})", UserWarning, stacklevel=2)
+    text = f"cubes of {side}^3 are smaller than slices: slices of {size}^2 are cut (data.image_size={size})"
+    warnings.warn(text, UserWarning, stacklevel=2)
     return replace(data, image_size=size)
 
 
@@ -213,8 +211,7 @@ def split_cubes(
     Raises ValueError for fractions that leave nothing to train on.
     """
     labels = list(range(n_cubes) if ids is None else ids)
-    fits = 0 <= val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1
-    if not fits or not labels or len(labels) != n_cubes:
+    if not (0 < len(labels) == n_cubes and 0 <= min(val_fraction, test_fraction) <= val_fraction + test_fraction < 1):
         found = f"{n_cubes} cubes, {len(labels)} ids, val_fraction={val_fraction}, test_fraction={test_fraction}"
         raise ValueError(f"found {found}; expected an id for each cube, and fractions that add up to less than 1")
     universes = list(dict.fromkeys(labels))
