@@ -79,7 +79,7 @@ def test_fifteen_maps_make_a_universe(tmp_path):
     assert (suite.n_cubes, suite.n_planes, suite.side, suite.axes, suite.box_size) == (2, 15, SIDE, (0,), 25.0)
     np.testing.assert_allclose(suite.overdensity(1), maps[1] / maps[1].mean(), rtol=1e-5)
     assert suite.params["A_SN1"].tolist() == [2.5, 8.5]
-    with pytest.raises(CubesError, match=r"found data.thickness=3; expected 1: ready-made maps"):
+    with pytest.raises(CubesError, match=r"found data.thickness=3; expected up to 1; of maps 1"):
         open_data(DataConfig(str(tmp_path), thickness=3))
 
 

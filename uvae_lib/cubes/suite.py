@@ -181,7 +181,7 @@ def open_data(data: DataConfig, set_name: str | None = None) -> CubeSuite:
         options |= {"set_name": set_name, "params": None}
     suite = open_cubes(locate(data.path), **options)
     if not 1 <= data.thickness <= (most := suite.n_planes if suite.n_planes == suite.side else 1):
-        raise refusal(suite.source, f"data.thickness={data.thickness}", f"1 to {most}; of maps 1", "correct it")
+        raise refusal(suite.source, f"data.thickness={data.thickness}", f"up to {most}; of maps 1", "correct it")
     return suite
 
 
