@@ -596,6 +596,13 @@ def test_zero_padding_is_not_periodic():
     assert gap.abs().amax() > 1e-3
 
 
+@pytest.mark.parametrize("size", [32, 64, 128])
+def test_a_decoder_of_a_whole_box_can_draw_structure(size):
+    """Of one cell, convolutions that wrap make slices of one value, whatever their weights."""
+    model = seeded(UniverseVAE, size, circular=True).eval()
+    assert (model.decoder_h(randn(2, 512)).std(dim=(1, 2, 3)) > 1e-4).all()
+
+
 def test_circular_changes_no_parameter():
     plain, circular = (seeded(UniverseVAE, 32, circular=flag).state_dict() for flag in (False, True))
     assert plain.keys() == circular.keys() and all(torch.equal(plain[name], circular[name]) for name in plain)

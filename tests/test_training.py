@@ -161,9 +161,11 @@ def test_an_exported_run_is_less_than_half_the_bytes_and_nearly_the_same_numbers
     assert {path.name for path in files} >= {packed.name, "run.json", "history.csv"}
     measured = dict(run.model.named_buffers())
     assert measured and all(torch.equal(buffer, measured[name]) for name, buffer in copy.model.named_buffers())
+    weights = dict(load_run(run.folder).model.named_parameters())
+    assert all(torch.equal(w, weights[n].bfloat16().float()) for n, w in copy.model.named_parameters())
     h = torch.randn(2, 512, generator=torch.Generator().manual_seed(0))
     exact, found = (one.model.decoder_h(h) for one in (load_run(run.folder), copy))
-    assert (found - exact).square().mean() < 1e-3 * exact.square().mean()
+    assert (found - exact).square().mean() < 1e-2 * exact.square().mean()
     packed.write_bytes(packed.read_bytes()[:1000])
     with pytest.raises(ValueError, match="damaged, or no safetensors file"):
         load_run(tmp_path / "shipped")

@@ -30,8 +30,8 @@ from uvae_lib.training.fit import fit
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("widgets")
     run = fit(tiny_config(lognormal_suite(folder / "data", n_cubes=8), steps=3), folder / "run", progress=False)
-    for network in (run.model.decoder_z, run.model.decoder_h):
-        network.layers[-1].weight.mul_(30)  # a few steps leave both nearly deaf
+    means, _ = run.model.decoder_z.layers[-1].weight.chunk(2)
+    means.mul_(30), run.model.decoder_h.layers[-1].weight.mul_(30)  # a few steps leave both nearly deaf
     suite = run.open_suite()
     one_p = encode_universes(run, suite, n_slices=4, n_shown=3)
     twins = {"sigma_8": (np.array([0.6, 0.7, 1.2]), one_p.slices[0, :3])}
@@ -164,7 +164,7 @@ def test_a_walk_through_the_latents_changes_the_picture_and_back_again(walk, nam
 
 def test_z_moves_along_the_directions_and_the_sheet_at_the_place_of_the_slice(walk, run):
     walk.sliders["z1"].value, walk.sliders["sigma_8"].value = 2.0, 0.9
-    source, z = walk.source, walk.source.z.mu[0]
+    source, z = walk.source, walk.source.drawn[0]
     here, there = source.sheet(np.array([[walk._home["sigma_8"]], [0.9]]))
     place = place_of(run, z, encode_slices(run, source.slices[0, :1], z).mu)
     x = decode_universe(run, z + 2 * walk.directions.steps[1] + there - here, place)
@@ -173,7 +173,7 @@ def test_z_moves_along_the_directions_and_the_sheet_at_the_place_of_the_slice(wa
 
 def test_a_unit_of_h_moves_in_widths_of_its_prior(walk, run):
     walk.rank.value, walk.sliders["unit_h"].value = 2, -1.5
-    unit, z = int(walk.source.kl["h"].argsort(descending=True)[1]), walk.source.z.mu[0]
+    unit, z = int(walk.source.kl["h"].argsort(descending=True)[1]), walk.source.drawn[0]
     place = place_of(run, z, encode_slices(run, walk.source.slices[0, :1], z).mu)
     place[0, unit] -= 1.5
     assert_shows(walk, 0, run.to_log(decode_universe(run, z, place))[0, 0])

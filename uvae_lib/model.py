@@ -30,7 +30,8 @@ class UniverseVAE(nn.Module):
     image_size  pixels along a slice: 32, 64, 128, 256 or 512
     latent_dim  numbers of z and of h
     pooling     how a set becomes z, as in `DeepSet`: "sum" (the note), "mean" or "precision"
-    circular    convolutions wrap around: right where a slice is the whole periodic box, and only there
+    circular    convolutions wrap around: right where a slice is the whole periodic box, and only there; of one cell of
+                h (32 pixels) a decoder without borders makes slices of one value: there it keeps them
     logvar_z    where the log-variance of z's posterior starts
     logvar_h    likewise of h's: a narrow start lets the decoder see its input at once
     """
@@ -43,12 +44,15 @@ class UniverseVAE(nn.Module):
         self.image_size, self.latent_dim, self.circular = image_size, latent_dim, circular
         self.encoder = Encoder(image_size, latent_dim)
         self.deep_set = DeepSet(latent_dim, pooling, logvar_z)
-        self.decoder_h = DecoderH(image_size, latent_dim, circular)
+        wraps = circular and map_shape(image_size, latent_dim)[-1] > 1
+        self.decoder_h = DecoderH(image_size, latent_dim, wraps)
         self.decoder_z = DecoderZ(latent_dim)
         with torch.no_grad():
             self.encoder.h_head.bias.chunk(2)[1].add_(logvar_h)
         if circular:
-            wrap_around(self.encoder), wrap_around(self.decoder_h)
+            wrap_around(self.encoder)
+        if wraps:
+            wrap_around(self.decoder_h)
 
     def reparameterize(self, x: Tensor, noise: Tensor | None = None) -> Latent:
         """Draw from a diagonal Gaussian.
