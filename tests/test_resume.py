@@ -24,7 +24,7 @@ from uvae_lib.training.checkpoints import checkpoints, newest_checkpoint
 from uvae_lib.training.fit import fit
 from uvae_lib.training.module import module_settings
 
-KILLS = 20
+KILLS = 10
 RESULTS = ("last.safetensors", "best.safetensors", "history.csv")
 
 
@@ -140,7 +140,7 @@ def kill(process, folder, rng, seconds, writing):
     return alive and process.exitcode == -signal.SIGKILL
 
 
-def test_a_run_killed_twenty_times_ends_as_if_it_had_not_been(config, uninterrupted, start_training, tmp_path):
+def test_a_run_killed_ten_times_ends_as_if_it_had_not_been(config, uninterrupted, start_training, tmp_path):
     whole, seconds = uninterrupted
     rng, kills, reached, half_written = random.Random(0), 0, [], 0
     while kills < KILLS:
@@ -148,7 +148,7 @@ def test_a_run_killed_twenty_times_ends_as_if_it_had_not_been(config, uninterrup
         while not (folder / "last.safetensors").exists():
             process = start_training(config, folder)
             if kills < KILLS:
-                kills += kill(process, folder, rng, 0.6 * seconds, writing=kills % 4 == 3)
+                kills += kill(process, folder, rng, 0.6 * seconds, writing=kills % 3 == 2)
                 reached.append(len(checkpoints(folder)) and int(checkpoints(folder)[-1].stem[5:]))
                 half_written += any(folder.glob("checkpoints/.*.tmp"))
             else:
@@ -161,7 +161,7 @@ def test_a_run_killed_twenty_times_ends_as_if_it_had_not_been(config, uninterrup
         assert list(folder.rglob("*.tmp")) == []
         shutil.rmtree(folder)
     print(f"killed with the newest checkpoint at steps {reached}, {half_written} times with one half written")
-    assert half_written >= 3 and len(set(reached)) >= 3
+    assert half_written >= 2 and len(set(reached)) >= 3
 
 
 class Trap:

@@ -49,10 +49,8 @@ class UniverseVAE(nn.Module):
         self.decoder_z = DecoderZ(latent_dim)
         with torch.no_grad():
             self.encoder.h_head.bias.chunk(2)[1].add_(logvar_h)
-        if circular:
-            wrap_around(self.encoder)
-        if wraps:
-            wrap_around(self.decoder_h)
+        for network in [self.encoder] * circular + [self.decoder_h] * wraps:
+            wrap_around(network)
 
     def reparameterize(self, x: Tensor, noise: Tensor | None = None) -> Latent:
         """Draw from a diagonal Gaussian.

@@ -167,9 +167,8 @@ def _no_run(folder: Path) -> str:
 def _newer(made: str) -> str:
     """A sentence when a run was made by a later version of this package, else nothing."""
     have = version(PACKAGE)
-    if [int(n) for n in re.findall(r"\d+", made)] <= [int(n) for n in re.findall(r"\d+", have)]:
-        return ""
-    return f"it was made by version {made} of {PACKAGE}, this is {have}: update (git pull, make setup)"
+    newer = [int(n) for n in re.findall(r"\d+", made)] > [int(n) for n in re.findall(r"\d+", have)]
+    return f"it was made by version {made} of {PACKAGE}, this is {have}: update (git pull, make setup)" * newer
 
 
 def _load_weights(path: Path, model: nn.Module) -> None:

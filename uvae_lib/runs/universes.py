@@ -188,6 +188,5 @@ def load_universes(path) -> Universes:
     box_size, side = arrays["grid"].tolist()
     params = pd.DataFrame(arrays["params"].astype(float), columns=arrays["names"].tolist())
     z, kl = Posterior(numbers["mu"], numbers["logvar"]), {"z": numbers["kl_z"], "h": numbers["kl_h"]}
-    moved = [name for name in PARAMETERS if f"values_{name}" in arrays]
-    twins = {name: (arrays[f"values_{name}"], numbers[f"twins_{name}"][:, None]) for name in moved}
+    twins = {n: (arrays[f"values_{n}"], numbers[f"twins_{n}"][:, None]) for n in PARAMETERS if f"values_{n}" in arrays}
     return Universes(box_size, int(side), numbers["slices"][:, :, None], params, z, kl, twins)
