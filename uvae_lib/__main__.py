@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(141) from None
     except KeyboardInterrupt as stop:
-        print(f"stopped; the same command goes on where it was. {stop}", file=sys.stderr)
+        print(f"stopped; {str(stop) or 'the same command goes on where it was'}", file=sys.stderr)
         raise SystemExit(130) from stop
     except Exception as error:
         if sentence := _refusal(error):

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import torch
 
-from uvae_lib.analysis.features import encode_suite
 from uvae_lib.analysis.metrics import probe
 from uvae_lib.cubes.suite import CubeSuite
 from uvae_lib.files import write_atomically
 from uvae_lib.generation.sample import draw_h
-from uvae_lib.presets import DEMO, Config
-from uvae_lib.runs.encode import decode, reconstruct_given_others, spread_slices
+from uvae_lib.presets import DEMO, PARAMETERS, Config
+from uvae_lib.runs.encode import decode, encode_cube, reconstruct_given_others, spread_slices
 from uvae_lib.runs.run import Run, provenance
 from uvae_lib.simulation.suite import load_suite, simulate_suite
 from uvae_lib.statistics import fvu, power_spectrum, r2
@@ -29,15 +28,15 @@ from .measure import put_between
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "build" / "choices"
 SEED = 2_000_003  # of the universes that choices are judged by
-N_JUDGED, N_SLICES, LARGEST = 64, 15, 4  # universes, slices of each, rings of the largest scales
+N_JUDGED, N_SLICES, N_SEEN, LARGEST = 64, 15, 8, 4  # universes, slices of each for z, and drawn; rings of k
 ARMS = {  # name: fields that differ from the preset demo
     "as chosen": {},
-    "another seed": {"training": {"seed": 1}},
     "no taught start": {"training": {"taught_steps": 0}},
     "kl_z = 10": {"loss": {"kl_z": 10.0}},
+    "another seed": {"training": {"seed": 1}},
+    "three sets of eight": {"training": {"set_size": 8, "sets_per_step": 3}},
     "kl_h = 30": {"loss": {"kl_h": 30.0}},
     "kl_h = 300": {"loss": {"kl_h": 300.0}},
-    "three sets of eight": {"training": {"set_size": 8, "sets_per_step": 3}},
     "sets are summed": {"model": {"pooling": "sum"}},
     "half the rate": {"training": {"lr": 5e-4}},
     "kl_z = 3": {"loss": {"kl_z": 3.0}},
@@ -59,25 +58,24 @@ def config_of(arm: str, steps: int) -> Config:
 def judge(run: Run, judged: CubeSuite) -> dict[str, float]:
     """The numbers of `COLUMNS`: latents of 15 slices, parts of KL(z) [nats] of four, power of decoded draws of h at the
     largest scales over that of reconstructions."""
-    known, table = encode_suite(run, run.open_suite(), N_SLICES), encode_suite(run, judged, N_SLICES)
-    slices = [spread_slices(run, judged, cube, 8) for cube in range(judged.n_cubes)]
+    generator, sets = torch.Generator().manual_seed(0), {}
+    for name, suite in (("known", run.open_suite()), ("judged", judged)):
+        sets[name] = [spread_slices(run, suite, cube, N_SLICES) for cube in range(suite.n_cubes)]
+    posteriors = {name: [encode_cube(run, slices) for slices in of] for name, of in sets.items()}
+    z = {name: torch.stack([q.mu for q in of]).numpy() for name, of in posteriors.items()}
+    known, truth = (suite.params[[*PARAMETERS]].to_numpy(float) for suite in (run.open_suite(), judged))
+    slices = [each[:N_SEEN] for each in sets["judged"]]
     means = [reconstruct_given_others(run, each) for each in slices]
-    generator = torch.Generator().manual_seed(0)
-    z = torch.from_numpy(table.z(N_SLICES)).float().repeat_interleave(8, 0)
-    h = [
-        draw_h(run, at, torch.randn(z.shape, generator=generator), completed=False)
-        for at in (z, torch.randn(z.shape, generator=generator))
-    ]
-    power, *drawn = (
-        power_spectrum(x, 1.0)[1].mean(dim=(0, 1))[:LARGEST].log()
-        for x in (torch.cat(means), *(decode(run, each) for each in h))
-    )
+    many = torch.stack([q.sample(generator) for q in posteriors["judged"] for _ in range(N_SEEN)])
+    white, other = (torch.randn(many.shape, generator=generator) for _ in range(2))
+    drawn = [decode(run, draw_h(run, of, white, completed=False)) for of in (many, other)]
+    power, *powers = (power_spectrum(x, 1.0)[1].mean(dim=(0, 1))[:LARGEST].log() for x in (torch.cat(means), *drawn))
     last = run.history.iloc[-1]
     values = [
         fvu(torch.cat(slices), torch.cat(means)).item(),
-        *r2(table.params, probe(known.z(N_SLICES), known.params, table.z(N_SLICES))),
+        *r2(truth, probe(z["known"], known, z["judged"])),
         *(last[f"val_kl_z_{part}"] for part in ("width", "offset", "spread")),
-        *((each - power).mean().exp().item() for each in drawn),
+        *((each - power).mean().exp().item() for each in powers),
     ]
     return dict(zip(COLUMNS, map(float, values), strict=True))
 
