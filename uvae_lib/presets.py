@@ -189,7 +189,7 @@ DEMO = Config(
     data=DataConfig(test_fraction=0.125),
     model=CHOSEN,
     loss=WEIGHTS,
-    training=TrainConfig(steps=1000, taught_steps=300, ema=0.99),
+    training=TrainConfig(steps=1600, taught_steps=700, ema=0.99),
     flows=FlowConfig(steps=700),
 )
 PLAIN = replace(DEMO, name="plain", training=replace(DEMO.training, taught_steps=0))

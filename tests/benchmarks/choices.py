@@ -48,8 +48,8 @@ COLUMNS = ("FVU", "R² Omega_m", "R² sigma_8", "KL(z): width", "offset", "sprea
 
 
 def config_of(arm: str, steps: int) -> Config:
-    """An arm: the preset demo with other steps, three tenths of them taught, and fields of its own."""
-    training = replace(DEMO.training, steps=steps, taught_steps=3 * steps // 10)
+    """An arm: the preset demo with other steps, as many of them taught in proportion, and fields of its own."""
+    training = replace(DEMO.training, steps=steps, taught_steps=7 * steps // 16)
     config = replace(DEMO, name="choices", training=training)
     return replace(config, **{part: replace(getattr(config, part), **ARMS[arm][part]) for part in ARMS[arm]})
 
