@@ -1,7 +1,7 @@
 """All configuration: frozen dataclasses, whose defaults are the note, and presets that are values of them.
 
 note    the numbers and pictures that are shown: 1000 cubes, 300,000 slices, hours on two cores
-demo    the same model in a quarter of an hour: 64 cubes of 128^3
+demo    the same model in a quarter to half of an hour: 64 cubes of 128^3
 plain   demo without a taught start, for comparison
 smoke   tests and CI: 32-pixel slices of six small cubes, seconds
 cmd     CAMELS Multifield Dataset, Mcdm LH at 128^3, for one GPU
