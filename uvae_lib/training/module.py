@@ -153,8 +153,9 @@ class LitUniverseVAE(TrainingModule):
     def make_model(self) -> nn.Module:
         self.start = None
         model = build(self.config, self.hparams.side)
-        if steps := self.config.training.taught_steps:
-            self.start = TaughtStart(torch.tensor(self.hparams.power), torch.tensor(self.hparams.discriminants), steps)
+        if (train := self.config.training).taught_steps:
+            known = (torch.tensor(values) for values in (self.hparams.power, self.hparams.discriminants))
+            self.start = TaughtStart(*known, train.taught_steps, train.steps)
             hush(model)
         return model
 

@@ -6,8 +6,9 @@
     q(z | set)    fits what tells universes apart, linear discriminants of log P(k) and moments of the set
                   (`discriminants`), and its width the error of that about the universe's
 
-Then the note's loss alone goes on; what z was taught fades over as many steps again (`TaughtStart.weight_of_z`). Within
-some thousand steps h has left the modes: they are a start, not a constraint.
+Then the note's loss goes on. The teaching of z fades, and is gone when an eighth of the training is left
+(`TaughtStart.weight_of_z`): under the note's loss alone z forgets, as little in it asks for parameters. Within some
+thousand steps h has left the modes: they are a start, not a constraint.
 
 The code is a picture of the slice's largest modes, made white, at 512 points: a square lattice of 16 x 16 and a second
 one between its points, for which the modes |k_x| + |k_y| < 16 are just as many. Points of a cell of h's map are its
@@ -31,6 +32,7 @@ N_TAUGHT = 8  # numbers of z that are taught
 WEIGHT_CODE, WEIGHT_PRIOR = 4000.0, 1000.0  # beside the squared error of a slice, thousands at first
 WEIGHT_Z, WEIGHT_WIDTH = 20_000.0, 500.0  # of z's means, and of its widths [nats]
 N_SLICES = 24  # of a cube, from which its discriminants are known
+FADED = 7 / 8  # of all steps: then the note's loss is alone
 
 
 class TaughtStart:
@@ -38,16 +40,16 @@ class TaughtStart:
 
     power   mean |FFT|^2 of standardised slices in rings (`slice_power`)
     rows    (d + 1, n) `discriminants`
-    steps   of teaching
+    steps   of teaching;  total: of the whole training
     """
 
-    def __init__(self, power: Tensor, rows: Tensor, steps: int):
-        self.power, self.rows, self.steps = power, rows, steps
+    def __init__(self, power: Tensor, rows: Tensor, steps: int, total: int):
+        self.power, self.rows, self.steps, self.end = power, rows, steps, max(steps + 1, FADED * total)
         self.known: dict[int, Tensor] = {}
 
     def weight_of_z(self, step: int) -> float:
-        """1 while the networks are taught, then falling to 0 over as many steps."""
-        return min(1.0, max(0.0, 2 - (step + 1) / self.steps))
+        """1 while the networks are taught, then falling to 0, where an eighth of the training is left."""
+        return min(1.0, max(0.0, (self.end - step - 1) / (self.end - self.steps)))
 
     @torch.no_grad()
     def universes(self, slices: SliceSets, step: int) -> Tensor:
