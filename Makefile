@@ -60,7 +60,7 @@ setup: ## .venv with everything (does nothing when it is up to date, or when PY=
 	mv $(STAMP).new $(STAMP); \
 	echo "set-up: done"
 
-demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures in figures/ (about half an hour)
+demo: setup ## simulate, train, evaluate, run the notebooks: pages and pictures in figures/ (half an hour to an hour)
 	[ -n "$$UVAE_DATA" ] || $(PY) -m uvae_lib simulate --preset demo
 	$(PY) -m uvae_lib train --preset demo --resume
 	$(PY) -m uvae_lib train-flows --preset demo
